@@ -1,0 +1,385 @@
+"""A real Apache Kafka on this machine, without Docker.
+
+    python3 deploy/kafka/broker.py start|stop|status
+
+One KRaft node that is broker and controller at once and listens on the loopback address only. Its
+jars come from ``$STREAM_CALIB_KAFKA_HOME/libs`` (an unpacked release) or, through Maven, from the
+coordinates in ``pom.xml`` beside this file; those are kept in ``.kafka/libs`` at the root of the
+repository. ``KAFKA_PORT`` moves the broker away from port 9092. Needs Java 17 or newer and nothing
+from outside the standard library. The last line printed by ``start`` is the bootstrap address.
+"""
+
+import argparse
+import base64
+import contextlib
+import functools
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 9092
+OLDEST_JAVA = 17
+START_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 20.0
+MAVEN_DEADLINE_S = 600.0
+
+# What any lone node of a test needs; addresses and folders come on top.
+SINGLE_NODE = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    # One node cannot hold three replicas.
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.num.partitions": "4",
+    # Nobody waits for a second member, a dead worker's transaction, or the cleaner.
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    "log.cleaner.backoff.ms": "1000",
+    # A broker killed and started again is let in once its former self counts as dead.
+    "broker.heartbeat.interval.ms": "500",
+    "broker.session.timeout.ms": "3000",
+    # A misspelt topic is an error and not a new topic.
+    "auto.create.topics.enable": "false",
+}
+
+POM = Path(__file__).resolve().with_name("pom.xml")
+CACHE = POM.parents[2] / ".kafka"
+
+
+class BrokerError(Exception):
+    """The broker cannot be started or stopped; the message is one sentence for a person."""
+
+
+class UnavailableError(BrokerError):
+    """Java, or a way to get Kafka's jars, is missing on this machine."""
+
+
+class LocalBroker:
+    """One Kafka node whose whole life is in one folder: settings, log, process id and data.
+
+    Parameters
+    ----------
+    data_dir
+        The folder; created when missing. The same folder started again is the same broker with the
+        same data, also after `kill`, also from another process.
+    port
+        Port for clients on the loopback address; 0 picks a free one and keeps it over restarts.
+    settings
+        Further lines of ``server.properties``, which win over the ones written here.
+    """
+
+    def __init__(
+        self, data_dir: Path, port: int = 0, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self._dir = data_dir.resolve()
+        self._port = port or free_port()
+        self._controller_port = free_port()
+        self._settings = dict(settings or {})
+        self._properties = self._dir / "server.properties"
+        self._log = self._dir / "kafka.log"
+        self._pid_file = self._dir / "broker.pid"
+        self._data = self._dir / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """Address for clients, ``host:port``."""
+        return f"{HOST}:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running broker of this folder, whoever started it, or None."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process.pid  # our own child; its command line reads empty at first
+        try:
+            pid = int(self._pid_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        # Ids are reused: only a Kafka that runs on our settings file is ours.
+        command = _command_line(pid)
+        return pid if "kafka.Kafka" in command and str(self._properties) in command else None
+
+    def start(self) -> None:
+        """Start the broker and return once it answers; nothing happens when it already does.
+
+        Raises
+        ------
+        UnavailableError
+            Java or Kafka's jars cannot be had here.
+        BrokerError
+            The port is taken, or Kafka does not come up.
+        """
+        if self.pid is not None:
+            if f"//{self.bootstrap}" not in self._properties.read_text():
+                raise BrokerError(f"The broker of {self._dir} already runs on another port.")
+            self._wait_until_it_answers()
+            return
+        if _listens(self._port):
+            raise BrokerError(f"Port {self._port} is taken by another program.")
+        libs = resolve_libs()
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self._write_properties()
+        if not (self._data / "meta.properties").exists():
+            self._format(libs)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                _java_command(libs, "-Xmx512m", "kafka.Kafka", str(self._properties)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C in a terminal is not meant for the broker
+            )
+        self._pid_file.write_text(str(self._process.pid))
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Shut the broker down in good order; its data stays."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the broker with SIGKILL, as a crash would; its data stays."""
+        self._end(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _write_properties(self) -> None:
+        controller = f"{HOST}:{self._controller_port}"
+        properties = {
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "log.dirs": str(self._data),
+        }
+        properties = SINGLE_NODE | properties | self._settings
+        text = "".join(f"{key}={value}\n" for key, value in properties.items())
+        self._properties.write_text(text)
+
+    def _format(self, libs: Path) -> None:
+        options = ["-t", _random_cluster_id(), "-c", str(self._properties)]
+        command = _java_command(
+            libs,
+            "-XX:TieredStopAtLevel=1",  # a short run starts faster without the second compiler
+            *("kafka.tools.StorageTool", "format", *options),
+        )
+        with self._log.open("ab") as log:
+            done = subprocess.run(command, stdout=log, stderr=log, check=False)
+        if done.returncode:
+            raise BrokerError(f"Kafka could not format its data folder, see {self._log}.")
+
+    def _wait_until_it_answers(self) -> None:
+        deadline_s = time.monotonic() + START_DEADLINE_S
+        while time.monotonic() < deadline_s:
+            if answers(self.bootstrap):
+                return
+            if self.pid is None:
+                raise BrokerError(f"Kafka ended while starting, see {self._log}.")
+            time.sleep(0.1)
+        raise BrokerError(f"Kafka did not answer within {START_DEADLINE_S:.0f} s, see {self._log}.")
+
+    def _end(self, first: signal.Signals) -> None:
+        for sign in (first, signal.SIGKILL):
+            deadline_s = time.monotonic() + STOP_DEADLINE_S
+            pid = self.pid
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sign)
+            while self.pid is not None and time.monotonic() < deadline_s:
+                time.sleep(0.02)
+        if self.pid is not None:
+            raise BrokerError(f"The broker with process id {self.pid} does not end.")
+        self._pid_file.unlink(missing_ok=True)
+        self._process = None
+
+
+def answers(bootstrap: str, timeout_s: float = 1.0) -> bool:
+    """Whether a Kafka at ``host:port`` answers an ApiVersions request without an error."""
+    host, _, port = bootstrap.rpartition(":")
+    api_key, version, correlation_id, no_client_id = 18, 0, 7, -1
+    request = struct.pack(">hhih", api_key, version, correlation_id, no_client_id)
+    try:
+        with socket.create_connection((host, int(port)), timeout_s) as connection:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            with connection.makefile("rb") as stream:
+                head = stream.read(struct.calcsize(">iih"))
+        _size, answered_id, error = struct.unpack(">iih", head)
+    except (OSError, struct.error):
+        return False
+    return (answered_id, error) == (correlation_id, 0)
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nothing uses.
+
+    It lies below the ports from which the system picks the near end of connections: there, a client
+    that keeps dialling a dead broker can reach itself, and the broker never gets its port back.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+
+
+def resolve_libs() -> Path:
+    """Return the folder with Kafka's jars, fetching them through Maven on first use.
+
+    Raises
+    ------
+    UnavailableError
+        Neither an unpacked release nor Maven is there, or Maven fails.
+    BrokerError
+        The release that was named is none.
+    """
+    find_java()
+    home = os.environ.get("STREAM_CALIB_KAFKA_HOME")
+    if home:
+        libs = Path(home).resolve() / "libs"
+        if not any(libs.glob("kafka_*.jar")):
+            raise BrokerError(f"STREAM_CALIB_KAFKA_HOME is set, but {libs} holds no Kafka.")
+        return libs
+    libs = CACHE / "libs"
+    if not _holds_current_jars(libs):
+        _fetch_jars(libs)
+    return libs
+
+
+@functools.cache
+def find_java() -> str:
+    """Return the command of a Java that is new enough for Kafka 4: JAVA_HOME first, then PATH.
+
+    Raises
+    ------
+    UnavailableError
+        There is none.
+    """
+    in_home = Path(os.environ.get("JAVA_HOME", "")) / "bin" / "java"
+    java = str(in_home) if in_home.is_file() else shutil.which("java")
+    if java is None:
+        raise UnavailableError(f"Kafka needs Java {OLDEST_JAVA} or newer, and none is installed.")
+    report = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    found = re.search(r'version "(\d+)', report.stderr)
+    if found is None or int(found[1]) < OLDEST_JAVA:
+        raise UnavailableError(f"Kafka needs Java {OLDEST_JAVA} or newer, and {java} is older.")
+    return java
+
+
+def _holds_current_jars(libs: Path) -> bool:
+    # The coordinates that were fetched lie beside the jars, so a changed version is noticed.
+    fetched = libs / POM.name
+    return fetched.exists() and fetched.read_bytes() == POM.read_bytes()
+
+
+def _fetch_jars(libs: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise UnavailableError(
+            "Kafka's jars are missing: install Maven, or set STREAM_CALIB_KAFKA_HOME to an "
+            "unpacked Kafka 4 release."
+        )
+    print("Fetching Kafka's jars through Maven (once)", file=sys.stderr, flush=True)
+    fresh = libs.with_name(f"libs.{os.getpid()}")
+    command = [maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
+    command += ["-DincludeScope=runtime", f"-DoutputDirectory={fresh}"]
+    try:
+        subprocess.run(command, capture_output=True, check=True, timeout=MAVEN_DEADLINE_S)
+        shutil.copy(POM, fresh)
+        # Renamed when complete: whoever sees the folder sees all of it.
+        shutil.rmtree(libs, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            fresh.rename(libs)  # fails when another process was faster, which is as good
+    except subprocess.SubprocessError as error:
+        raise UnavailableError("Maven could not fetch Kafka's jars; is the network up?") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _java_command(libs: Path, *words: str) -> list[str]:
+    options = [word for word in words if word.startswith("-X")]
+    return [find_java(), *options, "-cp", f"{libs}/*", *words[len(options) :]]
+
+
+def _random_cluster_id() -> str:
+    # 16 bytes in the alphabet of URLs; a leading dash would look like an option.
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]).startswith("-"):
+        pass
+    return text
+
+
+def _command_line(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        pass
+    if Path("/proc/self").exists():
+        return []
+    # Systems without /proc, such as macOS.
+    ps = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+    return subprocess.run(ps, capture_output=True, text=True, check=False).stdout.split()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def main() -> int:
+    """Run one verb; return the exit code."""
+    parser = argparse.ArgumentParser(description="A real local Kafka without Docker.")
+    parser.add_argument("verb", choices=["start", "stop", "status"])
+    verb = parser.parse_args().verb
+    broker = LocalBroker(CACHE / "broker", int(os.environ.get("KAFKA_PORT") or DEFAULT_PORT))
+    try:
+        if verb == "start":
+            if not answers(broker.bootstrap):  # whichever Kafka answers there will do
+                broker.start()
+            print(broker.bootstrap)
+        elif verb == "stop":
+            broker.stop()
+            shutil.rmtree(CACHE / "broker", ignore_errors=True)
+        else:
+            running = answers(broker.bootstrap)
+            print(f"{broker.bootstrap} {'answers' if running else 'does not answer'}")
+            return 0 if running else 3
+    except BrokerError as error:
+        print(f"kafka: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Kafka as input and output log, and what an operator does to topics.
+
+The client library hides most failures in its own log and retries for ever. Here every await has
+a deadline, every failure is one TransportError sentence, and a client in doubt is thrown away.
+"""
+
+from stream_calib.adapters.kafka.connection import client_options
+from stream_calib.adapters.kafka.sink import KafkaSink
+from stream_calib.adapters.kafka.source import KafkaSource
+from stream_calib.adapters.kafka.topics import TopicSpec, check_topics, ensure_topics
+
+__all__ = [
+    "KafkaSink",
+    "KafkaSource",
+    "TopicSpec",
+    "check_topics",
+    "client_options",
+    "ensure_topics",
+]

@@ -1,0 +1,163 @@
+"""How a client reaches the broker, how long it may take, and in which words it fails."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+
+from stream_calib.config import KafkaConfig
+from stream_calib.errors import ConfigError, TransportError
+from stream_calib.values import SECOND_NS
+
+STOP_S = 3.0
+
+# The library logs every retry; what the user must know reaches them as an error. Whoever wants
+# to see more sets the level of this logger.
+if (_client_log := logging.getLogger("aiokafka")).level == logging.NOTSET:
+    _client_log.setLevel(logging.CRITICAL)
+
+
+def client_options(config: KafkaConfig) -> dict[str, Any]:
+    """Return the keyword arguments that every client of the library takes.
+
+    Raises
+    ------
+    ConfigError
+        An address or a file of the TLS settings cannot be used.
+    """
+    servers = config.bootstrap_servers
+    options: dict[str, Any] = {
+        "bootstrap_servers": servers if isinstance(servers, str) else list(servers),
+        "client_id": config.client_id,
+        "security_protocol": config.security_protocol,
+    }
+    try:
+        collect_hosts(options["bootstrap_servers"])
+    except ValueError:
+        message = f"kafka.bootstrap_servers: {address(config)!r} is not of the form host:port"
+        raise ConfigError(message) from None
+    if config.security_protocol.endswith("SSL"):
+        options["ssl_context"] = _ssl_context(config)
+    if config.security_protocol.startswith("SASL"):
+        assert config.sasl_password is not None
+        options["sasl_mechanism"] = config.sasl_mechanism
+        options["sasl_plain_username"] = config.sasl_username
+        options["sasl_plain_password"] = config.sasl_password.get_secret_value()
+    return options
+
+
+def address(config: KafkaConfig) -> str:
+    """Return the broker's address as the user wrote it."""
+    servers = config.bootstrap_servers
+    return servers if isinstance(servers, str) else ",".join(servers)
+
+
+def connect_s(config: KafkaConfig) -> float:
+    """Return the seconds that connecting may take."""
+    return config.connect_timeout / SECOND_NS
+
+
+@contextlib.asynccontextmanager
+async def within(seconds: float, config: KafkaConfig, doing: str) -> AsyncIterator[None]:
+    """Bound what is inside by a deadline and turn its failures into one TransportError."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        message = f"Kafka at {address(config)} did not answer within {seconds:g} s while {doing}"
+        raise TransportError(message) from error
+    except (KafkaError, OSError) as error:
+        message = f"Kafka at {address(config)} failed while {doing}: {_reason(error)}"
+        raise TransportError(message) from error
+
+
+async def reach(config: KafkaConfig) -> None:
+    """Dial the addresses in turn until one answers as Kafka does.
+
+    The library's clients do the same and keep to themselves why it fails.
+    """
+    options = client_options(config)
+    hosts = collect_hosts(options.pop("bootstrap_servers"))
+    options["request_timeout_ms"] = int(connect_s(config) * 1000 / len(hosts))
+    reason = ""
+    for host, port, _ in hosts:
+        try:
+            connection = await create_conn(host, port, **options)
+        except (KafkaError, OSError) as error:
+            reason = _reason(error)
+        else:
+            connection.close()
+            return
+    raise TransportError(f"Kafka at {address(config)} cannot be reached: {reason}")
+
+
+async def completes(work: Coroutine[Any, Any, object], seconds: float = STOP_S) -> bool:
+    """Tell whether ``work`` ends well in time.
+
+    It runs as a task of its own: when it hangs it is cancelled, and a CancelledError that the
+    library raises by itself does not look like one that is meant for us.
+    """
+    task = asyncio.ensure_future(work)
+    await asyncio.wait({task}, timeout=seconds)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+        return False
+    return not task.cancelled() and task.exception() is None
+
+
+def _ssl_context(config: KafkaConfig) -> ssl.SSLContext:
+    cafile, certfile, keyfile = config.ssl_cafile, config.ssl_certfile, config.ssl_keyfile
+    for key, path in (("cafile", cafile), ("certfile", certfile), ("keyfile", keyfile)):
+        try:
+            _ = path is None or path.read_bytes()
+        except OSError as error:
+            message = f"kafka.ssl_{key}: {path} cannot be read ({error.strerror})"
+            raise ConfigError(message) from None
+    try:
+        context = ssl.create_default_context(cafile=cafile)
+    except ssl.SSLError:
+        raise ConfigError(f"kafka.ssl_cafile: {cafile} holds no certificate") from None
+    context.check_hostname = config.ssl_check_hostname
+    if certfile is not None:
+        # Without any password OpenSSL would ask for one on the terminal.
+        password = config.ssl_password.get_secret_value() if config.ssl_password else ""
+        try:
+            context.load_cert_chain(certfile, keyfile, password)
+        except ssl.SSLError:
+            key, path = ("keyfile", keyfile) if keyfile else ("certfile", certfile)
+            message = (
+                f"kafka.ssl_{key}: {path} holds no key that fits the certificate in {certfile} "
+                "and opens with the password given"
+            )
+            raise ConfigError(message) from None
+    return context
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return "no answer"
+        case socket.gaierror():
+            return "the host name is not known"
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not trusted ({error.verify_message})"
+        case ssl.SSLError():
+            return f"no TLS connection ({error.reason})"
+        case SaslAuthenticationFailed():
+            return "it does not accept the user name and password"
+        case UnsupportedSaslMechanismError():
+            return "it does not offer this sasl_mechanism"
+        case OSError():
+            # several addresses of one name come as one text
+            numbers = re.findall(r"Errno (\d+)", str(error))
+            return os.strerror(int(numbers[-1])) if numbers else str(error)
+    return str(error)

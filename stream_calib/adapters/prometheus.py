@@ -1,0 +1,347 @@
+"""Metrics for Prometheus: what the observer is told, counted and shown to a scraper.
+
+``METRICS`` is the reference: every exported name, its labels and its meaning. Labels hold few
+values by design: never a symbol, never a pair.
+"""
+
+import importlib.metadata
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from stream_calib.values import (
+    F64,
+    NO_TIME,
+    SECOND_NS,
+    Effects,
+    Matrix,
+    Output,
+    Progress,
+    TickBatch,
+)
+
+PREFIX = "stream_calib_"
+OTHER = "other"
+LABEL_VALUES_MAX = 1000  # per label of a metric; what comes after is counted as OTHER
+USED = ("applied", "late", "unknown_symbol", "unused")
+OUTCOMES = (*USED, "rejected")
+
+_STALL_S = (1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_STEP_S = (5e-5, 1e-4, 2.5e-4, 5e-4, *_STALL_S)
+_PUBLISH_S = (*_STALL_S, 10, 30, 60)
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+
+class Metric(NamedTuple):
+    """A row of the reference; ``standing`` ones are gauges read from the last ``Progress``."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "standing"]
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+_U = ("universe",)
+_UT = ("universe", "topic")
+_UE = ("universe", "estimator")
+_UTP = ("universe", "topic", "partition")
+
+METRICS = (
+    Metric("build_info", "gauge", ("version", "python", "numba"), "Always 1; versions in labels."),
+    Metric("compile_seconds", "gauge", (), "Time to compile the kernels or load them from cache."),
+    # what came in
+    Metric("records_total", "counter", _UT, "Records read."),
+    Metric("record_bytes_total", "counter", _UT, "Bytes of the values of the records read."),
+    Metric("decoded_total", "counter", ("universe", "format"), "Records decoded, by format."),
+    Metric("ticks_total", "counter", (*_UT, "outcome"), "Ticks, by what became of them."),
+    Metric("duplicates_total", "counter", _U, "Applied ticks that repeat the one before."),
+    Metric("rejects_total", "counter", ("universe", "reason"), "Ticks and records not usable."),
+    # where it stands
+    Metric("consumer_position", "standing", _UTP, "Position of the next record to be read."),
+    Metric("consumer_end", "standing", _UTP, "Position after the last record of the log."),
+    Metric("consumer_lag_records", "standing", _UTP, "Records in the log not read yet."),
+    Metric("watermark_timestamp_seconds", "standing", _U, "Event time: nothing older is awaited."),
+    Metric("newest_event_timestamp_seconds", "standing", _U, "Newest event time seen."),
+    Metric("watermark_lag_seconds", "standing", _U, "Newest event time minus the watermark."),
+    Metric("universe_symbols", "standing", ("universe", "state"), "Symbols ready and pending."),
+    # how fast
+    Metric("bars_total", "counter", _U, "Bars closed."),
+    Metric(
+        "step_seconds",
+        "histogram",
+        ("universe", "stage"),
+        "Time of one batch in decode, advance, publish.",
+        _STEP_S,
+    ),
+    Metric(
+        "bar_close_to_publish_seconds",
+        "histogram",
+        _U,
+        "From the poll that closed a bar until its matrix was durable.",
+        _PUBLISH_S,
+    ),
+    Metric("event_loop_lag_seconds", "histogram", (), "How late the event loop woke up.", _STALL_S),
+    # what went out
+    Metric("matrices_total", "counter", _UE, "Matrices made."),
+    Metric("published_records_total", "counter", ("topic",), "Records written."),
+    Metric("published_bytes_total", "counter", ("topic",), "Bytes of their keys and values."),
+    Metric("last_matrix_timestamp_seconds", "gauge", _UE, "Wall time of the last publication."),
+    Metric("last_matrix_event_timestamp_seconds", "gauge", _UE, "Event time of the last matrix."),
+    Metric("sequence", "gauge", _UE, "Sequence number of the last matrix."),
+    Metric("events_total", "counter", ("universe", "type"), "Events, such as a symbol ready."),
+    # how good it is
+    Metric("average_correlation", "gauge", _UE, "Mean of all pairs of the last matrix."),
+    Metric("top_eigenvalue_share", "gauge", _UE, "Part of the variance in its first factor, 0-1."),
+    Metric("min_eigenvalue", "gauge", _UE, "Its smallest eigenvalue."),
+    Metric("repair_ratio", "gauge", _UE, "Shrinkage towards identity that made it definite, 0-1."),
+    Metric(
+        "effective_observations", "gauge", _UE, "Median over pairs of its effective observations."
+    ),
+    Metric("capped_pairs", "gauge", _UE, "Its pairs held inside (-1, 1)."),
+)
+
+
+class PrometheusObserver:
+    """Counts what it is told, in a registry of its own.
+
+    Parameters
+    ----------
+    version
+        Version of the software, shown by ``build_info``.
+    registry
+        Where to register; default is a new registry, never the one of the whole process.
+    clock
+        Wall time in seconds, for the time of the last publication.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        registry: CollectorRegistry | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        # they double the series, and the library can only leave them out for the whole process
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry() if registry is None else registry
+        self._clock = clock
+        self._unpublished: dict[str, set[str]] = {}
+        self._counter: dict[str, _Family[Counter]] = {}
+        self._gauge: dict[str, _Family[Gauge]] = {}
+        self._histogram: dict[str, _Family[Histogram]] = {}
+        self._standing = _Standing()
+        for row in METRICS:
+            name = PREFIX + row.name
+            if row.kind == "counter":
+                counter = Counter(name, row.help, row.labels, registry=self.registry)
+                self._counter[row.name] = _Family(counter)
+            elif row.kind == "gauge":
+                gauge = Gauge(name, row.help, row.labels, registry=self.registry)
+                self._gauge[row.name] = _Family(gauge)
+            elif row.kind == "histogram":
+                histogram = Histogram(
+                    name, row.help, row.labels, registry=self.registry, buckets=row.buckets
+                )
+                self._histogram[row.name] = _Family(histogram)
+        self.registry.register(self._standing)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        numba = importlib.metadata.version("numba")  # numba itself takes a second to import
+        self._gauge["build_info"](version, platform.python_version(), numba).set(1)
+
+    def compiled(self, seconds: float) -> None:
+        """Kernels were compiled or loaded from the cache."""
+        self._gauge["compile_seconds"]().set(seconds)
+
+    def decoded(self, universe: str, ticks: TickBatch, seconds: float) -> None:
+        """Count a batch that was read and decoded."""
+        topic, values = ticks.records.source.topic, ticks.records.values
+        self._counter["records_total"](universe, topic).inc(len(values))
+        size = sum(map(len, filter(None, values)))
+        self._counter["record_bytes_total"](universe, topic).inc(size)
+        for name, count in ticks.formats.items():
+            self._counter["decoded_total"](universe, name).inc(count)
+        for outcome in OUTCOMES:  # each begins at 0, or a rate would miss its first increase
+            self._counter["ticks_total"](universe, topic, outcome)
+        self._histogram["step_seconds"](universe, "decode").observe(seconds)
+
+    def advanced(self, universe: str, effects: Effects, seconds: float) -> None:
+        """Count what a step of the engine brought about."""
+        self._counter["bars_total"](universe).inc(effects.bars_closed)
+        self._histogram["step_seconds"](universe, "advance").observe(seconds)
+        duplicates = self._counter["duplicates_total"](universe)
+        for (topic, outcome), count in effects.counts.items():
+            if outcome == "duplicate":
+                duplicates.inc(count)
+            elif outcome in USED:
+                self._counter["ticks_total"](universe, topic, outcome).inc(count)
+            else:
+                self._counter["ticks_total"](universe, topic, "rejected").inc(count)
+                self._counter["rejects_total"](universe, outcome).inc(count)
+        for event in effects.events:
+            self._counter["events_total"](universe, event.type).inc()
+        for matrix in effects.matrices:
+            self._counter["matrices_total"](universe, matrix.estimator).inc()
+        for matrix in {matrix.estimator: matrix for matrix in effects.matrices}.values():
+            self._describe(matrix)
+            self._unpublished.setdefault(universe, set()).add(matrix.estimator)
+
+    def published(
+        self, universe: str, outputs: Sequence[Output], seconds: float, close_to_publish_s: float
+    ) -> None:
+        """Count outputs that became durable; a ``close_to_publish_s`` that is NaN closed no bar."""
+        for output in outputs:
+            self._counter["published_records_total"](output.topic).inc()
+            size = len(output.key) + len(output.value)
+            self._counter["published_bytes_total"](output.topic).inc(size)
+        self._histogram["step_seconds"](universe, "publish").observe(seconds)
+        if not math.isnan(close_to_publish_s):
+            self._histogram["bar_close_to_publish_seconds"](universe).observe(close_to_publish_s)
+        now = self._clock()
+        for estimator in self._unpublished.pop(universe, ()):
+            self._gauge["last_matrix_timestamp_seconds"](universe, estimator).set(now)
+
+    def progressed(self, universe: str, progress: Progress) -> None:
+        """Keep where the universe stands, to be shown when asked."""
+        self._standing.progress[universe] = progress
+
+    def stalled(self, seconds: float) -> None:
+        """Count how late the event loop woke up."""
+        self._histogram["event_loop_lag_seconds"]().observe(seconds)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return all metrics and their content type.
+
+        Parameters
+        ----------
+        accept
+            The Accept header of the request: OpenMetrics where it asks for it, else plain text.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _describe(self, matrix: Matrix) -> None:
+        values = {
+            "last_matrix_event_timestamp_seconds": matrix.as_of_ns / SECOND_NS,
+            "sequence": matrix.sequence,
+            "average_correlation": matrix.regime.average_correlation,
+            "top_eigenvalue_share": matrix.regime.top_eigenvalue_share,
+            "min_eigenvalue": matrix.quality.min_eigenvalue,
+            "repair_ratio": matrix.quality.repair,
+            "effective_observations": median_off_diagonal(matrix.n_eff),
+            "capped_pairs": matrix.quality.capped_pairs,
+        }
+        for name, value in values.items():
+            self._gauge[name](matrix.universe, matrix.estimator).set(value)
+
+
+def median_off_diagonal(square: F64) -> float:
+    """Return the median of the pairs of a symmetric (n, n), NaN for n < 2.
+
+    Exact below n = 128; from there on over 64 to 127 evenly spaced rows, so that a thousand symbols
+    cost less than a millisecond on the way to the next bar.
+    """
+    n = len(square)
+    if n < 2:
+        return math.nan
+    rows = np.arange(0, n, max(1, n // 64))
+    return float(np.median(square[rows][rows[:, None] != np.arange(n)]))
+
+
+class _Family(Generic[M]):
+    # A metric and its children: looking one up here costs a fifth of the library's labels().
+
+    def __init__(self, metric: M) -> None:
+        self._metric: M = metric
+        self._children: dict[tuple[str, ...], M] = {}
+        self._seen: list[set[str]] = []
+
+    def __call__(self, *values: str) -> M:
+        child = self._children.get(values)
+        if child is not None:
+            return child
+        if not values:
+            child = self._metric
+        else:
+            bounded = tuple(self._bound(place, value) for place, value in enumerate(values))
+            child = self._metric.labels(*bounded)
+            if bounded != values:
+                return child  # not kept: there is no end to what would be
+        self._children[values] = child
+        return child
+
+    def _bound(self, place: int, value: str) -> str:
+        while len(self._seen) <= place:
+            self._seen.append(set())
+        seen = self._seen[place]
+        if len(seen) < LABEL_VALUES_MAX:
+            seen.add(value)
+        return value if value in seen else OTHER
+
+
+class _Standing(Collector):
+    # The last progress of each universe becomes series only when someone asks: it is told far more
+    # often than it is read, and a partition that is not read any more leaves no series behind.
+
+    def __init__(self) -> None:
+        self.progress: dict[str, Progress] = {}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        families = {
+            row.name: GaugeMetricFamily(PREFIX + row.name, row.help, labels=row.labels)
+            for row in METRICS
+            if row.kind == "standing"
+        }
+        for universe, progress in sorted(self.progress.items()):
+            for name, labels, value in _standing_values(progress):
+                families[name].add_metric((universe, *labels), value)
+        yield from families.values()
+
+
+def _standing_values(progress: Progress) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    for labels, position, end in _standing_positions(progress):
+        yield "consumer_position", labels, position
+        if end is not None:
+            yield "consumer_end", labels, end
+            yield "consumer_lag_records", labels, max(0, end - position)
+    watermark_ns, newest_ns = progress.watermark_ns, progress.newest_ns
+    if watermark_ns != NO_TIME:
+        yield "watermark_timestamp_seconds", (), watermark_ns / SECOND_NS
+    if newest_ns != NO_TIME:
+        yield "newest_event_timestamp_seconds", (), newest_ns / SECOND_NS
+    if NO_TIME not in (watermark_ns, newest_ns):
+        yield "watermark_lag_seconds", (), max(0, newest_ns - watermark_ns) / SECOND_NS
+    yield "universe_symbols", ("ready",), progress.symbols_ready
+    yield "universe_symbols", ("pending",), progress.symbols_pending
+
+
+def _standing_positions(
+    progress: Progress,
+) -> Iterator[tuple[tuple[str, str], int, int | None]]:
+    positions, ends = dict(progress.positions), dict(progress.ends)
+    sources = sorted(positions)
+    for source in sources[:LABEL_VALUES_MAX]:
+        yield (source.topic, str(source.partition)), positions[source], ends.get(source)
+    surplus = [source for source in sources[LABEL_VALUES_MAX:] if source in ends]
+    if surplus:  # summed, because lag must not hide
+        position = sum(positions[source] for source in surplus)
+        yield (OTHER, OTHER), position, sum(ends[source] for source in surplus)

@@ -1,0 +1,75 @@
+"""What a terminal shows: a matrix as a heat map, and running totals."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from stream_calib.values import Effects, Matrix
+
+# blue over white to red, told apart by every kind of colour vision
+NEGATIVE, ZERO, POSITIVE = (33, 102, 172), (247, 247, 247), (178, 24, 43)
+CELL = 4
+NAME = 12
+
+
+@dataclass
+class Tally:
+    """Running totals of what was read and what became of it."""
+
+    records: int = 0
+    matrices: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    def read(self, n: int) -> None:
+        """Add records."""
+        self.records += n
+
+    def add(self, effects: "Effects") -> None:
+        """Add what a step brought about."""
+        self.matrices += len(effects.matrices)
+        for (_, outcome), n in effects.counts.items():
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + n
+
+
+def heat_map(matrix: "Matrix", width: int) -> Text:
+    """Draw the correlations as coloured cells, with figures where ``width`` allows."""
+    n = len(matrix.symbols)
+    figures = NAME + n * CELL <= width
+    cell = CELL if figures else 2 if NAME + 2 * n <= width else 1
+    shown = min(n, max(2, (width - NAME) // cell))
+    text = Text(no_wrap=True)
+    for i in range(shown):
+        text.append(f"{matrix.symbols[i].split(':')[-1][: NAME - 1]:<{NAME}}")
+        for j in range(shown):
+            value = float(matrix.corr[i, j])
+            label = f"{value:+.2f}".replace("0.", ".")[-CELL:] if figures and i != j else ""
+            text.append(f"{label:>{cell}}", _style(value))
+        text.append("\n")
+    if shown < n:
+        text.append(f"{n - shown} more symbols do not fit\n", "dim")
+    return text
+
+
+def matrix_line(matrix: "Matrix") -> str:
+    """Describe a matrix on one line."""
+    from stream_calib.wire.cloudevents import rfc3339
+
+    regime, quality = matrix.regime, matrix.quality
+    return (
+        f"{rfc3339(matrix.as_of_ns)[:23]}Z  {matrix.universe}|{matrix.estimator} "
+        f"#{matrix.sequence}  {len(matrix.symbols)} symbols"
+        f"{f' (+{len(matrix.pending)} pending)' if matrix.pending else ''}  "
+        f"average {regime.average_correlation:+.3f}  top share {regime.top_eigenvalue_share:.3f}  "
+        f"min eigenvalue {quality.min_eigenvalue:.2g}"
+        f"{f'  repair {quality.repair:.2g}' if quality.repair else ''}"
+    )
+
+
+def _style(value: float) -> Style:
+    end, weight = (POSITIVE if value > 0 else NEGATIVE), min(1.0, abs(value))
+    red, green, blue = (round(a + (b - a) * weight) for a, b in zip(ZERO, end, strict=True))
+    ink = "black" if 0.3 * red + 0.6 * green + 0.1 * blue > 130 else "white"
+    return Style(color=ink, bgcolor=f"rgb({red},{green},{blue})")

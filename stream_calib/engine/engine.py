@@ -1,0 +1,219 @@
+"""The program: ``advance(step) -> Effects``, one universe, no clock."""
+
+import math
+
+import numpy as np
+
+from stream_calib.config import Config, UniverseConfig
+from stream_calib.engine.intake import Intake
+from stream_calib.engine.membership import Membership
+from stream_calib.estimation.cleaning import repair_correlation
+from stream_calib.estimation.ewma import Ewma
+from stream_calib.estimation.sampling import Sampler
+from stream_calib.values import (
+    F64,
+    I64,
+    NO_TIME,
+    YEAR_NS,
+    Correlation,
+    Effects,
+    Event,
+    Matrix,
+    Quality,
+    Regime,
+    Step,
+    eigenvalue_floor,
+)
+
+BARS_PER_STEP_MAX = 256  # keeps one call of advance in milliseconds
+GAP_BARS_MIN = 10
+
+
+class Engine:
+    """One universe: every bar that the watermark has passed is sampled, folded in, published.
+
+    State is a function of the steps alone. Bars are numbered ``time // bar``; bars without
+    any tick take part only through the time they let pass.
+
+    Parameters
+    ----------
+    config, universe
+        Settings; ``universe`` is one of ``config.universe``.
+    software_version
+        Goes into every matrix.
+    """
+
+    def __init__(self, config: Config, universe: UniverseConfig, software_version: str) -> None:
+        n = len(universe.symbols)
+        self.universe = universe
+        self.fingerprint = config.fingerprint(universe)
+        self.intake = Intake(config, universe)
+        self.membership = Membership(universe.symbols, universe.ready_n_eff)
+        self._version = software_version
+        self._sampler = Sampler(n, universe.bar, universe.stale_after_bars, universe.return_type)
+        self._ewma = Ewma(n, universe.ewma.half_life / universe.bar, clock="time")
+        self._gap_bars = max(GAP_BARS_MIN, config.time.max_gap // universe.bar)
+        self._canonical = np.argsort(np.array(universe.symbols))
+        self._due = 0
+        self._last_bar = -1
+        self._data_from_ns = NO_TIME
+        self._unpublished = False
+        self._sequence = 0
+        self._event_sequence = 0
+
+    def flush_ns(self) -> int:
+        """Event time that closes everything which has arrived."""
+        newest_ns = self.intake.reach_ns()
+        period_ns = self.universe.bar * self.universe.every
+        return 1 if newest_ns == NO_TIME else (newest_ns // period_ns + 1) * period_ns
+
+    def advance(self, step: Step) -> Effects:
+        """Take one step.
+
+        Parameters
+        ----------
+        step
+            Batches must continue their sources where the last step left them.
+
+        Returns
+        -------
+        Effects
+            ``bars_waiting`` asks for another (empty) step: more bars are due than one call takes.
+        """
+        for source in step.discovered:
+            self.intake.discover(source)
+        for batch in step.batches:
+            self.intake.admit(batch)
+        for mark in step.watermarks:
+            self.intake.decide(mark)
+        matrices: list[Matrix] = []
+        events: list[Event] = []
+        n_bars, waiting = self._close_bars(matrices, events)
+        watermark_ns = self.intake.watermark_ns()
+        rejects = self.intake.take_rejects(watermark_ns)
+        counts = dict(self.intake.counts)
+        self.intake.counts.clear()
+        if self._sampler.duplicates:
+            counts[("", "duplicate")] = self._sampler.duplicates
+            self._sampler.duplicates = 0
+        return Effects(tuple(matrices), tuple(events), tuple(rejects), counts, n_bars, waiting)
+
+    def _close_bars(self, matrices: list[Matrix], events: list[Event]) -> tuple[int, bool]:
+        bar_ns, every = self.universe.bar, self.universe.every
+        watermark_ns = self.intake.watermark_ns()
+        if watermark_ns == NO_TIME:
+            return 0, False
+        due = watermark_ns // bar_ns  # bars before this number are complete
+        if due <= self._due:
+            return 0, False
+        bars = self.intake.bars_before(due * bar_ns, bar_ns)
+        waiting = len(bars) > BARS_PER_STEP_MAX
+        if waiting:
+            due = int(bars[BARS_PER_STEP_MAX])
+            bars = bars[:BARS_PER_STEP_MAX]
+        elapsed = self._elapsed_bars(bars, events)
+        ticks = self.intake.take(due * bar_ns)
+        # one publishing period after the other: what is published must not know the next
+        for period in np.unique(bars // every):
+            self._publish_before(int(period), matrices, events)
+            inside = bars // every == period
+            upto = int(np.searchsorted(ticks.time_ns, (period + 1) * every * bar_ns))
+            block = self._sampler.sample(
+                ticks.chosen(slice(None, upto)), bars[inside], elapsed[inside]
+            )
+            ticks = ticks.chosen(slice(upto, None))
+            self._ewma.update(block)
+            if self._data_from_ns == NO_TIME:
+                self._data_from_ns = int(bars[0]) * bar_ns
+            self._unpublished |= bool(block.exposure.any())
+            self._last_bar = int(bars[inside][-1])
+        self._publish_before(due // every, matrices, events)
+        self._due = due
+        return len(bars), waiting
+
+    def _elapsed_bars(self, bars: I64, events: list[Event]) -> F64:
+        first = bars[:1] - 1 if self._last_bar < 0 else [self._last_bar]
+        elapsed = np.diff(bars, prepend=first)
+        for bar, gap in zip(bars, elapsed, strict=True):
+            if gap > self._gap_bars:
+                from_ns = str(int(bar - gap + 1) * self.universe.bar)
+                events.append(
+                    self._event(
+                        "gap", int(bar) * self.universe.bar, {"from_ns": from_ns, "bars": int(gap)}
+                    )
+                )
+        capped: F64 = np.minimum(elapsed, self._gap_bars).astype(np.float64)
+        return capped
+
+    def _publish_before(self, period: int, matrices: list[Matrix], events: list[Event]) -> None:
+        """Publish the period of the last bar if it ends at or before the start of ``period``."""
+        own = self._last_bar // self.universe.every
+        if not self._unpublished or own >= period:
+            return
+        self._unpublished = False
+        as_of_ns = (own + 1) * self.universe.every * self.universe.bar
+        known = self._ewma.correlation()
+        was_ready = self.membership.ready
+        if self.membership.update(known):
+            self._announce(was_ready, as_of_ns, events)
+        if self.membership.ready.sum() >= 2:
+            matrices.append(self._matrix(known, as_of_ns))
+
+    def _announce(self, was_ready: np.ndarray, as_of_ns: int, events: list[Event]) -> None:
+        now = self.membership.ready
+        changes = {"symbol_ready": now & ~was_ready, "symbol_pending": was_ready & ~now}
+        for type_, mask in changes.items():
+            if mask.any():
+                symbols = [s for s, m in zip(self.universe.symbols, mask, strict=True) if m]
+                events.append(self._event(type_, as_of_ns, {"symbols": symbols}))
+
+    def _matrix(self, known: Correlation, as_of_ns: int) -> Matrix:
+        universe, ready = self.universe, self.membership.ready
+        chosen = np.flatnonzero(ready)
+        n = len(chosen)
+        cut = np.ix_(chosen, chosen)
+        by_name = self._canonical[ready[self._canonical]]
+        repaired = repair_correlation(
+            known.corr[cut], eigenvalue_floor(n), np.searchsorted(chosen, by_name)
+        )
+        corr, n_eff = repaired.corr, known.n_eff[cut]
+        band = (1.0 - corr * corr) * np.sqrt((1.0 + known.kappa) / n_eff)
+        upper = corr[np.triu_indices(n, 1)]
+        self._sequence += 1
+        return Matrix(
+            universe=universe.name,
+            universe_id=universe.universe_id,
+            estimator="ewma",
+            sequence=self._sequence,
+            as_of_ns=as_of_ns,
+            data_from_ns=self._data_from_ns,
+            horizon_ns=universe.bar,
+            bar_ns=universe.bar,
+            symbols=tuple(universe.symbols[i] for i in chosen),
+            pending=tuple(s for s, r in zip(universe.symbols, ready, strict=True) if not r),
+            corr=corr,
+            vol=known.vol[chosen],
+            n_eff=n_eff,
+            band=band,
+            staleness_ns=as_of_ns - self._sampler.last_time_ns[chosen],
+            quality=Quality(
+                min_eigenvalue=repaired.min_eigenvalue,
+                repair=repaired.repair,
+                capped_pairs=known.capped,
+                degraded=("repaired",) if repaired.repair > 0.0 else (),
+            ),
+            regime=Regime(
+                # an exact sum: the order of the symbols must not show in the last bit
+                average_correlation=math.fsum(upper) / len(upper),
+                top_eigenvalue_share=repaired.max_eigenvalue / n,
+            ),
+            annualisation=math.sqrt(YEAR_NS / universe.bar),
+            return_type=universe.return_type,
+            price_policy=universe.price,
+            config_fingerprint=self.fingerprint,
+            software_version=self._version,
+        )
+
+    def _event(self, type_: str, time_ns: int, details: dict[str, object]) -> Event:
+        self._event_sequence += 1
+        return Event(self.universe.name, self._event_sequence, type_, time_ns, details)

@@ -1,0 +1,1 @@
+"""What the numbers mean: state, parameters and the rule for missing data."""

@@ -1,0 +1,1 @@
+"""Numba on bare arrays: no classes, no allocation in loops, results into arguments."""

@@ -1,0 +1,1 @@
+"""Poll, decode, advance, publish: the engine joined to the outside world."""

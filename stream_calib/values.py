@@ -1,0 +1,285 @@
+"""Immutable values that pass between the floors, and the array aliases.
+
+Times are int64 nanoseconds since the epoch, event time unless a name says otherwise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+F64: TypeAlias = npt.NDArray[np.float64]
+I64: TypeAlias = npt.NDArray[np.int64]
+I8: TypeAlias = npt.NDArray[np.int8]
+
+NO_TIME = -(2**63)  # a time that is not known; compares below every time
+SECOND_NS = 1_000_000_000
+YEAR_NS = 365 * 86_400 * SECOND_NS
+
+JSON_MAX_SYMBOLS = 200  # larger matrices are packed as float32
+
+
+def eigenvalue_floor(n: int) -> float:
+    """Least eigenvalue of a published matrix of n symbols, so that it survives its wire type.
+
+    JSON carries every digit; rounding to float32 moves eigenvalues by up to 4 sqrt(n) 2^-24.
+    """
+    return 1e-8 if n <= JSON_MAX_SYMBOLS else 1e-4
+
+
+class Source(NamedTuple):
+    """One partition of an input topic; sources are ordered by (topic, partition)."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Consecutive records of one source, as read.
+
+    Positions are the reader's, before and after: offsets alone do not cover control
+    markers and gaps. ``timestamps_ms`` are the log's own (-1 where it has none).
+    """
+
+    source: Source
+    position_before: int
+    position_after: int
+    offsets: Sequence[int]
+    timestamps_ms: Sequence[int]
+    values: Sequence[bytes | None]
+
+
+class Malformed(NamedTuple):
+    """A record that no decoder could read: its row in the batch, and why."""
+
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TickBatch:
+    """The ticks of one RecordBatch, in record order, as columns of length m.
+
+    A tick carries a trade ``price``, a ``bid`` and ``ask``, or both; what it does not carry
+    is NaN. ``row`` points to the record it came from; ``asset`` is -1 for a symbol outside
+    the universe; ``ident`` is a 64-bit form of the venue's trade id, 0 for none.
+    """
+
+    records: RecordBatch
+    formats: Mapping[str, int]
+    row: I64
+    time_ns: I64
+    asset: I64
+    price: F64
+    bid: F64
+    ask: F64
+    ident: I64
+    malformed: tuple[Malformed, ...] = ()
+
+
+class Watermark(NamedTuple):
+    """An outside decision: no tick before ``time_ns`` is awaited from ``source`` any more.
+
+    ``idle``: the source is caught up and silent while others go on. ``flush``: every source
+    has been silent so long that the open bar is closed.
+    """
+
+    source: Source
+    position: int
+    time_ns: int
+    cause: Literal["idle", "flush"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One input of the engine: everything that the outside world decides is in it."""
+
+    batches: tuple[TickBatch, ...] = ()
+    watermarks: tuple[Watermark, ...] = ()
+    discovered: tuple[Source, ...] = ()
+
+
+class Range(NamedTuple):
+    """What a step read of one source: [position before, position after), count and digest."""
+
+    source: Source
+    position_before: int
+    position_after: int
+    n_records: int
+    digest: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """The choices of one step, enough to repeat it from the input log."""
+
+    number: int
+    ranges: tuple[Range, ...] = ()
+    watermarks: tuple[Watermark, ...] = ()
+    discovered: tuple[Source, ...] = ()
+    sequences: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    config_fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnBlock:
+    """Sampled returns of k bars.
+
+    ``time_ns`` (k,) is the end of each bar; ``returns`` (k, n) is NaN where the symbol had no
+    tick; ``exposure`` (k, n) is the number of bars that a return spans, 0 where NaN;
+    ``elapsed_bars`` (k,) is the trading time since the row before, in bars, gaps capped.
+    """
+
+    time_ns: I64
+    returns: F64
+    exposure: F64
+    elapsed_bars: F64
+
+    def rows(self, start: int, stop: int) -> "ReturnBlock":
+        """Cut the rows [start, stop) out."""
+        return ReturnBlock(
+            self.time_ns[start:stop],
+            self.returns[start:stop],
+            self.exposure[start:stop],
+            self.elapsed_bars[start:stop],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """What an estimator knows: correlations and how far they can be trusted.
+
+    ``corr`` (n, n), ``vol`` (n,) per bar, ``n_eff`` (n, n) effective observations, ``kappa``
+    excess kurtosis / 3, ``capped`` the number of pairs held inside (-1, 1). Pairs never
+    observed are NaN with ``n_eff`` 0.
+    """
+
+    corr: F64
+    vol: F64
+    n_eff: F64
+    kappa: float
+    capped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How the published matrix came to be positive definite, and whether it is degraded."""
+
+    min_eigenvalue: float
+    repair: float
+    capped_pairs: int
+    cleaned: bool = False
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """One-number summaries of the matrix."""
+
+    average_correlation: float
+    top_eigenvalue_share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """One published correlation matrix over the n symbols that are ready.
+
+    ``corr``, ``n_eff`` and ``band`` (n, n); ``vol`` and ``staleness_ns`` (n,). ``vol`` is the
+    standard deviation of the return over ``horizon_ns``; times ``annualisation`` it is per
+    year. ``band`` is the standard error of sampling; ``band_total`` adds the tracking error
+    when it is known. Fields that a later estimator fills are None.
+    """
+
+    universe: str
+    universe_id: str
+    estimator: str
+    sequence: int
+    as_of_ns: int
+    data_from_ns: int
+    horizon_ns: int
+    bar_ns: int
+    symbols: tuple[str, ...]
+    pending: tuple[str, ...]
+    corr: F64
+    vol: F64
+    n_eff: F64
+    band: F64
+    staleness_ns: I64
+    quality: Quality
+    regime: Regime
+    annualisation: float
+    return_type: str
+    price_policy: str
+    config_fingerprint: str
+    software_version: str
+    kind: str = "filtered"
+    vol_unit: str = "per_horizon"
+    band_total: F64 | None = None
+    drift_level: float | None = None
+    model_version: int = 1
+    schema_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something a subscriber should know: ``details`` are JSON values."""
+
+    universe: str
+    sequence: int
+    type: str
+    time_ns: int
+    details: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that was not used, with its original bytes."""
+
+    universe: str
+    source: Source
+    offset: int
+    reason: str
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What one step of the engine brought about, in order.
+
+    ``counts`` is by (topic, outcome): ``applied``, ``late``, ``unknown_symbol``, ``unused``
+    (not a price under the policy) and one per reject reason count each tick once;
+    ``duplicate`` counts applied ticks that repeat their predecessor, under topic "".
+    """
+
+    matrices: tuple[Matrix, ...] = ()
+    events: tuple[Event, ...] = ()
+    rejects: tuple[Reject, ...] = ()
+    counts: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    bars_closed: int = 0
+    bars_waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a universe stands: read positions, known ends, and event time."""
+
+    positions: Mapping[Source, int]
+    ends: Mapping[Source, int]
+    watermark_ns: int
+    newest_ns: int
+    symbols_ready: int
+    symbols_pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A record to be written: where, and its exact bytes."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]

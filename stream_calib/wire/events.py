@@ -1,0 +1,57 @@
+"""Events and rejects on the wire."""
+
+import hashlib
+
+import orjson
+
+from stream_calib.values import Event, Output, Reject
+from stream_calib.wire.cloudevents import JSON_TYPE, headers
+
+REJECT_BYTES_MAX = 65_536
+
+
+def encode_event(event: Event, topic: str, partition: int) -> Output:
+    """Turn an event into its record: JSON, keyed by universe."""
+    value = orjson.dumps(
+        {
+            "schema_version": 1,
+            "universe": event.universe,
+            "sequence": event.sequence,
+            "type": event.type,
+            "time_ns": str(event.time_ns),
+            **event.details,
+        }
+    )
+    id_ = f"{event.universe}|events|{event.sequence}"
+    head = headers(
+        "event", id_, event.universe, event.time_ns, JSON_TYPE, value, sequence=str(event.sequence)
+    )
+    return Output(topic, partition, event.universe.encode(), value, head)
+
+
+def encode_reject(reject: Reject, topic: str, partition: int) -> Output:
+    """Turn a reject into its record: the original bytes, why and from where in the headers.
+
+    The value is cut at 64 kB; ``length`` and ``sha256`` are of the whole. A tombstone is an
+    empty value with ``tombstone: true``.
+    """
+    original = b"" if reject.value is None else reject.value
+    where = f"{reject.source.topic}-{reject.source.partition}-{reject.offset}"
+    head = {
+        "universe": reject.universe,
+        "reason": reject.reason,
+        "topic": reject.source.topic,
+        "partition": str(reject.source.partition),
+        "offset": str(reject.offset),
+        "length": str(len(original)),
+        "sha256": hashlib.sha256(original).hexdigest(),
+        "tombstone": str(reject.value is None).lower(),
+        "content-type": "application/octet-stream",
+    }
+    return Output(
+        topic,
+        partition,
+        where.encode(),
+        original[:REJECT_BYTES_MAX],
+        tuple((name, text.encode()) for name, text in head.items()),
+    )

@@ -1,0 +1,136 @@
+"""Records to ticks: one file per message format, and ``decode`` over all of them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import orjson
+
+from stream_calib.errors import ConfigError
+from stream_calib.values import I64, Malformed, RecordBatch, TickBatch
+from stream_calib.wire.ticks import cryptofeed, native
+from stream_calib.wire.ticks.fields import MalformedError, Tick, UnusualError
+from stream_calib.wire.ticks.formats import Columns, Document, Format
+
+FORMATS: Mapping[str, Format] = {f.name: f for f in (native.FORMAT, cryptofeed.FORMAT)}
+BULK_MIN = 32  # below this, reading one by one costs less than finding the odd one out
+
+
+def check_format(name: str) -> None:
+    """Refuse a format that no decoder has, naming the key."""
+    if name != "auto" and name not in FORMATS:
+        message = f"input.format: {name!r} is not one of auto, {', '.join(FORMATS)}"
+        raise ConfigError(message)
+
+
+def decode(records: RecordBatch, format_name: str, symbols: Mapping[str, int]) -> TickBatch:
+    """Decode the records of one source; never raises.
+
+    Parameters
+    ----------
+    records
+        As read.
+    format_name
+        A name in FORMATS, or ``auto``: the format is told from each record.
+    symbols
+        Index of each symbol of the universe.
+
+    Returns
+    -------
+    TickBatch
+        A pure function of the records, however they are batched: records that no format can
+        read are in ``malformed``, with a reason: ``tombstone``, ``empty``, ``json``,
+        ``format``, ``field``, ``number``, ``time_range`` or ``unsupported``.
+    """
+    formats = tuple(FORMATS.values()) if format_name == "auto" else (FORMATS[format_name],)
+    reader = _Reader(formats, symbols)
+    reader.read(records.values, 0)
+    rows, columns = reader.columns()
+    return TickBatch(records, dict(reader.formats), rows, *columns, tuple(reader.malformed))
+
+
+class _Reader:
+    """Reads runs of records, in bulk where they are alike, else one by one."""
+
+    def __init__(self, formats: Sequence[Format], symbols: Mapping[str, int]) -> None:
+        self._accepted = formats
+        self._symbols = symbols
+        self._parts: list[tuple[I64, Columns]] = []
+        self.formats: Counter[str] = Counter()
+        self.malformed: list[Malformed] = []
+
+    def read(self, values: Sequence[bytes | None], first_row: int) -> None:
+        if len(values) < BULK_MIN:
+            self._read_each(values, first_row)
+            return
+        try:
+            documents: list[Document] = list(map(orjson.loads, values))  # type: ignore[arg-type]
+            self._read_bulk(documents, first_row)
+        except (TypeError, AttributeError, orjson.JSONDecodeError, UnusualError):
+            # the odd one out sits in one half; the other is still read in bulk
+            half = len(values) // 2
+            self.read(values[:half], first_row)
+            self.read(values[half:], first_row + half)
+
+    def columns(self) -> tuple[I64, Columns]:
+        """Return the rows and columns of all ticks, in record order."""
+        if len(self._parts) == 1:
+            return self._parts[0]
+        rows = np.concatenate([_NO_ROWS, *(rows for rows, _ in self._parts)])
+        each = zip(_NO_COLUMNS, *(columns for _, columns in self._parts), strict=True)
+        time_ns, asset, price, bid, ask, ident = (np.concatenate(parts) for parts in each)
+        return rows, Columns(time_ns, asset, price, bid, ask, ident)
+
+    def _read_bulk(self, documents: Sequence[Document], first_row: int) -> None:
+        format_ = self._format_of(documents[0])
+        if format_ is None or format_.read_bulk is None:
+            raise UnusualError
+        columns = format_.read_bulk(documents, self._symbols)
+        self._parts.append((np.arange(first_row, first_row + len(documents)), columns))
+        self.formats[format_.name] += len(documents)
+
+    def _read_each(self, values: Sequence[bytes | None], first_row: int) -> None:
+        rows: list[int] = []
+        ticks: list[Tick] = []
+        for row, value in enumerate(values, first_row):
+            try:
+                found = self._read_one(value)
+            except MalformedError as error:
+                self.malformed.append(Malformed(row, str(error)))
+                continue
+            rows.extend([row] * len(found))
+            ticks.extend(found)
+        if ticks:
+            names, times, prices, bids, asks, idents = zip(*ticks, strict=True)
+            columns = Columns(
+                np.array(times, dtype=np.int64),
+                np.array([self._symbols.get(name, -1) for name in names], dtype=np.int64),
+                np.array(prices),
+                np.array(bids),
+                np.array(asks),
+                np.array(idents, dtype=np.int64),
+            )
+            self._parts.append((np.array(rows, dtype=np.int64), columns))
+
+    def _read_one(self, value: bytes | None) -> list[Tick]:
+        if not value:
+            raise MalformedError("tombstone" if value is None else "empty")
+        try:
+            document = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            reason = "json"
+            raise MalformedError(reason) from None
+        format_ = self._format_of(document) if isinstance(document, dict) else None
+        if format_ is None:
+            reason = "format"
+            raise MalformedError(reason)
+        ticks = list(format_.read(document))
+        self.formats[format_.name] += 1
+        return ticks
+
+    def _format_of(self, document: Document) -> Format | None:
+        return next((f for f in self._accepted if f.matches(document)), None)
+
+
+_NO_ROWS = np.empty(0, dtype=np.int64)
+_NO_COLUMNS = Columns(_NO_ROWS, _NO_ROWS, np.empty(0), np.empty(0), np.empty(0), _NO_ROWS)

@@ -1,0 +1,205 @@
+"""What every estimator promises; a new one enters ``ESTIMATORS``."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_calib.estimation.ewma import Ewma
+from stream_calib.estimation.protocol import Estimator
+from stream_calib.values import F64, Correlation, ReturnBlock
+
+Make = Callable[[int], Estimator]
+
+ESTIMATORS: dict[str, Make] = {
+    "ewma, observations": partial(Ewma, half_life_obs=23.0),
+    "ewma, time": partial(Ewma, half_life_obs=23.0, clock="time"),
+}
+every_estimator = pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
+
+
+def block(n: int, k: int, seed: int) -> ReturnBlock:
+    """Correlated, heavy-tailed returns with holes, uneven spans and gaps in time."""
+    rng = np.random.default_rng(seed)
+    common = rng.standard_t(5, (k, 1))
+    returns = 0.01 * (common + rng.standard_t(5, (k, n))) * rng.uniform(0.5, 2.0, n)
+    returns[rng.random((k, n)) < 0.2] = np.nan
+    exposure = np.where(np.isnan(returns), 0.0, rng.integers(1, 4, (k, n)))
+    elapsed = rng.choice([1.0, 1.0, 1.0, 30.0], k)
+    return ReturnBlock(np.arange(k, dtype=np.int64), returns, exposure, elapsed)
+
+
+def columns(rows: ReturnBlock, which: list[int], factor: F64 | float = 1.0) -> ReturnBlock:
+    """Choose symbols, each return times ``factor``."""
+    returns = np.ascontiguousarray(rows.returns[:, which] * factor)
+    exposure = np.ascontiguousarray(rows.exposure[:, which])
+    return ReturnBlock(rows.time_ns, returns, exposure, rows.elapsed_bars)
+
+
+def fed(make: Make, *blocks: ReturnBlock) -> Estimator:
+    estimator = make(blocks[0].returns.shape[1])
+    for rows in blocks:
+        estimator.update(rows)
+    return estimator
+
+
+def bits(known: Correlation) -> tuple[bytes, bytes, bytes, float, int]:
+    arrays = (known.corr, known.vol, known.n_eff)
+    corr, vol, n_eff = (array.tobytes() for array in arrays)
+    return corr, vol, n_eff, known.kappa, known.capped
+
+
+def state_bits(estimator: Estimator) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in estimator.state().items()}
+
+
+sizes = st.integers(2, 8)
+lengths = st.integers(0, 120)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@every_estimator
+@given(sizes, lengths, seeds, st.data())
+def test_any_cut_of_the_input_gives_the_same_state(
+    make: Make, n: int, k: int, seed: int, data: st.DataObject
+) -> None:
+    rows = block(n, k, seed)
+    cuts = sorted(data.draw(st.lists(st.integers(0, k), max_size=4)))
+    pieces = [rows.rows(start, stop) for start, stop in zip([0, *cuts], [*cuts, k], strict=True)]
+    assert state_bits(fed(make, *pieces)) == state_bits(fed(make, rows))
+
+
+@every_estimator
+@given(sizes, lengths, seeds, st.data())
+def test_saving_and_restoring_anywhere_changes_nothing(
+    make: Make, n: int, k: int, seed: int, data: st.DataObject
+) -> None:
+    rows = block(n, k, seed)
+    middle = data.draw(st.integers(0, k))
+    saved = fed(make, rows.rows(0, middle))
+    restored = type(saved).from_state(saved.state())
+    restored.update(rows.rows(middle, k))
+    whole = fed(make, rows)
+    assert state_bits(restored) == state_bits(whole)
+    assert bits(restored.correlation()) == bits(whole.correlation())
+
+
+@every_estimator
+def test_a_saved_state_is_a_copy(make: Make) -> None:
+    estimator = fed(make, block(4, 50, seed=1))
+    before = state_bits(estimator)
+    state = estimator.state()
+    restored = type(estimator).from_state(state)
+    for array in state.values():
+        array[...] = 7.0
+    restored.update(block(4, 50, seed=2))
+    assert state_bits(estimator) == before
+
+
+@every_estimator
+@given(sizes, lengths, seeds, st.data())
+def test_permuted_symbols_give_the_permuted_bits(
+    make: Make, n: int, k: int, seed: int, data: st.DataObject
+) -> None:
+    rows = block(n, k, seed)
+    order = data.draw(st.permutations(range(n)))
+    known = fed(make, rows).correlation()
+    permuted = Correlation(
+        known.corr[np.ix_(order, order)],
+        known.vol[order],
+        known.n_eff[np.ix_(order, order)],
+        known.kappa,
+        known.capped,
+    )
+    assert bits(fed(make, columns(rows, order)).correlation()) == bits(permuted)
+
+
+@every_estimator
+@given(sizes, lengths, seeds, st.integers(-40, 40))
+def test_a_power_of_two_on_one_symbol_changes_only_its_volatility(
+    make: Make, n: int, k: int, seed: int, exponent: int
+) -> None:
+    rows = block(n, k, seed)
+    factor = np.ones(n)
+    factor[0] = 2.0**exponent
+    known = fed(make, rows).correlation()
+    scaled = fed(make, columns(rows, list(range(n)), factor)).correlation()
+    expected = Correlation(known.corr, known.vol * factor, known.n_eff, known.kappa, known.capped)
+    assert bits(scaled) == bits(expected)  # nothing is rounded on the way
+
+
+@every_estimator
+@given(sizes, lengths, seeds, st.floats(1e-6, 1e6))
+def test_any_factor_on_one_symbol_changes_only_its_volatility(
+    make: Make, n: int, k: int, seed: int, size: float
+) -> None:
+    rows = block(n, k, seed)
+    factor = np.ones(n)
+    factor[-1] = size
+    known = fed(make, rows).correlation()
+    scaled = fed(make, columns(rows, list(range(n)), factor)).correlation()
+    # up to 120 products, each rounded another way
+    np.testing.assert_allclose(scaled.corr, known.corr, rtol=0.0, atol=1e-13)
+    np.testing.assert_allclose(scaled.vol, known.vol * factor, rtol=1e-13)
+    assert scaled.n_eff.tobytes() == known.n_eff.tobytes()
+
+
+@every_estimator
+@given(sizes, lengths, lengths, seeds)
+def test_longer_input_has_the_same_beginning(
+    make: Make, n: int, k: int, more: int, seed: int
+) -> None:
+    rows = block(n, k + more, seed)
+    estimator = fed(make, rows.rows(0, k))
+    known = estimator.correlation()
+    estimator.update(rows.rows(k, k + more))
+    assert bits(known) == bits(fed(make, rows.rows(0, k)).correlation())
+
+
+@every_estimator
+@given(sizes, lengths, seeds)
+def test_reading_changes_nothing(make: Make, n: int, k: int, seed: int) -> None:
+    estimator = fed(make, block(n, k, seed))
+    before, known = state_bits(estimator), estimator.correlation()
+    known.corr[:] = known.n_eff[:] = known.vol[:] = 7.0
+    assert state_bits(estimator) == before
+
+
+@every_estimator
+@given(sizes, lengths, seeds)
+def test_a_correlation_is_symmetric_bounded_and_nan_only_where_unobserved(
+    make: Make, n: int, k: int, seed: int
+) -> None:
+    known = fed(make, block(n, k, seed)).correlation()
+    assert (np.diagonal(known.corr) == 1.0).all()
+    for square in (known.corr, known.n_eff):
+        assert square.tobytes() == square.T.tobytes()
+    pairs = ~np.eye(n, dtype=bool)
+    assert (np.isnan(known.corr[pairs]) == (known.n_eff[pairs] == 0.0)).all()
+    assert (np.abs(known.corr[pairs & ~np.isnan(known.corr)]) < 1.0).all()
+    assert (np.isnan(known.vol) == (np.diagonal(known.n_eff) == 0.0)).all()
+    assert np.isfinite(known.n_eff).all()
+    assert np.isfinite(known.kappa)
+
+
+@every_estimator
+@given(sizes, st.integers(1, 120), seeds)
+def test_fully_observed_even_returns_give_a_positive_semidefinite_matrix(
+    make: Make, n: int, k: int, seed: int
+) -> None:
+    estimator = make(n)
+    estimator.update(np.random.default_rng(seed).standard_t(5, (k, n)))
+    known = estimator.correlation()
+    if known.capped == 0:  # a capped pair is for the repair
+        # eigenvalues of a unit-diagonal matrix are good to about n ulps of the largest
+        assert np.linalg.eigvalsh(known.corr).min() >= -1e-12
+
+
+@every_estimator
+def test_a_block_of_another_width_is_refused(make: Make) -> None:
+    for wrong in (block(3, 5, seed=0), np.zeros((5, 3)), np.zeros(3), np.zeros((2, 2, 4))):
+        with pytest.raises(ValueError, match="block is"):
+            make(4).update(wrong)
