@@ -64,11 +64,12 @@ async def subscribe(
         bootstrap_servers=bootstrap_servers,
         isolation_level="read_committed",
         enable_auto_commit=False,
+        auto_offset_reset=start,  # a seek would race with the library's own first look-up
         max_partition_fetch_bytes=FETCH_BYTES,
         **kafka,
     )
     try:
-        await _start(consumer, bootstrap_servers, topic, start)
+        await _start(consumer, bootstrap_servers, topic)
         chunks: dict[tuple[int, str], list[Any]] = {}
         while True:
             batches = await consumer.getmany(timeout_ms=POLL_MS)
@@ -95,9 +96,7 @@ async def subscribe(
             pass  # nothing is owed to the broker
 
 
-async def _start(
-    consumer: AIOKafkaConsumer, address: str, topic: str, start: Literal["latest", "earliest"]
-) -> None:
+async def _start(consumer: AIOKafkaConsumer, address: str, topic: str) -> None:
     try:
         async with asyncio.timeout(CONNECT_S):
             await consumer.start()
@@ -107,10 +106,8 @@ async def _start(
                 raise MissingTopicError(message)
             partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
             consumer.assign(partitions)
-            if start == "earliest":
-                await consumer.seek_to_beginning(*partitions)
-            else:
-                await consumer.seek_to_end(*partitions)
+            for partition in partitions:
+                await consumer.position(partition)  # "latest" is now, not at the first read
     except (TimeoutError, KafkaError, OSError) as error:
         reason = f"no answer within {CONNECT_S:g} s" if isinstance(error, TimeoutError) else error
         message = f"cannot reach Kafka at {address}: {reason}"

@@ -195,9 +195,9 @@ def _matrix(document: Mapping[str, Any]) -> Matrix:
 
 
 def _square(triangle: Sequence[float], n: int, diagonal: float) -> F64:
+    entries = np.array(triangle, dtype=np.float64).reshape(n * (n - 1) // 2)
     square = np.full((n, n), diagonal)
     upper = np.triu_indices(n, 1)
-    entries = np.array(triangle, dtype=np.float64).reshape(n * (n - 1) // 2)
     square[upper] = entries
     square.T[upper] = entries
     return square

@@ -180,7 +180,7 @@ def test_a_variance_that_faded_to_nothing_stops_nothing() -> None:
 
 
 def test_a_pair_forgotten_to_nothing_reads_as_never_observed() -> None:
-    rows = 200
+    rows = 60  # here the squares of the exposures are gone, the exposures not yet
     returns = np.full((rows, 2), np.nan)
     returns[:, 0] = 1.0
     returns[0] = 2.0

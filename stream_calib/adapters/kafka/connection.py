@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.conn import AIOKafkaConnection, collect_hosts
 from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
 from stream_calib.config import KafkaConfig
@@ -18,6 +18,7 @@ from stream_calib.errors import ConfigError, TransportError
 from stream_calib.values import SECOND_NS
 
 STOP_S = 3.0
+HANG_UP_S = 1.0
 
 # The library logs every retry; what the user must know reaches them as an error. Whoever wants
 # to see more sets the level of this logger.
@@ -87,14 +88,18 @@ async def reach(config: KafkaConfig) -> None:
     options = client_options(config)
     hosts = collect_hosts(options.pop("bootstrap_servers"))
     options["request_timeout_ms"] = int(connect_s(config) * 1000 / len(hosts))
-    reason = ""
     for host, port, _ in hosts:
+        reason = ""
+        connection = AIOKafkaConnection(host, port, **options)
         try:
-            connection = await create_conn(host, port, **options)
-        except (KafkaError, OSError) as error:
+            await connection.connect()
+        except OSError as error:
             reason = _reason(error)
-        else:
-            connection.close()
+            continue
+        except KafkaError as error:
+            reason = _reason(error)
+        await asyncio.wait({connection.close()}, timeout=HANG_UP_S)
+        if not reason:
             return
     raise TransportError(f"Kafka at {address(config)} cannot be reached: {reason}")
 
