@@ -45,7 +45,7 @@ format: $(READY)  ## rewrite the code in the project's style
 	$(BIN)/ruff format
 
 bench: $(READY)  ## measure, and hold every ratio against its limit
-	$(BIN)/python -m pytest tests/bench -m bench -o python_files='bench_*.py' -p no:randomly -s
+	$(BIN)/python -m pytest tests/bench -m bench -o python_files='bench_*.py' -o python_functions='bench_*' -p no:randomly -s
 
 kafka:  ## start a real Kafka on 127.0.0.1:9092 without Docker (KAFKA_PORT moves it)
 	@$(PYTHON) deploy/kafka/broker.py start

@@ -5,22 +5,31 @@ Every error is one sentence on standard error, with an exit code of its own.
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from stream_calib.cli import config, demo, feed, replay, run, simulate, topics, watch
 from stream_calib.errors import StreamCalibError
 
-EXIT_CODES = """\
-Exit codes: 0 done, 1 internal error, 2 usage, 3 configuration, 4 input file or argument,
-5 broker unreachable or refusing, 6 topic missing, 7 port in use, 130 interrupted."""
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    internal error, or nobody reads the output any more
+  2    usage
+  3    configuration
+  4    file or argument
+  5    Kafka cannot be reached or refuses
+  6    topic missing
+  7    port in use
+  130  interrupted
+"""
 
 app = typer.Typer(
     name="stream-calib",
-    help="Live correlation matrices from ticks on Kafka.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=True,
+    rich_markup_mode=None,  # plain text, also in a pipe
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -35,24 +44,53 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(config.app, name="config")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"stream-calib {version('stream-calib')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
+]
+
+
+@app.callback()
+def root(version: Version = False) -> None:
+    """Live correlation matrices from ticks on Kafka."""
+
+
 def main() -> None:
     """Run the command line; never shows a traceback unless asked to."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what goes wrong in writing shall be told here
     except StreamCalibError as error:
-        print(f"stream-calib: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        _drop_output()
+        sys.exit(1)
+    except OSError as error:
+        _drop_output()
+        _fail(": ".join(filter(None, [error.filename, error.strerror or str(error)])), 4)
     except Exception as error:
         if os.environ.get("STREAM_CALIB_TRACEBACK"):
             raise
-        print(
-            f"stream-calib: internal error: {type(error).__name__}: {error} "
-            "(STREAM_CALIB_TRACEBACK=1 shows where)",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        hint = "STREAM_CALIB_TRACEBACK=1 shows where"
+        _fail(f"internal error: {type(error).__name__}: {error} ({hint})", 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(f"stream-calib: {sentence}", err=True)
+    sys.exit(code)
+
+
+def _drop_output() -> None:
+    # what is still in the buffer has nowhere to go, which Python would complain about at its end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

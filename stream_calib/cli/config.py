@@ -1,50 +1,73 @@
 """``config check`` and ``config show``."""
 
 import tomllib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 from stream_calib.cli.options import ConfigFile
 
-app = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from stream_calib.config import Config
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def config() -> None:
+    """Check and show the settings."""
 
 
 @app.command()
 def check(config: ConfigFile) -> None:
-    """Check a configuration; exit 3 and name the key if it cannot be used."""
-    from stream_calib.config import load_config
+    """Check the settings; exit 3 and name the key if they cannot be used."""
+    from stream_calib.adapters.kafka import client_options
+    from stream_calib.config import format_duration, load_config
     from stream_calib.wire.ticks import check_format
 
     settings = load_config(config)
     check_format(settings.input.format)
-    names = ", ".join(f"{u.name} ({len(u.symbols)} symbols)" for u in settings.universe)
-    print(f"{config}: good; universes: {names}")
+    client_options(settings.kafka)
+    print(f"{config} is good")
+    for universe in settings.universe:
+        topics = ", ".join(settings.topics_of(universe))
+        bar = format_duration(universe.bar)
+        print(f"  {universe.name}: {len(universe.symbols)} symbols from {topics}, bars of {bar}")
 
 
 @app.command()
 def show(config: ConfigFile) -> None:
-    """Print all settings in force as TOML, secrets masked."""
+    """Print all settings in force as TOML: file, environment, defaults.
+
+    Secrets are masked and commented out, since they come from the environment alone.
+    """
     from stream_calib.config import load_config
 
-    settings = load_config(config).model_dump(mode="json", by_alias=True, exclude_none=True)
-    text = _toml(settings)
+    text = to_toml(load_config(config))
     tomllib.loads(text)
-    Console(soft_wrap=True, highlight=False).print(text, markup=False, end="")
+    print(text, end="")
 
 
-def _toml(tree: dict[str, Any], path: str = "") -> str:
-    plain = {k: v for k, v in tree.items() if not _is_table(v)}
-    lines = [f"{key} = {_value(value)}" for key, value in plain.items()]
-    text = "\n".join(lines) + "\n" if lines else ""
+def to_toml(settings: "Config") -> str:
+    """Write settings as TOML that loads to the same settings."""
+    from stream_calib.config import ENV_SECRETS
+
+    tree = settings.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return _table(tree, "", frozenset(ENV_SECRETS))
+
+
+def _table(tree: dict[str, Any], path: str, secrets: frozenset[str]) -> str:
+    text = ""
     for key, value in tree.items():
         if not _is_table(value):
-            continue
+            mark = "# " if f"{path}{key}" in secrets else ""
+            text += f"{mark}{key} = {_value(value)}\n"
+    for key, value in tree.items():
         name = f"{path}{key}"
         for table in value if isinstance(value, list) else [value]:
-            head = f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
-            text += f"\n{head}\n{_toml(table, f'{name}.')}"
+            if _is_table(value):
+                head = f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
+                text += f"\n{head}\n{_table(table, f'{name}.', secrets)}"
     return text
 
 
@@ -58,4 +81,5 @@ def _value(value: object) -> str:
 
     if isinstance(value, list):
         return "[" + ", ".join(_value(item) for item in value) + "]"
-    return orjson.dumps(value).decode()  # TOML's strings, numbers and booleans are JSON's
+    # TOML's strings, numbers and booleans are JSON's, but for this control character
+    return orjson.dumps(value).decode().replace("\x7f", "\\u007f")

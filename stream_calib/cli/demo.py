@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,36 +13,25 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stream_calib.cli.run import stop_on_signals
-from stream_calib.cli.screen import Tally, heat_map, matrix_line
+from stream_calib.cli.run import load_kernels, stopping_on_signals
+from stream_calib.cli.screen import Tally, heat_map
 
 if TYPE_CHECKING:
     from stream_calib.config import Config
     from stream_calib.service.wiring import Service
+    from stream_calib.simulation import SimulatedTicks
     from stream_calib.values import F64, Effects, Matrix
 
-DATA = Path(__file__).parents[2] / "replay_data"
-TICKS, METADATA = "demo_ticks.jsonl.zst", "demo_metadata.json"
+SEED, RATE_HZ = 20250304, 2.0  # the ticks of replay_data/demo_ticks.jsonl.zst
 TURN_S = 0.05
 REDRAW_S = 0.25
-GIVE_UP_S = 60.0
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The correlation path that the ticks were drawn from."""
-
-    symbols: tuple[str, ...]
-    break_ns: int
-    before: "F64"
-    after: "F64"
-    n_ticks: int
+GIVE_UP_S = 30.0
 
 
 class Show:
     """Keeps what the demo shows: the newest matrix, and the last one before the break."""
 
-    def __init__(self, truth: Truth, console: Console) -> None:
+    def __init__(self, truth: "SimulatedTicks", console: Console) -> None:
         self.truth = truth
         self.console = console
         self.tally = Tally()
@@ -51,29 +39,42 @@ class Show:
         self.before: Matrix | None = None
         self.fed = 0
         self.complete = asyncio.Event()
-        self._drawn_s = 0.0
+        self.n_ticks = len(truth.time_ns)
+        self.break_ns = int(truth.path_time_ns[1])
 
     def note(self, _universe: str, effects: "Effects") -> None:
         """Take in what became durable."""
         self.tally.add(effects)
-        if self.tally.outcomes.get("applied", 0) >= self.truth.n_ticks:
+        if self.tally.outcomes.get("applied", 0) >= self.n_ticks:
             self.complete.set()
         for matrix in effects.matrices:
             self.newest = matrix
-            if matrix.as_of_ns <= self.truth.break_ns:
+            if matrix.as_of_ns <= self.break_ns:
                 self.before = matrix
 
-    def progress(self) -> str:
-        """Describe how far the demo is."""
-        line = f"{self.fed:,} of {self.truth.n_ticks:,} ticks  {self.tally.matrices:,} matrices"
-        return f"{line}  {matrix_line(self.newest)}" if self.newest else line
+    def progress(self) -> Iterator[str]:
+        """Describe how far the demo is, and how far off."""
+        yield (
+            f"{self.fed / self.n_ticks:>4.0%}  {self.fed:,} of {self.n_ticks:,} ticks, "
+            f"{self.tally.matrices:,} matrices"
+        )
+        if self.newest is None:
+            return
+        as_of_ns = self.newest.as_of_ns
+        minutes = abs(as_of_ns - self.break_ns) / 60e9
+        true, found = _pairs(self.truth, self.newest)
+        yield (
+            f"{minutes:.0f} min {'after' if as_of_ns > self.break_ns else 'before'} the break: "
+            f"average correlation {found.mean():+.3f}, true {true.mean():+.3f}; "
+            f"RMS error {_rms(found - true):.3f}"
+        )
 
     def draw(self) -> Group:
-        """Draw the newest matrix as a heat map under the progress line."""
-        parts: list[Text] = [Text(self.progress())]
+        """Draw the newest matrix as a heat map under the progress lines."""
+        lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in self.progress()]
         if self.newest is not None:
-            parts.append(heat_map(self.newest, self.console.width))
-        return Group(*parts)
+            lines.append(heat_map(self.newest, self.console.width))
+        return Group(*lines)
 
     async def refresh(self, live: Live | None) -> None:
         """Redraw for ever: in place on a terminal, a line a second elsewhere."""
@@ -81,7 +82,7 @@ class Show:
             if live is not None:
                 live.update(self.draw())
             else:
-                self.console.print(self.progress(), markup=False, soft_wrap=True)
+                self.console.print("; ".join(self.progress()), markup=False, soft_wrap=True)
             await asyncio.sleep(REDRAW_S if live is not None else 1.0)
 
     def table(self) -> Table:
@@ -90,32 +91,37 @@ class Show:
         table.add_column("", no_wrap=True)
         for name in ("before: true", "estimated", "after: true", "estimated"):
             table.add_column(name, justify="right", no_wrap=True)
-        sides = [(self.truth.before, self.before), (self.truth.after, self.newest)]
-        for row in zip(*(_compare(true, found) for true, found in sides), strict=True):
-            (name, *left), (_, *right) = row
+        sides = [_compare(self.truth, matrix) for matrix in (self.before, self.newest)]
+        for (name, *left), (_, *right) in zip(*sides, strict=True):
             table.add_row(name, *left, *right)
         return table
 
 
 def demo(
     kafka: Annotated[
-        str | None, typer.Option(help="Run it through this Kafka, not the in-process log.")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Run through this Kafka, not the in-process log."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="How long feeding shall take.")] = 15.0,
-    data: Annotated[Path, typer.Option(help="Folder of the ticks and their truth.")] = DATA,
-    http_port: Annotated[int, typer.Option(help="Of /metrics; another is taken if in use.")] = 9464,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long to feed the ticks.")] = 15.0,
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of /metrics; if in use, a free one.")
+    ] = 9464,
 ) -> None:
-    """Watch correlations being estimated, break, and be found again; ends by itself."""
-    console = Console(highlight=False)
-    truth = _truth(data)
-    started_s = time.perf_counter()
-    import stream_calib.engine.engine  # noqa: F401  compiles the kernels
+    """See correlations estimated, broken, and found again.
 
-    console.print(f"kernels ready after {time.perf_counter() - started_s:.1f} s")
-    show = Show(truth, console)
-    job = _on_embedded if kafka is None else _on_kafka
-    asyncio.run(job(show, data / TICKS, seconds, http_port, kafka or ""))
-    if show.newest is None or show.newest.as_of_ns <= truth.break_ns:
+    Two hours of generated ticks pass in a quarter of a minute. It ends by itself with a table of
+    estimated against true correlations.
+    """
+    console = Console(highlight=False)
+    console.print(f"kernels ready after {load_kernels():.1f} s")
+    from stream_calib.simulation import simulate
+
+    show = Show(simulate(seed=SEED, rate_hz=RATE_HZ), console)
+    job = _on_embedded(show, seconds, http_port)
+    if kafka is not None:
+        job = _on_kafka(show, seconds, http_port, kafka)
+    asyncio.run(job)
+    if show.fed < show.n_ticks or show.before is None:
         console.print("interrupted")
         raise typer.Exit(130)
     console.print(show.table())
@@ -123,120 +129,115 @@ def demo(
     console.print(f"{show.fed:,} ticks: {outcomes}; {show.tally.matrices:,} matrices")
 
 
-async def _on_embedded(show: Show, ticks: Path, seconds: float, port: int, _: str) -> None:
+async def _on_embedded(show: Show, seconds: float, port: int) -> None:
     from stream_calib.adapters.embedded import EmbeddedLog
     from stream_calib.service.wiring import embedded_service, output_topics
 
-    config = _settings(show.truth, port, "ticks", "calib", "127.0.0.1:0")
+    config = _settings(show.truth, port)
+    (ticks,) = config.input.topics
     log, fed_all = EmbeddedLog(), asyncio.Event()
-    for name in ("ticks", *(spec.name for spec in output_topics(config))):
+    for name in (ticks, *(spec.name for spec in output_topics(config))):
         log.create_topic(name)
     service = embedded_service(config, log, fed_all.is_set, show.note)
 
-    async def feed() -> None:
-        async for values in _paced(show, ticks, seconds):
+    async def feed(_: asyncio.Event) -> None:
+        async for values in _paced(show, seconds):
             for value in values:
-                log.append("ticks", 0, None, value)
+                log.append(ticks, 0, None, value)
         fed_all.set()
 
-    await _play(show, service, feed, asyncio.Event())
+    await _play(show, service, feed)
 
 
-async def _on_kafka(show: Show, ticks: Path, seconds: float, port: int, address: str) -> None:
+async def _on_kafka(show: Show, seconds: float, port: int, address: str) -> None:
     from stream_calib.adapters.kafka import KafkaSink, ensure_topics
+    from stream_calib.errors import TransportError
     from stream_calib.service.wiring import input_topics, kafka_service, output_topics
     from stream_calib.values import Output
 
-    run = f"demo-{time.time_ns() // 1_000_000_000:x}"  # topics of its own: a demo starts clean
-    config = _settings(show.truth, port, f"{run}.ticks", run, address)
+    config = _settings(show.truth, port, address)
+    (ticks,) = config.input.topics
     await ensure_topics(config.kafka, [*input_topics(config, 1), *output_topics(config)])
-    stop = asyncio.Event()
     sink = KafkaSink(config.kafka)
     service = kafka_service(config, show.note)
+    matrices = f"{config.output.prefix}.correlations"
     show.console.print(
-        "read the matrices from another terminal:\n"
-        f"  kcat -b {address} -C -t {run}.correlations -X isolation.level=read_committed "
-        "-f '%k %h\\n%s\\n'",
+        "see the matrices from another terminal:\n"
+        f"  stream-calib watch --bootstrap {address} --topic {matrices} --map\n"
+        f"  kcat -b {address} -C -t {matrices} -X isolation.level=read_committed",
         markup=False,
         soft_wrap=True,
     )
 
-    async def feed() -> None:
+    async def feed(stop: asyncio.Event) -> None:
         await sink.start()
         try:
-            async for values in _paced(show, ticks, seconds):
-                outputs = [Output(f"{run}.ticks", 0, b"", value, ()) for value in values]
-                await sink.publish(outputs)
+            async for values in _paced(show, seconds):
+                await sink.publish([Output(ticks, 0, b"", value, ()) for value in values])
         finally:
             await sink.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GIVE_UP_S):
-                await show.complete.wait()
+        try:
+            await asyncio.wait_for(show.complete.wait(), GIVE_UP_S)
+        except TimeoutError:
+            message = f"Kafka at {address} has not carried all ticks after {GIVE_UP_S:g} s"
+            raise TransportError(message) from None
         stop.set()
 
-    await _play(show, service, feed, stop)
+    await _play(show, service, feed)
 
 
 async def _play(
-    show: Show,
-    service: "Service",
-    feed: Callable[[], Coroutine[None, None, None]],
-    stop: asyncio.Event,
+    show: Show, service: "Service", feed: Callable[[asyncio.Event], Coroutine[None, None, None]]
 ) -> None:
-    stop_on_signals(stop)
-
     def started() -> None:
-        show.console.print(f"metrics at {service.http.url}/metrics")
+        show.console.print(f"metrics at {service.http.url}/metrics", soft_wrap=True)
 
-    helpers = [asyncio.create_task(feed())]
-    try:
-        if show.console.is_terminal:
-            with Live(show.draw(), console=show.console, auto_refresh=True) as live:
-                helpers.append(asyncio.create_task(show.refresh(live)))
-                await service.run(stop, started)
-                live.update(show.draw())
-        else:
-            helpers.append(asyncio.create_task(show.refresh(None)))
-            await service.run(stop, started)
-    finally:
-        for task in helpers:
-            task.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
+    live = Live(show.draw(), console=show.console) if show.console.is_terminal else None
+    async with stopping_on_signals() as stop:
+        try:
+            with live or contextlib.nullcontext():
+                async with asyncio.TaskGroup() as group:
+                    helpers = [group.create_task(work) for work in (feed(stop), show.refresh(live))]
+                    await service.run(stop, started)
+                    for task in helpers:
+                        task.cancel()
+                if live is not None:
+                    live.update(show.draw())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # whichever failed, the demo ends
 
 
-async def _paced(show: Show, ticks: Path, seconds: float) -> AsyncIterator[list[bytes]]:
-    from stream_calib.adapters.files import FileSource
+async def _paced(show: Show, seconds: float) -> AsyncIterator[list[bytes]]:
+    import orjson
 
-    source = FileSource([ticks])
-    source.open()
-    size = max(1, round(show.truth.n_ticks * TURN_S / max(seconds, TURN_S)))
+    lines = map(orjson.dumps, show.truth.records())
+    size = max(1, round(show.n_ticks * TURN_S / max(seconds, TURN_S)))
     started_s = time.monotonic()
-    while not source.exhausted():
-        for batch in source.read(size):
-            yield [value for value in batch.values if value is not None]
-            show.fed += len(batch.values)
-        due_s = started_s + seconds * show.fed / show.truth.n_ticks
+    while batch := list(itertools.islice(lines, size)):
+        yield batch
+        show.fed += len(batch)
+        due_s = started_s + seconds * show.fed / show.n_ticks
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
 
-def _settings(truth: Truth, port: int, topic: str, prefix: str, address: str) -> "Config":
+def _settings(truth: "SimulatedTicks", port: int, address: str | None = None) -> "Config":
+    from stream_calib.cli.options import overrides
     from stream_calib.config import parse_config
 
+    run = f"demo-{time.time_ns() // 1_000_000_000:x}"  # topics of its own: a demo starts clean
     universe = {
         "name": "demo",
         "symbols": list(truth.symbols),
         "bar": "20s",
         "ewma": {"half_life": "12m"},
     }
-    return parse_config(
-        {
-            "kafka": {"bootstrap_servers": address},
-            "input": {"topics": [topic]},
-            "output": {"prefix": prefix},
-            "http": {"port": _free(port)},
-            "universe": [universe],
-        }
+    flags = overrides(
+        kafka__bootstrap_servers=address,
+        input__topics=(f"{run}.ticks",),
+        output__prefix=run,
+        http__port=_free(port),
     )
+    return parse_config({"universe": [universe]}, flags, origin="environment")
 
 
 def _free(port: int) -> int:
@@ -251,38 +252,32 @@ def _free(port: int) -> int:
         return port
 
 
-def _truth(data: Path) -> Truth:
-    import numpy as np
-    import orjson
-
-    from stream_calib.errors import InputError
-
-    try:
-        document = orjson.loads((data / METADATA).read_bytes())
-        return Truth(
-            symbols=tuple(document["symbols"]),
-            break_ns=int(document["break_time_ns"]),
-            before=np.array(document["corr_before"]),
-            after=np.array(document["corr_after"]),
-            n_ticks=int(document["ticks"]),
-        )
-    except (OSError, KeyError, ValueError) as error:
-        message = f"{data / METADATA}: cannot be read as the truth of the demo ({error})"
-        raise InputError(message) from None
-
-
-def _compare(true: "F64", matrix: "Matrix | None") -> Iterator[tuple[str, str, str]]:
+def _pairs(truth: "SimulatedTicks", matrix: "Matrix") -> "tuple[F64, F64]":
+    # True and estimated correlation of each pair, over the symbols that the matrix covers.
     import numpy as np
 
-    if matrix is None:
-        return
-    upper = np.triu_indices(len(true), 1)
-    t, e, band = true[upper], matrix.corr[upper], matrix.band[upper]
+    chosen = [truth.symbols.index(symbol) for symbol in matrix.symbols]
+    true = truth.corr_at(matrix.as_of_ns - 1)[np.ix_(chosen, chosen)]
+    upper = np.triu_indices(len(chosen), 1)
+    return true[upper], matrix.corr[upper]
+
+
+def _rms(error: "F64") -> float:
+    return float((error**2).mean() ** 0.5)
+
+
+def _compare(truth: "SimulatedTicks", matrix: "Matrix | None") -> Iterator[tuple[str, str, str]]:
+    import numpy as np
+
+    assert matrix is not None
+    true, found = _pairs(truth, matrix)
+    n = len(matrix.symbols)
+    rows, columns = np.triu_indices(n, 1)
+    band = 1.96 * matrix.band[rows, columns]
     names = [symbol.split(":")[-1] for symbol in matrix.symbols]
-    yield "average", f"{t.mean():+.3f}", f"{e.mean():+.3f}"
-    pairs = {(0, 1), (0, len(true) // 2), (0, len(true) - 1)}
-    for i, j in sorted(pairs):
-        error = f"{matrix.corr[i, j]:+.3f} ±{1.96 * matrix.band[i, j]:.3f}"
-        yield f"{names[i]} ~ {names[j]}", f"{true[i, j]:+.3f}", error
-    yield "RMS error", "", f"{np.sqrt(np.mean((e - t) ** 2)):.3f}"
-    yield "in 95 % band", "95 %", f"{np.mean(np.abs(e - t) <= 1.96 * band):.0%}"
+    yield "average", f"{true.mean():+.3f}", f"{found.mean():+.3f}"
+    for pair in sorted({0, n // 2 - 1, n - 2}):  # the first symbol with three others
+        name = f"{names[rows[pair]]} ~ {names[columns[pair]]}"
+        yield name, f"{true[pair]:+.3f}", f"{found[pair]:+.3f} ±{band[pair]:.3f}"
+    yield "RMS error", "", f"{_rms(found - true):.3f}"
+    yield "in 95 % band", "95 %", f"{100 * np.mean(np.abs(found - true) <= band):.0f} %"

@@ -1,38 +1,58 @@
 """``feed``: recorded or simulated ticks into a Kafka topic, at a set rate."""
 
 import asyncio
+import itertools
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream_calib.cli.options import Bootstrap
+from stream_calib.cli.options import Bootstrap, ClientConfig, client_settings
+from stream_calib.cli.screen import progress_bar
 
 if TYPE_CHECKING:
     from stream_calib.config import KafkaConfig
     from stream_calib.values import Output
 
 BATCH_S = 0.02  # how finely the rate is kept
+BATCH_RECORDS = 2000  # when there is none
 
 
 def feed(
-    topic: Annotated[str | None, typer.Option(help="Topic; default: that of each file.")] = None,
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Recorded ticks, written as they are.")
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Recorded ticks, written as they are."),
     ] = None,
-    simulated: Annotated[int, typer.Option(help="Simulate this many symbols instead.")] = 0,
-    duration_s: Annotated[float, typer.Option(help="Seconds of event time to simulate.")] = 600.0,
-    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 1,
-    rate: Annotated[float, typer.Option(help="Records per second; 0 is as fast as can be.")] = 0.0,
-    partitions: Annotated[int, typer.Option(help="Spread symbols over so many.")] = 1,
-    create: Annotated[bool, typer.Option(help="Create missing topics.")] = False,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="For [kafka].")] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Write to this topic; default: one named as each file.")
+    ] = None,
+    simulated: Annotated[
+        int | None, typer.Option(min=2, help="Simulate this many symbols instead of files.")
+    ] = None,
+    duration_s: Annotated[
+        float, typer.Option(min=1.0, help="Seconds of event time to simulate.")
+    ] = 600.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 1,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Records per second, 0 for no limit; default: none for files, 1 per simulated "
+            "symbol. Simulated ticks begin now, without a limit they end now.",
+        ),
+    ] = None,
+    partitions: Annotated[
+        int, typer.Option(min=1, help="Spread simulated symbols over so many partitions.")
+    ] = 1,
+    create: Annotated[bool, typer.Option("--create", help="Create missing topics.")] = False,
+    config: ClientConfig = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Feed ticks into Kafka; simulated ones begin now, in event time too."""
+    """Write recorded or simulated ticks into Kafka."""
     from stream_calib.errors import InputError
 
     if bool(files) == bool(simulated):
@@ -41,19 +61,20 @@ def feed(
     if simulated and topic is None:
         message = "feed --simulated needs --topic"
         raise InputError(message)
-    if files:
-        records = _recorded(files, topic)
+    kafka = client_settings(config, bootstrap).kafka
+    if simulated:
+        rate = float(simulated) if rate is None else rate
+        records = _simulated(str(topic), simulated, duration_s, seed, rate, partitions)
     else:
-        records = _simulated(str(topic), simulated, duration_s, seed, partitions)
-    n, seconds = asyncio.run(_feed(_kafka(config, bootstrap), records, rate, create, partitions))
-    print(f"{n:,} records in {seconds:.1f} s")
-
-
-def _kafka(config: Path | None, bootstrap: str | None) -> "KafkaConfig":
-    from stream_calib.config import KafkaConfig, load_config
-
-    kafka = load_config(config).kafka if config is not None else KafkaConfig()
-    return kafka if bootstrap is None else kafka.model_copy(update={"bootstrap_servers": bootstrap})
+        records = _recorded(files or [], topic)
+    started_s, bar = time.monotonic(), progress_bar()
+    task = bar.add_task("written")
+    try:
+        with bar:
+            asyncio.run(_feed(kafka, records, rate, create, partitions, partial(bar.advance, task)))
+    finally:
+        if n := round(bar.tasks[0].completed):  # also when it is interrupted
+            print(f"{n:,} records in {time.monotonic() - started_s:.1f} s")
 
 
 def _recorded(files: list[Path], topic: str | None) -> "Iterator[Output]":
@@ -69,7 +90,7 @@ def _recorded(files: list[Path], topic: str | None) -> "Iterator[Output]":
 
 
 def _simulated(
-    topic: str, n: int, duration_s: float, seed: int, partitions: int
+    topic: str, n: int, duration_s: float, seed: int, rate: float, partitions: int
 ) -> "Iterator[Output]":
     import orjson
 
@@ -77,9 +98,12 @@ def _simulated(
     from stream_calib.simulation import simulate
     from stream_calib.values import Output
 
+    # in event time too they come at this rate: ticks from the future would be turned away
+    rate_hz = rate / n if rate else 1.0
     try:
-        ticks = simulate(n, duration_s, seed=seed, start_ns=time.time_ns())
-    except ValueError as error:
+        start_us = time.time_ns() // 1000 - (0 if rate else round(duration_s * 1e6))
+        ticks = simulate(n, duration_s, seed=seed, rate_hz=rate_hz, start_ns=start_us * 1000)
+    except (OverflowError, ValueError) as error:
         raise InputError(str(error)) from None
     for record in ticks.records():
         key = str(record["symbol"]).encode()
@@ -88,8 +112,13 @@ def _simulated(
 
 
 async def _feed(
-    kafka: "KafkaConfig", records: "Iterable[Output]", rate: float, create: bool, partitions: int
-) -> tuple[int, float]:
+    kafka: "KafkaConfig",
+    records: "Iterable[Output]",
+    rate: float | None,
+    create: bool,
+    partitions: int,
+    on_written: Callable[[int], None],
+) -> None:
     from stream_calib.adapters.kafka import KafkaSink, TopicSpec, ensure_topics
 
     sink = KafkaSink(kafka)
@@ -97,26 +126,21 @@ async def _feed(
     n, started_s = 0, time.monotonic()
     await sink.start()
     try:
-        for batch in _batches(records, max(1, round(rate * BATCH_S)) if rate else 2000):
+        for batch in _batches(records, max(1, round(rate * BATCH_S)) if rate else BATCH_RECORDS):
             new = {output.topic for output in batch} - known
             if create and new:
                 await ensure_topics(kafka, [TopicSpec(name, partitions) for name in sorted(new)])
             known |= new
             await sink.publish(batch)
+            on_written(len(batch))
             n += len(batch)
             if rate:
                 await asyncio.sleep(max(0.0, started_s + n / rate - time.monotonic()))
     finally:
         await sink.close()
-    return n, time.monotonic() - started_s
 
 
 def _batches(records: "Iterable[Output]", size: int) -> "Iterator[list[Output]]":
-    batch: list[Output] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    rest = iter(records)
+    while batch := list(itertools.islice(rest, size)):
         yield batch

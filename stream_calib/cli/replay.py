@@ -1,70 +1,144 @@
 """``replay``: the whole engine over recorded files, no Kafka."""
 
 import asyncio
+import itertools
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from stream_calib.cli.options import ConfigFile
-from stream_calib.cli.screen import Tally
+from stream_calib.cli.screen import Tally, progress_bar
 
 if TYPE_CHECKING:
-    from stream_calib.config import Config
+    from stream_calib.adapters.files import FileSink
+    from stream_calib.config import Config, UniverseConfig
+
+STDOUT = Path("-")
 
 
 def replay(
-    files: Annotated[list[Path], typer.Argument(help="Recorded ticks; each file is a topic.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="Recorded ticks, in order; each file is a topic."),
+    ],
     config: ConfigFile,
-    out: Annotated[Path | None, typer.Option(help="Write one JSON line per output record.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write each output record as a JSON line to this file; - is stdout.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Replay recorded ticks; the same files and settings give the same bytes."""
-    import orjson
+    """Run recorded ticks through the whole engine, no Kafka.
 
+    The same files and settings give the same bytes. What became of the records is counted in
+    the summary; a file of nothing but garbage is no error.
+    """
     from stream_calib.config import load_config
+    from stream_calib.errors import InputError, TransportError
 
     settings = load_config(config)
+    if out is not None and out.resolve() in {file.resolve() for file in files}:
+        message = f"{out}: it is an input file, and would be overwritten"
+        raise InputError(message)
     started_s = time.perf_counter()
-    tally = asyncio.run(_replay(files, settings, out))
+    try:
+        n_records, tallies = asyncio.run(_replay(files, settings, out))
+    except TransportError as error:  # from the output file, there is no other transport here
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise error.__cause__ from None
+        raise InputError(str(error)) from None
     seconds = time.perf_counter() - started_s
-    if as_json:
-        summary = {
-            "records": tally.records,
-            "matrices": tally.matrices,
-            "outcomes": tally.outcomes,
-        }
-        print(orjson.dumps(summary, option=orjson.OPT_SORT_KEYS).decode())
-        return
-    print(f"{tally.records:,} records, {tally.matrices:,} matrices in {seconds:.1f} s")
-    for outcome, n in sorted(tally.outcomes.items()):
-        print(f"  {outcome:<16}{n:>12,}")
+    text = _json(n_records, tallies) if as_json else _table(n_records, tallies, seconds)
+    typer.echo(text, err=out == STDOUT)
+    for universe in settings.universe:
+        tally = tallies[universe.name]
+        if not tally.matrices:
+            reason = _why_nothing(universe, n_records, tally)
+            message = f"stream-calib: universe {universe.name!r} published nothing: {reason}"
+            typer.echo(message, err=True)
 
 
-async def _replay(files: list[Path], settings: "Config", out: Path | None) -> Tally:
-    from stream_calib.adapters.files import FileSink
+async def _replay(
+    files: list[Path], settings: "Config", out: Path | None
+) -> tuple[int, Mapping[str, Tally]]:
     from stream_calib.service.replay import replay_effects
 
-    tally = Tally()
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.fields[records]:>12,} records"),
-        TextColumn("{task.fields[matrices]:>8,} matrices"),
-        TimeElapsedColumn(),
-    )
-    sink = FileSink(out) if out is not None else None
-    if sink is not None:
-        await sink.start()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("replay", total=None, records=0, matrices=0)
-        for runner, effects in replay_effects(files, settings, tally.read):
-            tally.add(effects)
+    tallies = {universe.name: Tally() for universe in settings.universe}
+    bar = progress_bar()
+    task = bar.add_task("read")
+    steps = replay_effects(files, settings, lambda n: bar.advance(task, n))
+    with bar:
+        # what is wrong with the input is known before the output is touched
+        first = next(steps)
+        sink = await _open(out)
+        try:
+            for runner, effects in itertools.chain([first], steps):
+                tallies[runner.universe.name].add(effects)
+                if sink is not None:
+                    await sink.publish(runner.outputs(effects))
+        finally:
             if sink is not None:
-                await sink.publish(runner.outputs(effects))
-            progress.update(task, records=tally.records, matrices=tally.matrices)
-    if sink is not None:
-        await sink.close()
-    return tally
+                await sink.close()
+    # every universe reads all of the files
+    return round(bar.tasks[0].completed) // len(tallies), tallies
+
+
+async def _open(out: Path | None) -> "FileSink | None":
+    from stream_calib.adapters.files import FileSink
+
+    if out is None:
+        return None
+    sink = FileSink(sys.stdout.buffer if out == STDOUT else out)
+    await sink.start()
+    return sink
+
+
+def _table(n_records: int, tallies: Mapping[str, Tally], seconds: float) -> str:
+    lines = [f"{n_records:,} records in {seconds:.1f} s"]
+    for name, tally in tallies.items():
+        lines.append(f"{name}: {tally.matrices:,} matrices")
+        lines += [f"  {outcome:<16}{n:>12,}" for outcome, n in sorted(tally.outcomes.items())]
+    return "\n".join(lines)
+
+
+def _json(n_records: int, tallies: Mapping[str, Tally]) -> str:
+    import orjson
+
+    total = Tally()
+    for tally in tallies.values():
+        total.matrices += tally.matrices
+        for outcome, n in tally.outcomes.items():
+            total.outcomes[outcome] = total.outcomes.get(outcome, 0) + n
+    summary = {
+        "records": n_records,
+        "matrices": total.matrices,
+        "outcomes": total.outcomes,
+        "universes": {
+            name: {"matrices": tally.matrices, "outcomes": tally.outcomes}
+            for name, tally in tallies.items()
+        },
+    }
+    return orjson.dumps(summary, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _why_nothing(universe: "UniverseConfig", n_records: int, tally: Tally) -> str:
+    from stream_calib.config import format_duration
+
+    if not n_records:
+        return "the files hold no records"
+    if tally.outcomes.get("applied"):
+        return (
+            f"the ticks do not last until two symbols have ready_n_eff {universe.ready_n_eff:g} "
+            f"effective bars of {format_duration(universe.bar)}"
+        )
+    main = max(tally.outcomes, key=tally.outcomes.__getitem__, default="")
+    if main == "unknown_symbol":
+        return "no tick is of one of its symbols"
+    return f"no tick was applied, most often because of: {main}"

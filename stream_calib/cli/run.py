@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
@@ -15,40 +16,50 @@ import typer
 from stream_calib.cli.options import Bootstrap, ConfigFile, overrides
 
 if TYPE_CHECKING:
-    from stream_calib.config import LogConfig
+    from stream_calib.config import Config, LogConfig
     from stream_calib.service.wiring import Service
     from stream_calib.values import Effects
 
-STOP_S = 3.5  # after a signal: finish the turn; then cancel it
-EXIT_S = 4.7  # then leave anyhow: recovery is the same as after a crash
+STOP_S = 2.0  # after a signal: finish the turn; then cancel it
+EXIT_S = 4.5  # then leave anyhow: recovery is the same as after a crash
 
 
 def run(
     config: ConfigFile,
     bootstrap: Bootstrap = None,
-    http_host: Annotated[str | None, typer.Option(help="Over http.host.")] = None,
-    http_port: Annotated[int | None, typer.Option(help="Over http.port; 0 picks one.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="Over log.level.")] = None,
+    http_host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Wins over http.host.")
+    ] = None,
+    http_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Wins over http.port; 0 picks a free one.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="Wins over log.level.")
+    ] = None,
 ) -> None:
-    """Run the service: ticks from Kafka in, correlation matrices to Kafka out."""
+    """Run the service: ticks from Kafka in, matrices out.
+
+    It ends by itself on an error, within five seconds on SIGTERM or Ctrl-C, and at once when
+    asked a second time.
+    """
     from stream_calib.config import load_config
 
-    settings = load_config(
-        config,
-        overrides(
-            kafka__bootstrap_servers=bootstrap,
-            http__host=http_host,
-            http__port=http_port,
-            log__level=log_level,
-        ),
+    flags = overrides(
+        kafka__bootstrap_servers=bootstrap,
+        http__host=http_host,
+        http__port=http_port,
+        log__level=log_level,
     )
+    settings = load_config(config, flags)
     configure_logging(settings.log)
-    log = structlog.get_logger("stream_calib")
-    started_s = time.perf_counter()
+    asyncio.run(_serve(settings, load_kernels()))
+    structlog.get_logger().info("stopped")
+
+
+async def _serve(settings: "Config", compile_s: float) -> None:
     from stream_calib.service.wiring import kafka_service
 
-    compile_s = time.perf_counter() - started_s
-    log.info("kernels ready", seconds=round(compile_s, 2))
+    log = structlog.get_logger()
 
     def note(universe: str, effects: "Effects") -> None:
         for event in effects.events:
@@ -56,36 +67,47 @@ def run(
         for matrix in effects.matrices:
             log.debug("matrix", universe=universe, sequence=matrix.sequence)
 
-    async def serve() -> None:
-        stop = asyncio.Event()
-        stop_on_signals(stop)
+    async with stopping_on_signals() as stop:
         service = kafka_service(settings, note, compile_s)
-        await service.run(stop, lambda: _announce(service))
-
-    asyncio.run(serve())
-    log.info("stopped")
+        await service.run(stop, lambda: _announce(service, compile_s))
 
 
-def _announce(service: "Service") -> None:
+def _announce(service: "Service", compile_s: float) -> None:
     # before this, what the client has to say about an address is said in our own sentence
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    structlog.get_logger("stream_calib").info("running", http=service.http.url or "off")
+    http = service.http.url or "off"
+    structlog.get_logger().info("running", http=http, kernels_s=round(compile_s, 2))
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Set ``stop`` on SIGTERM and SIGINT; leave within five seconds whatever hangs."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
+@contextlib.asynccontextmanager
+async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
+    """Yield an event that SIGTERM and SIGINT set; within five seconds of it the block has ended.
+
+    The block is cancelled when it takes longer than it should. A second signal, or a block
+    that hangs even then, ends the process where it stands.
+    """
+    loop, task, stop = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+    assert task is not None
+    timers: list[asyncio.TimerHandle] = []
 
     def ask() -> None:
+        if stop.is_set():
+            os._exit(130)
         stop.set()
-        if task is not None:
-            loop.call_later(STOP_S, task.cancel)
-        loop.call_later(EXIT_S, os._exit, 1)
+        timers.append(loop.call_later(STOP_S, task.cancel))
+        loop.call_later(EXIT_S, os._exit, 0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, ask)
+        loop.add_signal_handler(number, ask)
+    try:
+        yield stop
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        structlog.get_logger().warning("stopped without waiting for Kafka any longer")
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 def configure_logging(config: "LogConfig") -> None:
@@ -112,9 +134,14 @@ def configure_logging(config: "LogConfig") -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
-def warmup() -> None:
-    """Compile all kernels into the cache and print how long it took."""
+def load_kernels() -> float:
+    """Compile the kernels, or load them from the cache; return the seconds it took."""
     started_s = time.perf_counter()
     import stream_calib.engine.engine  # noqa: F401  importing compiles
 
-    print(f"kernels ready after {time.perf_counter() - started_s:.1f} s")
+    return time.perf_counter() - started_s
+
+
+def warmup() -> None:
+    """Compile the kernels, so that later starts are fast."""
+    print(f"kernels ready after {load_kernels():.1f} s")

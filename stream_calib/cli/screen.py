@@ -1,4 +1,4 @@
-"""What a terminal shows: a matrix as a heat map, and running totals."""
+"""What a terminal shows: a matrix as a heat map, a line about it, and running totals."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -7,12 +7,14 @@ from rich.style import Style
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from stream_calib.values import Effects, Matrix
 
 # blue over white to red, told apart by every kind of colour vision
 NEGATIVE, ZERO, POSITIVE = (33, 102, 172), (247, 247, 247), (178, 24, 43)
-CELL = 4
-NAME = 12
+CELL = 5
+NAME_MAX = 12
 
 
 @dataclass
@@ -34,22 +36,41 @@ class Tally:
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + n
 
 
+def progress_bar() -> "Progress":
+    """Return a display of records so far on standard error; silent where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.completed:,.0f} records"),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
 def heat_map(matrix: "Matrix", width: int) -> Text:
     """Draw the correlations as coloured cells, with figures where ``width`` allows."""
-    n = len(matrix.symbols)
-    figures = NAME + n * CELL <= width
-    cell = CELL if figures else 2 if NAME + 2 * n <= width else 1
-    shown = min(n, max(2, (width - NAME) // cell))
+    names = [symbol.split(":")[-1][: NAME_MAX - 1] for symbol in matrix.symbols]
+    margin = max(map(len, names)) + 1
+    n = len(names)
+    figures = margin + n * CELL <= width
+    cell = CELL if figures else 2 if margin + 2 * n <= width else 1
+    shown = min(n, max(2, (width - margin) // cell))
     text = Text(no_wrap=True)
     for i in range(shown):
-        text.append(f"{matrix.symbols[i].split(':')[-1][: NAME - 1]:<{NAME}}")
+        text.append(f"{names[i]:<{margin}}")
         for j in range(shown):
             value = float(matrix.corr[i, j])
-            label = f"{value:+.2f}".replace("0.", ".")[-CELL:] if figures and i != j else ""
+            label = f"{value:+.2f}".replace("0.", ".") if figures and i != j else ""
             text.append(f"{label:>{cell}}", _style(value))
         text.append("\n")
     if shown < n:
         text.append(f"{n - shown} more symbols do not fit\n", "dim")
+    text.append(" " * margin)
+    for value in ("-1", "-.5", "0", "+.5", "+1"):
+        text.append(f"{value:^6}", _style(float(value)))
     return text
 
 

@@ -6,21 +6,32 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import zstandard
 
 ZSTD_LEVEL = 19
 
 
 def simulate(
-    out: Annotated[Path, typer.Option(help="Where to write: .jsonl, .jsonl.gz or .jsonl.zst.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
-    symbols: Annotated[int, typer.Option(help="Number of symbols.")] = 12,
-    duration_s: Annotated[float, typer.Option(help="Seconds of event time.")] = 7200.0,
-    rate: Annotated[float, typer.Option(help="Ticks per second and symbol.")] = 1.0,
-    noise: Annotated[float, typer.Option(help="Standard deviation of log price noise.")] = 0.0,
-    truth: Annotated[Path | None, typer.Option(help="Write the true path here, as JSON.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Write to this .jsonl, .jsonl.gz or .jsonl.zst file."),
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same ticks.")] = 1,
+    symbols: Annotated[int, typer.Option(min=2, help="Number of symbols.")] = 12,
+    duration_s: Annotated[
+        float, typer.Option(min=1.0, help="Seconds of event time; the break is in the middle.")
+    ] = 7200.0,
+    rate: Annotated[
+        float, typer.Option(min=1e-6, help="Ticks per second and symbol, on average.")
+    ] = 1.0,
+    noise: Annotated[
+        float, typer.Option(min=0.0, help="Standard deviation of the error on each log price.")
+    ] = 0.0,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the true correlations to this JSON file."),
+    ] = None,
 ) -> None:
-    """Simulate ticks with a break in their correlation, and the truth beside them."""
+    """Simulate ticks whose true correlations are known, and break."""
     import orjson
 
     from stream_calib.errors import InputError
@@ -30,7 +41,7 @@ def simulate(
         ticks = simulate_ticks(symbols, duration_s, seed=seed, rate_hz=rate, noise=noise)
     except ValueError as error:
         raise InputError(str(error)) from None
-    _write(out, (orjson.dumps(record) for record in ticks.records()))
+    _write(out, map(orjson.dumps, ticks.records()))
     if truth is not None:
         document = {
             "symbols": ticks.symbols,
@@ -39,12 +50,13 @@ def simulate(
             "vol_per_sqrt_second": ticks.vol,
             "seed": ticks.seed,
         }
-        option = orjson.OPT_SERIALIZE_NUMPY
-        _write(truth, [orjson.dumps(document, option=option)])
+        _write(truth, [orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)])
     print(f"{len(ticks.time_ns):,} ticks of {symbols} symbols in {out}")
 
 
 def _write(path: Path, lines: Iterable[bytes]) -> None:
+    import zstandard
+
     from stream_calib.errors import InputError
 
     try:

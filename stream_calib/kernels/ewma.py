@@ -55,21 +55,23 @@ def fold_returns(
     row = np.empty(n)
     span = np.empty(n)
     for t in range(k):
-        seen = decay_seen[t]
-        unseen = decay_unseen[t]
+        seen, unseen = decay_seen[t], decay_unseen[t]
+        seen2, unseen2 = seen * seen, unseen * unseen
+        alike = True  # all observed, over the same span: the usual row, and the fastest
         for i in range(n):
             r = returns[t, i]
             w = exposure[t, i]
+            decay = unseen if r != r or w <= 0.0 else seen
+            fourth[0, i] *= decay
+            fourth[1, i] *= decay
             if r != r or w <= 0.0:
                 row[i] = 0.0
                 span[i] = 0.0
-                fourth[0, i] *= unseen
-                fourth[1, i] *= unseen
+                alike = False
                 continue
             row[i] = r
             span[i] = w
-            fourth[0, i] *= seen
-            fourth[1, i] *= seen
+            alike = alike and w == span[0]
             p = i * n - i * (i - 1) // 2
             if exposures2[p] > 0.0 and exposures[p] * exposures[p] >= WARM_N_EFF * exposures2[p]:
                 variance = w * products[p] / exposures[p]
@@ -78,28 +80,40 @@ def fold_returns(
                 z2 = r * r / variance if r * r < Z2_MAX * variance else Z2_MAX
                 fourth[0, i] += z2 * z2
                 fourth[1, i] += 1.0
-        base = 0
-        for i in range(n):
+        base = np.uint64(0)  # unsigned: without the check for negative indices, loops vectorise
+        for i_signed in range(n):
+            i = np.uint64(i_signed)
+            m = np.uint64(n) - i
             r = row[i]
             w = span[i]
-            a = products[base : base + n - i]
-            e = exposures[base : base + n - i]
-            e2 = exposures2[base : base + n - i]
-            rj = row[i:]
-            wj = span[i:]
-            if w > 0.0:
-                for j in range(n - i):
-                    o = min(w, wj[j])
-                    d = seen if o > 0.0 else unseen
-                    a[j] = d * a[j] + r * rj[j]
-                    e[j] = d * e[j] + o
-                    e2[j] = d * d * e2[j] + o * o
+            if alike:
+                for j in range(m):
+                    products[base + j] = seen * products[base + j] + r * row[i + j]
+                for j in range(m):
+                    exposures[base + j] = seen * exposures[base + j] + w
+                for j in range(m):
+                    exposures2[base + j] = seen2 * exposures2[base + j] + w * w
+            elif w > 0.0:
+                for j in range(m):
+                    d = seen if span[i + j] > 0.0 else unseen
+                    products[base + j] = d * products[base + j] + r * row[i + j]
+                for j in range(m):
+                    wj = span[i + j]
+                    d = seen if wj > 0.0 else unseen
+                    exposures[base + j] = d * exposures[base + j] + (wj if wj < w else w)
+                for j in range(m):
+                    wj = span[i + j]
+                    d = seen2 if wj > 0.0 else unseen2
+                    o = wj if wj < w else w
+                    exposures2[base + j] = d * exposures2[base + j] + o * o
             elif unseen != 1.0:
-                for j in range(n - i):
-                    a[j] *= unseen
-                    e[j] *= unseen
-                    e2[j] *= unseen * unseen
-            base += n - i
+                for j in range(m):
+                    products[base + j] *= unseen
+                for j in range(m):
+                    exposures[base + j] *= unseen
+                for j in range(m):
+                    exposures2[base + j] *= unseen2
+            base += m
 
 
 @kernel("i8(f8[::1], f8[::1], f8[::1], f8, f8[:,::1], f8[:,::1], f8[::1])")

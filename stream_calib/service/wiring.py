@@ -11,7 +11,7 @@ from stream_calib.adapters.http import Health, HttpServer
 from stream_calib.adapters.kafka import KafkaSink, KafkaSource, TopicSpec, check_topics
 from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.config import Config, UniverseConfig
-from stream_calib.service.loop import UniverseLoop, probe_stalls
+from stream_calib.service.loop import UniverseLoop, calm_collector, probe_stalls
 from stream_calib.service.runner import Runner
 from stream_calib.values import Effects
 from stream_calib.wire.ticks import check_format
@@ -92,7 +92,8 @@ class Service:
             self._started = True
             if on_start is not None:
                 on_start()
-            await self._run_loops(stop)
+            with calm_collector():
+                await self._run_loops(stop)
 
     async def _run_loops(self, stop: asyncio.Event) -> None:
         probe = asyncio.create_task(probe_stalls(self.observer))

@@ -15,8 +15,8 @@ from stream_calib.values import F64, Correlation, ReturnBlock
 Make = Callable[[int], Estimator]
 
 ESTIMATORS: dict[str, Make] = {
-    "ewma, observations": partial(Ewma, half_life_obs=23.0),
-    "ewma, time": partial(Ewma, half_life_obs=23.0, clock="time"),
+    "ewma, observations": partial(Ewma, half_life_obs=50.0),
+    "ewma, time": partial(Ewma, half_life_obs=50.0, clock="time"),
 }
 every_estimator = pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
 
@@ -27,8 +27,8 @@ def block(n: int, k: int, seed: int) -> ReturnBlock:
     common = rng.standard_t(5, (k, 1))
     returns = 0.01 * (common + rng.standard_t(5, (k, n))) * rng.uniform(0.5, 2.0, n)
     returns[rng.random((k, n)) < 0.2] = np.nan
-    exposure = np.where(np.isnan(returns), 0.0, rng.integers(1, 4, (k, n)))
-    elapsed = rng.choice([1.0, 1.0, 1.0, 30.0], k)
+    exposure = np.where(np.isnan(returns), 0.0, rng.choice([1.0, 1.0, 1.0, 2.0], (k, n)))
+    elapsed = rng.choice([0.5, 1.0, 1.0, 3.0], k)
     return ReturnBlock(np.arange(k, dtype=np.int64), returns, exposure, elapsed)
 
 
@@ -57,7 +57,7 @@ def state_bits(estimator: Estimator) -> dict[str, bytes]:
 
 
 sizes = st.integers(2, 8)
-lengths = st.integers(0, 120)
+lengths = st.integers(0, 200)  # beyond 60 the fourth powers count too
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -97,6 +97,13 @@ def test_a_saved_state_is_a_copy(make: Make) -> None:
         array[...] = 7.0
     restored.update(block(4, 50, seed=2))
     assert state_bits(estimator) == before
+
+
+@every_estimator
+def test_the_blocks_of_this_suite_reach_every_part_of_the_state(make: Make) -> None:
+    estimator = fed(make, block(4, 200, seed=3))
+    assert all(array.all() for array in estimator.state().values() if array.ndim == 2)
+    assert estimator.correlation().kappa > 0.0
 
 
 @every_estimator
@@ -141,7 +148,7 @@ def test_any_factor_on_one_symbol_changes_only_its_volatility(
     factor[-1] = size
     known = fed(make, rows).correlation()
     scaled = fed(make, columns(rows, list(range(n)), factor)).correlation()
-    # up to 120 products, each rounded another way
+    # up to 200 products, each rounded another way
     np.testing.assert_allclose(scaled.corr, known.corr, rtol=0.0, atol=1e-13)
     np.testing.assert_allclose(scaled.vol, known.vol * factor, rtol=1e-13)
     assert scaled.n_eff.tobytes() == known.n_eff.tobytes()

@@ -96,6 +96,12 @@ def test_an_exact_repetition_is_counted_and_changes_nothing() -> None:
     assert (once.duplicates, twice.duplicates) == (0, 2)
 
 
+def test_a_trade_of_another_id_is_no_repetition() -> None:
+    own, both = sampler(), ticks((3, 0, 100.0), (3, 0, 100.0))
+    own.sample(both._replace(ident=np.array([1, 2])), *numbers(0))
+    assert own.duplicates == 0
+
+
 def test_a_repetition_is_recognised_in_the_next_block() -> None:
     own = sampler()
     own.sample(ticks((3, 0, 100.0)), *numbers(0))

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import orjson
 
 from stream_calib.adapters.kafka import KafkaSink, TopicSpec, ensure_topics
-from stream_calib.cli.screen import Tally
 from stream_calib.config import Config, KafkaConfig, parse_config
 from stream_calib.service.wiring import kafka_service, output_topics
 from stream_calib.values import Effects, Matrix, Output
@@ -24,19 +24,20 @@ class Running:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.tally = Tally()
+        self.outcomes: Counter[str] = Counter()
         self.matrices: list[Matrix] = []
         self.changed = asyncio.Event()
 
     def note(self, _universe: str, effects: Effects) -> None:
-        self.tally.add(effects)
+        for (_, outcome), n in effects.counts.items():
+            self.outcomes[outcome] += n
         self.matrices += effects.matrices
         self.changed.set()
 
     @property
     def seen(self) -> int:
         """Records that were given an outcome."""
-        return sum(n for outcome, n in self.tally.outcomes.items() if outcome != "duplicate")
+        return sum(n for outcome, n in self.outcomes.items() if outcome != "duplicate")
 
     async def until_seen(self, n: int) -> None:
         """Wait until ``n`` records were given an outcome."""
@@ -53,7 +54,7 @@ class Running:
                     self.changed.clear()
                     await self.changed.wait()
         except TimeoutError:
-            raise AssertionError(f"stuck at {self.tally}") from None
+            raise AssertionError(f"stuck at {self.outcomes}, {len(self.matrices)} matrices") from None
 
 
 def settings(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -363,7 +364,10 @@ async def test_publishing_outlives_a_restart_of_the_broker(own_broker: LocalBrok
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
 async def test_broker_that_is_gone_hangs_nobody(
-    own_broker: LocalBroker, monkeypatch: pytest.MonkeyPatch, sign: signal.Signals
+    own_broker: LocalBroker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sign: signal.Signals,
 ) -> None:
     monkeypatch.setattr(sink, "PUBLISH_S", 2.0)
     monkeypatch.setattr(source, "MARK_S", 1.0)
@@ -391,6 +395,11 @@ async def test_broker_that_is_gone_hangs_nobody(
             assert reader.mark_failures == 1
             await reader.close()
             await writer.close()
+        del reader, writer
+        gc.collect()
+        await asyncio.sleep(0)
+        assert caplog.records == []  # such as of exceptions that nobody took
+        assert asyncio.all_tasks() == {asyncio.current_task()}
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(own_broker.pid or -1, signal.SIGCONT)

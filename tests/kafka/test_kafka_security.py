@@ -228,9 +228,9 @@ async def test_records_pass_with_certificate_and_password(
             "does not accept the user name and password",
         ),
         ({"ssl_cafile": "other_authority"}, "its certificate is not trusted"),
-        ({"ssl_certfile": None, "ssl_keyfile": None}, "cannot be reached"),
-        ({"security_protocol": "PLAINTEXT"}, "cannot be reached|did not answer"),
-        ({"security_protocol": "SASL_PLAINTEXT"}, "cannot be reached|did not answer"),
+        ({"ssl_certfile": None, "ssl_keyfile": None}, "hangs up"),
+        ({"security_protocol": "PLAINTEXT"}, "hangs up, perhaps on security_protocol PLAINTEXT"),
+        ({"security_protocol": "SASL_PLAINTEXT"}, "hangs up, perhaps on security_protocol SASL_"),
     ],
 )
 async def test_refusal_is_one_sentence_without_the_password(
@@ -249,7 +249,6 @@ async def test_refusal_is_one_sentence_without_the_password(
         with pytest.raises(TransportError, match=words) as caught:
             await asyncio.wait_for(work, 10)
         assert str(caught.value).startswith(f"Kafka at {secure_bootstrap} ")
-        print(caught.value)
         told = "".join(traceback.format_exception(caught.value)) + repr(config)
         assert PASSWORD not in told
         assert "wrong-word" not in told

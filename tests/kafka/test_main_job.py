@@ -44,7 +44,7 @@ async def test_phemex_trades_give_the_matrices_that_pandas_gives(
     end_ns = (int(last_s // BAR_S) + 1) * BAR_S * 1_000_000_000
     async with running(config) as service:
         await service.until_as_of(end_ns)
-        assert service.tally.outcomes["applied"] == len(trades) == service.seen
+        assert service.outcomes["applied"] == len(trades) == service.seen
 
     read = kcat(require_binary("kcat"), kafka_bootstrap, f"{config.output.prefix}.correlations")
     assert [record["value"]["sequence"] for record in read] == list(range(1, len(read) + 1))
@@ -146,7 +146,7 @@ async def test_every_recorded_trades_message_is_applied_counted_or_rejected(
         async with running(config) as service:
             # held ticks get their outcome when the source has been silent for long enough
             await service.until_seen(len(here))
-        outcomes[venue] = Counter(service.tally.outcomes)
+        outcomes[venue] = Counter(service.outcomes)
         outcomes[venue].pop("duplicate", None)
         assert set(outcomes[venue]) <= {"applied", "late", "time_jump"}
         assert outcomes[venue]["applied"] > 0
@@ -193,7 +193,7 @@ async def test_garbage_loses_nothing_and_changes_no_byte(
             await service.until_seen(len(values))
             last_ns = (start_ns + 3999 * 50_000_000) // 10**9 * 10**9 + 10**9
             await service.until_as_of(last_ns)
-        assert service.tally.outcomes["applied"] == len(good)
+        assert service.outcomes["applied"] == len(good)
         matrices.append(await _values(kafka_bootstrap, f"{config.output.prefix}.correlations"))
         rejects.append(await _values(kafka_bootstrap, f"{config.output.prefix}.rejects"))
     assert len(matrices[0]) > 150

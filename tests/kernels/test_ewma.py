@@ -78,14 +78,14 @@ def blocks(draw: st.DrawFn, k_max: int = 12, n_max: int = 8) -> Rows:
     return Rows(returns, exposure, decay, decay if draw(st.booleans()) else np.ones(k))
 
 
-def long_block(n: int, k: int, seed: int, missing: float = 0.2) -> Rows:
+def long_block(n: int, k: int, seed: int, missing: float = 0.2, *, timed: bool = True) -> Rows:
     """Rows enough for the fourth powers to count."""
     rng = np.random.default_rng(seed)
     returns = rng.standard_t(6, (k, n))
     returns[rng.random((k, n)) < missing] = np.nan
     exposure = np.where(np.isnan(returns), 0.0, rng.integers(1, 4, (k, n)))
     decay = np.exp2(-rng.choice([1.0, 1.0, 5.0], k) / 60.0)
-    return Rows(returns, exposure, decay, decay)
+    return Rows(returns, exposure, decay, decay if timed else np.ones(k))
 
 
 def assert_equal_sums(rows: Rows) -> None:
@@ -108,9 +108,10 @@ def test_fold_equals_the_direct_weighted_sums(rows: Rows) -> None:
     assert_equal_sums(rows)
 
 
+@pytest.mark.parametrize("timed", [True, False])
 @pytest.mark.parametrize("n", [2, 5, 8])
-def test_fold_equals_the_direct_weighted_sums_once_fourth_powers_count(n: int) -> None:
-    rows = long_block(n, k=120, seed=n)
+def test_fold_equals_the_direct_weighted_sums_once_fourth_powers_count(n: int, timed: bool) -> None:
+    rows = long_block(n, k=120, seed=n, timed=timed)
     assert folded(rows).fourth.min() > 0.0
     assert_equal_sums(rows)
 

@@ -181,6 +181,7 @@ def test_a_null_time_of_cryptofeed_falls_back_to_the_receipt() -> None:
         (1_625_291_738_612, 1_625_291_738_612_000_000),
         (1_625_291_738, 1_625_291_738_000_000_000),
         (1_625_291_738.612292, 1_625_291_738_612_292_000),
+        (1_625_291_738.612_292_7, 1_625_291_738_612_293_000),
         (1_625_291_738_612.5, 1_625_291_738_612_500_000),
         (1_625_291_738_612_292.25, 1_625_291_738_612_292_000),
         (1.625291738612292e18, 1_625_291_738_612_292_096),  # the nearest float64
@@ -478,6 +479,38 @@ def test_one_bad_record_among_good_ones_takes_no_other_with_it(n: int, bad: byte
         assert batch.price.tolist() == list(range(n))
         assert batch.ident.tolist() == list(range(1, n + 1))
         assert batch.row.tolist() == [*range(at), *range(at + 1, n + 1)]
+
+
+@pytest.mark.parametrize(
+    ("alike", "odd"),
+    [
+        (native(), crypto()),
+        (native(), without(native(), "time")),
+        (native(), native(bid=1, ask=2)),
+        (native(), native(bid=1)),
+        (native(), native(id="a")),
+        (native(), native(time=TIME_NS / 1e9)),
+        (native(), native(time=TIME_NS // 1000)),
+        (native(), native(price="7")),
+        (native(), native(symbol="")),
+        (crypto(), native()),
+        (crypto(), crypto(time=TIME_NS)),
+        (crypto(), without(crypto(), "receipt_timestamp")),
+        (crypto(), without(crypto(), "id")),
+        (crypto(), crypto(id=None)),
+        (crypto(), crypto(timestamp=None)),
+        (crypto(), crypto(timestamp=1786310819680)),
+        (crypto(), crypto(exchange="")),
+        (crypto(), [crypto()]),
+    ],
+)
+def test_an_odd_record_among_alike_ones_is_read_as_if_alone(
+    alike: Mapping[str, object], odd: object
+) -> None:
+    for at in (0, BULK // 2, BULK):
+        row = [alike] * BULK
+        values = [orjson.dumps(document) for document in [*row[:at], odd, *row[at:]]]
+        assert_same(decoded(values), joined([decoded([value]) for value in values]))
 
 
 times = st.sampled_from(

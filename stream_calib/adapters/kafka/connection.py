@@ -11,7 +11,12 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from aiokafka.conn import AIOKafkaConnection, collect_hosts
-from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
 
 from stream_calib.config import KafkaConfig
 from stream_calib.errors import ConfigError, TransportError
@@ -96,6 +101,8 @@ async def reach(config: KafkaConfig) -> None:
         except OSError as error:
             reason = _reason(error)
             continue
+        except KafkaConnectionError:
+            reason = f"it hangs up, perhaps on security_protocol {config.security_protocol}"
         except KafkaError as error:
             reason = _reason(error)
         await asyncio.wait({connection.close()}, timeout=HANG_UP_S)

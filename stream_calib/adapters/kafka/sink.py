@@ -1,7 +1,6 @@
 """The output log: records written by an idempotent producer."""
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from stream_calib.values import Output
 PUBLISH_S = 30.0  # outlives the restart of a broker
 BATCH_BYTES = 512 * 1024  # a broker takes 1 MiB at once unless told otherwise
 RECORD_BYTES = 2 * 1024 * 1024
+SENDER_S = 0.5
 
 
 class KafkaSink:
@@ -104,10 +104,16 @@ class KafkaSink:
 
 
 async def _abandon(producer: Any) -> None:  # noqa: ANN401
-    # stop() waits until everything is delivered, which may be never: leave it nothing.
-    buffers = producer._message_accumulator  # noqa: SLF001
-    for batch in [*itertools.chain(*buffers._batches.values()), *buffers._pending_batches]:  # noqa: SLF001
-        batch.done_noack()
-    buffers._batches.clear()  # noqa: SLF001
-    if not await completes(producer.stop()):
+    # stop() waits until everything is delivered, perhaps for ever. So the task that delivers ends
+    # first, what hangs in it with the connections, and stop() finds nothing left to wait for.
+    sender = producer._sender.sender_task  # noqa: SLF001
+    if sender is not None:
+        sender.cancel()
         await completes(producer.client.close())
+        for _ in range(2):  # while it ends it may hang once more
+            await asyncio.wait({sender}, timeout=SENDER_S)
+            sender.cancel()
+    buffers = producer._message_accumulator  # noqa: SLF001
+    buffers._batches.clear()  # noqa: SLF001
+    buffers._pending_batches.clear()  # noqa: SLF001
+    await completes(producer.stop())

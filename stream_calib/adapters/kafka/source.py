@@ -24,7 +24,7 @@ from stream_calib.config import KafkaConfig
 from stream_calib.errors import TransportError
 from stream_calib.values import RecordBatch, Source
 
-METADATA_S = 3.0  # how soon a new partition is seen
+METADATA_S = 3.0  # between two looks for new partitions
 MARK_S = 5.0
 RETRY_S = 0.1
 POLL_GRACE_S = 5.0  # what a poll may take beyond its own timeout
@@ -59,6 +59,7 @@ class KafkaSource:
         self._positions: dict[Source, int] = {}
         self._ends: dict[Source, int] = {}
         self._paused: frozenset[Source] = frozenset()
+        self._discover_at_s = 0.0
 
     @property
     def mark_failures(self) -> int:
@@ -88,7 +89,11 @@ class KafkaSource:
             raise
 
     async def discover(self) -> tuple[Source, ...]:
-        """Return the partitions that are new; asks the broker only when there are any."""
+        """Return the partitions that are new, some seconds after they were made."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._discover_at_s:
+            return ()
+        self._discover_at_s = now_s + METADATA_S
         consumer = self._consumer
         found = {
             Source(topic, partition)

@@ -36,9 +36,9 @@ class Format(NamedTuple):
     read_bulk: Callable[[Sequence[Document], Mapping[str, int]], Columns] | None = None
 
 
-def find_assets(names: Sequence[object], symbols: Mapping[str, int]) -> I64:
+def find_assets(names: Sequence[Any], symbols: Mapping[str, int]) -> I64:
     """Look a column of symbols up; -1 for those outside the universe."""
     if set(map(type, names)) != {str} or "" in names:
         raise UnusualError
     find = symbols.get
-    return np.array([find(str(name), -1) for name in names], dtype=np.int64)
+    return np.array([find(name, -1) for name in names], dtype=np.int64)
