@@ -15,7 +15,8 @@ from stream_calib.cli.options import Bootstrap, ClientConfig, client_settings
 from stream_calib.cli.screen import progress_bar
 
 if TYPE_CHECKING:
-    from stream_calib.config import KafkaConfig
+    from stream_calib.config import Config, KafkaConfig
+    from stream_calib.simulation import SimulatedTicks
     from stream_calib.values import Output
 
 BATCH_S = 0.02  # how finely the rate is kept
@@ -28,10 +29,15 @@ def feed(
         typer.Argument(metavar="FILE", help="Recorded ticks, written as they are."),
     ] = None,
     topic: Annotated[
-        str | None, typer.Option(help="Write to this topic; default: one named as each file.")
+        str | None,
+        typer.Option(
+            help="Write to this topic; default: one named as each file, with "
+            "--simulated the first of --config."
+        ),
     ] = None,
     simulated: Annotated[
-        int | None, typer.Option(min=2, help="Simulate this many symbols instead of files.")
+        int | None,
+        typer.Option(min=2, help="Simulate this many symbols instead; with --config, of those."),
     ] = None,
     duration_s: Annotated[
         float, typer.Option(min=1.0, help="Seconds of event time to simulate.")
@@ -58,20 +64,26 @@ def feed(
     if bool(files) == bool(simulated):
         message = "feed takes either files or --simulated"
         raise InputError(message)
-    if simulated and topic is None:
-        message = "feed --simulated needs --topic"
-        raise InputError(message)
-    kafka = client_settings(config, bootstrap).kafka
+    settings = client_settings(config, bootstrap)
     if simulated:
+        if config is not None:
+            topic = topic or settings.topics_of(settings.universe[0])[0]
+        if topic is None:
+            message = "feed --simulated needs --topic or --config"
+            raise InputError(message)
+        symbols = None if config is None else _symbols(settings, simulated)
         rate = float(simulated) if rate is None else rate
-        records = _simulated(str(topic), simulated, duration_s, seed, rate, partitions)
+        ticks = _simulate(simulated, duration_s, seed, rate, symbols)
+        records = _simulated(ticks, topic, partitions)
     else:
         records = _recorded(files or [], topic)
     started_s, bar = time.monotonic(), progress_bar()
     task = bar.add_task("written")
     try:
         with bar:
-            asyncio.run(_feed(kafka, records, rate, create, partitions, partial(bar.advance, task)))
+            asyncio.run(
+                _feed(settings.kafka, records, rate, create, partitions, partial(bar.advance, task))
+            )
     finally:
         if n := round(bar.tasks[0].completed):  # also when it is interrupted
             print(f"{n:,} records in {time.monotonic() - started_s:.1f} s")
@@ -89,22 +101,38 @@ def _recorded(files: list[Path], topic: str | None) -> "Iterator[Output]":
                 yield Output(topic or batch.source.topic, 0, b"", value or b"", ())
 
 
-def _simulated(
-    topic: str, n: int, duration_s: float, seed: int, rate: float, partitions: int
-) -> "Iterator[Output]":
-    import orjson
+def _symbols(settings: "Config", n: int) -> list[str]:
+    from stream_calib.errors import InputError
 
+    symbols = list(dict.fromkeys(s for u in settings.universe for s in u.symbols))
+    if n > len(symbols):
+        message = f"--simulated {n}: the configuration has only {len(symbols)} symbols"
+        raise InputError(message)
+    return symbols[:n]
+
+
+def _simulate(
+    n: int, duration_s: float, seed: int, rate: float, symbols: list[str] | None
+) -> "SimulatedTicks":
     from stream_calib.errors import InputError
     from stream_calib.simulation import simulate
-    from stream_calib.values import Output
 
     # in event time too they come at this rate: ticks from the future would be turned away
     rate_hz = rate / n if rate else 1.0
     try:
         start_us = time.time_ns() // 1000 - (0 if rate else round(duration_s * 1e6))
-        ticks = simulate(n, duration_s, seed=seed, rate_hz=rate_hz, start_ns=start_us * 1000)
+        return simulate(
+            n, duration_s, seed=seed, rate_hz=rate_hz, start_ns=start_us * 1000, symbols=symbols
+        )
     except (OverflowError, ValueError) as error:
         raise InputError(str(error)) from None
+
+
+def _simulated(ticks: "SimulatedTicks", topic: str, partitions: int) -> "Iterator[Output]":
+    import orjson
+
+    from stream_calib.values import Output
+
     for record in ticks.records():
         key = str(record["symbol"]).encode()
         partition = zlib.crc32(key) % partitions

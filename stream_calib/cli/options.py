@@ -14,7 +14,7 @@ ConfigFile = Annotated[
 ClientConfig = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", metavar="FILE", help="Take [kafka] and [output] from this TOML file."
+        "--config", "-c", metavar="FILE", help="The settings, a TOML file; default: none."
     ),
 ]
 Bootstrap = Annotated[

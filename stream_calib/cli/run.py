@@ -105,6 +105,8 @@ async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
         if not stop.is_set():
             raise
         structlog.get_logger().warning("stopped without waiting for Kafka any longer")
+        # it complains about the connections that are left open, which is meant here
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     finally:
         for timer in timers:
             timer.cancel()

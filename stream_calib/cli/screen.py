@@ -69,8 +69,8 @@ def heat_map(matrix: "Matrix", width: int) -> Text:
     if shown < n:
         text.append(f"{n - shown} more symbols do not fit\n", "dim")
     text.append(" " * margin)
-    for value in ("-1", "-.5", "0", "+.5", "+1"):
-        text.append(f"{value:^6}", _style(float(value)))
+    for label in ("-1", "-.5", "0", "+.5", "+1"):
+        text.append(f"{label:^6}", _style(float(label)))
     return text
 
 

@@ -16,10 +16,13 @@ KAPPA_MAX = 3.0
 class Ewma:
     """Exponentially weighted correlation of n symbols.
 
-    Sums of products and of exposures decay together, so their ratio needs no warm-up
-    correction. A NaN return is exposure that did not happen: with ``clock="observations"``
-    the pairs of that symbol stand still; with ``clock="time"`` they decay with the bar, as
-    the engine wants it, which leaves their estimate as it is but makes room for news.
+    Sums of products, squares and exposures decay together, so their ratios need no warm-up
+    correction. A pair takes part in the bars where both returns are observed and span the same
+    time, its correlation in the variances of those bars: it stays within one, and its error
+    band holds whatever is missing. A NaN return is exposure that did not happen: with
+    ``clock="observations"`` the pairs of that symbol stand still; with ``clock="time"`` they
+    decay with the bar, as the engine wants it, which leaves their estimate as it is but makes
+    room for news.
 
     Parameters
     ----------
@@ -63,6 +66,8 @@ class Ewma:
         self.clock = clock
         size = n * (n + 1) // 2
         self._products = np.zeros(size)
+        self._squares_i = np.zeros(size)
+        self._squares_j = np.zeros(size)
         self._exposures = np.zeros(size)
         self._exposures2 = np.zeros(size)
         self._fourth = np.zeros((2, n))
@@ -94,6 +99,8 @@ class Ewma:
             decay,
             unseen,
             self._products,
+            self._squares_i,
+            self._squares_j,
             self._exposures,
             self._exposures2,
             self._fourth,
@@ -111,7 +118,15 @@ class Ewma:
         n_eff = np.empty((self.n, self.n))
         vol = np.empty(self.n)
         capped = read_correlation(
-            self._products, self._exposures, self._exposures2, CORRELATION_CAP, corr, n_eff, vol
+            self._products,
+            self._squares_i,
+            self._squares_j,
+            self._exposures,
+            self._exposures2,
+            CORRELATION_CAP,
+            corr,
+            n_eff,
+            vol,
         )
         return Correlation(corr, vol, n_eff, self.kappa(), capped)
 
@@ -128,6 +143,8 @@ class Ewma:
         return {
             "settings": np.array([self.n, self.half_life_obs, self.clock == "time"], np.float64),
             "products": self._products.copy(),
+            "squares_i": self._squares_i.copy(),
+            "squares_j": self._squares_j.copy(),
             "exposures": self._exposures.copy(),
             "exposures2": self._exposures2.copy(),
             "fourth": self._fourth.copy(),
@@ -139,6 +156,8 @@ class Ewma:
         n, half_life_obs, timed = state["settings"]
         ewma = cls(int(n), float(half_life_obs), "time" if timed else "observations")
         ewma._products[:] = state["products"]
+        ewma._squares_i[:] = state["squares_i"]
+        ewma._squares_j[:] = state["squares_j"]
         ewma._exposures[:] = state["exposures"]
         ewma._exposures2[:] = state["exposures2"]
         ewma._fourth[:] = state["fourth"]

@@ -8,27 +8,77 @@ import numpy as np
 
 from stream_calib.kernels._jit import kernel
 
+SQUARES_MIN = 1e-300  # squares that faded below this have lost their digits
 WARM_N_EFF = 30.0  # a variance known worse than this says nothing about tails
 Z2_MAX = 1e4  # after a standstill any move is many deviations; one must not outweigh all others
 
 
-@kernel("void(f8[:,::1], f8[:,::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:,::1])")
+@kernel("b1(f8[::1], f8[::1], f8, f8, f8[::1], f8[::1], f8[::1], f8[:,::1], f8[::1], f8[::1])")
+def _take_row(
+    returns: np.ndarray,
+    exposure: np.ndarray,
+    seen: float,
+    unseen: float,
+    products: np.ndarray,
+    exposures: np.ndarray,
+    exposures2: np.ndarray,
+    fourth: np.ndarray,
+    row: np.ndarray,
+    span: np.ndarray,
+) -> bool:
+    # fills row and span, zero where not observed, and folds the fourth powers; tells whether
+    # all symbols are observed over the same span: the usual row, and the fastest
+    alike = True
+    n = row.size
+    for i in range(n):
+        r = returns[i]
+        w = exposure[i]
+        observed = r == r and w > 0.0
+        decay = seen if observed else unseen
+        fourth[0, i] *= decay
+        fourth[1, i] *= decay
+        row[i] = r if observed else 0.0
+        span[i] = w if observed else 0.0
+        alike = alike and observed and w == span[0]
+        p = i * n - i * (i - 1) // 2
+        if not observed or exposures2[p] <= 0.0:
+            continue
+        n_eff = exposures[p] * exposures[p] / exposures2[p]
+        variance = w * products[p] / exposures[p]
+        if n_eff >= WARM_N_EFF and variance > 0.0:
+            z2 = r * r / variance if r * r < Z2_MAX * variance else Z2_MAX
+            # dividing by a variance of n_eff observations makes z^4 too large by this much
+            fourth[0, i] += z2 * z2 * (1.0 - 2.0 / n_eff) * (1.0 - 4.0 / n_eff)
+            fourth[1, i] += 1.0
+    return alike
+
+
+@kernel(
+    "void(f8[:,::1], f8[:,::1], f8[::1], f8[::1],"
+    " f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:,::1])"
+)
 def fold_returns(
     returns: np.ndarray,
     exposure: np.ndarray,
     decay_seen: np.ndarray,
     decay_unseen: np.ndarray,
     products: np.ndarray,
+    squares_i: np.ndarray,
+    squares_j: np.ndarray,
     exposures: np.ndarray,
     exposures2: np.ndarray,
     fourth: np.ndarray,
 ) -> None:
     """Fold k rows of returns into the exponentially weighted sums.
 
-        o_ij = min(w_i, w_j)                      overlap of the two returns, 0 if one is missing
-        A_ij <- d A_ij + r_i r_j [o_ij > 0]
-        E_ij <- d E_ij + o_ij;    E2_ij <- d^2 E2_ij + o_ij^2
-        F_i  <- d F_i + min(r_i^2 / (w_i A_ii / E_ii), Z2_MAX)^2 before the fold;  G_i <- d G_i + 1
+        o_ij = w_i if both returns are observed and w_i = w_j, else 0
+        A_ij <- d A_ij + r_i r_j;  B_ij <- d B_ij + r_i^2;  C_ij <- d C_ij + r_j^2   where o_ij > 0
+        E_ij <- d E_ij + o_ij;     E2_ij <- d^2 E2_ij + o_ij^2
+        F_i  <- d F_i + (1 - 2/n)(1 - 4/n) min(r_i^2 / (w_i A_ii / E_ii), Z2_MAX)^2
+        G_i  <- d G_i + 1                      both before the fold, with n = E_ii^2 / E2_ii
+
+    A pair is folded in rows where both returns span the same time: products and squares then
+    come from the same rows, so that A^2 <= B C, and E^2 / E2 counts them.
 
     Parameters
     ----------
@@ -37,9 +87,9 @@ def fold_returns(
     exposure : (k, n)
         Bars that each return spans; 0 where not observed.
     decay_seen, decay_unseen : (k,)
-        Weight on the past for pairs observed in the row and for the others.
-    products, exposures, exposures2 : (n (n + 1) / 2,), changed in place
-        A, E and E2.
+        Weight on the past for pairs folded in the row and for the others.
+    products, squares_i, squares_j, exposures, exposures2 : (n (n + 1) / 2,), changed in place
+        A, B, C, E and E2.
     fourth : (2, n), changed in place
         F and G: standardised fourth powers and their count.
 
@@ -51,35 +101,24 @@ def fold_returns(
     ----------
     RiskMetrics Technical Document, 4th ed. (1996), ch. 5, for one exposure per bar.
     """
-    k, n = returns.shape
+    n = returns.shape[1]
     row = np.empty(n)
     span = np.empty(n)
-    for t in range(k):
+    for t in range(returns.shape[0]):
         seen, unseen = decay_seen[t], decay_unseen[t]
         seen2, unseen2 = seen * seen, unseen * unseen
-        alike = True  # all observed, over the same span: the usual row, and the fastest
-        for i in range(n):
-            r = returns[t, i]
-            w = exposure[t, i]
-            decay = unseen if r != r or w <= 0.0 else seen
-            fourth[0, i] *= decay
-            fourth[1, i] *= decay
-            if r != r or w <= 0.0:
-                row[i] = 0.0
-                span[i] = 0.0
-                alike = False
-                continue
-            row[i] = r
-            span[i] = w
-            alike = alike and w == span[0]
-            p = i * n - i * (i - 1) // 2
-            if exposures2[p] > 0.0 and exposures[p] * exposures[p] >= WARM_N_EFF * exposures2[p]:
-                variance = w * products[p] / exposures[p]
-                if variance <= 0.0:
-                    continue
-                z2 = r * r / variance if r * r < Z2_MAX * variance else Z2_MAX
-                fourth[0, i] += z2 * z2
-                fourth[1, i] += 1.0
+        alike = _take_row(
+            returns[t],
+            exposure[t],
+            seen,
+            unseen,
+            products,
+            exposures,
+            exposures2,
+            fourth,
+            row,
+            span,
+        )
         base = np.uint64(0)  # unsigned: without the check for negative indices, loops vectorise
         for i_signed in range(n):
             i = np.uint64(i_signed)
@@ -90,25 +129,36 @@ def fold_returns(
                 for j in range(m):
                     products[base + j] = seen * products[base + j] + r * row[i + j]
                 for j in range(m):
+                    squares_i[base + j] = seen * squares_i[base + j] + r * r
+                for j in range(m):
+                    squares_j[base + j] = seen * squares_j[base + j] + row[i + j] * row[i + j]
+                for j in range(m):
                     exposures[base + j] = seen * exposures[base + j] + w
                 for j in range(m):
                     exposures2[base + j] = seen2 * exposures2[base + j] + w * w
             elif w > 0.0:
                 for j in range(m):
-                    d = seen if span[i + j] > 0.0 else unseen
-                    products[base + j] = d * products[base + j] + r * row[i + j]
+                    d, g = (seen, r) if span[i + j] == w else (unseen, 0.0)
+                    products[base + j] = d * products[base + j] + g * row[i + j]
                 for j in range(m):
-                    wj = span[i + j]
-                    d = seen if wj > 0.0 else unseen
-                    exposures[base + j] = d * exposures[base + j] + (wj if wj < w else w)
+                    d, g = (seen, r) if span[i + j] == w else (unseen, 0.0)
+                    squares_i[base + j] = d * squares_i[base + j] + g * r
                 for j in range(m):
-                    wj = span[i + j]
-                    d = seen2 if wj > 0.0 else unseen2
-                    o = wj if wj < w else w
-                    exposures2[base + j] = d * exposures2[base + j] + o * o
+                    d, g = (seen, row[i + j]) if span[i + j] == w else (unseen, 0.0)
+                    squares_j[base + j] = d * squares_j[base + j] + g * row[i + j]
+                for j in range(m):
+                    d, g = (seen, w) if span[i + j] == w else (unseen, 0.0)
+                    exposures[base + j] = d * exposures[base + j] + g
+                for j in range(m):
+                    d, g = (seen2, w) if span[i + j] == w else (unseen2, 0.0)
+                    exposures2[base + j] = d * exposures2[base + j] + g * w
             elif unseen != 1.0:
                 for j in range(m):
                     products[base + j] *= unseen
+                for j in range(m):
+                    squares_i[base + j] *= unseen
+                for j in range(m):
+                    squares_j[base + j] *= unseen
                 for j in range(m):
                     exposures[base + j] *= unseen
                 for j in range(m):
@@ -116,9 +166,11 @@ def fold_returns(
             base += m
 
 
-@kernel("i8(f8[::1], f8[::1], f8[::1], f8, f8[:,::1], f8[:,::1], f8[::1])")
+@kernel("i8(f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8, f8[:,::1], f8[:,::1], f8[::1])")
 def read_correlation(
     products: np.ndarray,
+    squares_i: np.ndarray,
+    squares_j: np.ndarray,
     exposures: np.ndarray,
     exposures2: np.ndarray,
     cap: float,
@@ -128,13 +180,13 @@ def read_correlation(
 ) -> int:
     """Read correlations, effective observations and volatilities off the sums.
 
-        c_ij = A_ij / E_ij;   R_ij = c_ij / sqrt(c_ii c_jj), held in [-cap, cap]
-        n_eff_ij = E_ij^2 / E2_ij;   vol_i = sqrt(c_ii)
+        R_ij = A_ij / sqrt(B_ij C_ij), held in [-cap, cap]
+        n_eff_ij = E_ij^2 / E2_ij;   vol_i = sqrt(A_ii / E_ii)
 
     Parameters
     ----------
-    products, exposures, exposures2 : (n (n + 1) / 2,)
-        A, E and E2 of ``fold_returns``.
+    products, squares_i, squares_j, exposures, exposures2 : (n (n + 1) / 2,)
+        A, B, C, E and E2 of ``fold_returns``.
     cap
         Largest absolute correlation of two different symbols.
     out_corr, out_n_eff : (n, n), overwritten
@@ -149,27 +201,23 @@ def read_correlation(
         Pairs that the cap held.
     """
     n = out_vol.size
-    for i in range(n):
-        p = i * n - i * (i - 1) // 2
-        seen = exposures2[p] > 0.0
-        out_vol[i] = np.sqrt(products[p] / exposures[p]) if seen else np.nan
-        out_n_eff[i, i] = exposures[p] * exposures[p] / exposures2[p] if seen else 0.0
-        out_corr[i, i] = 1.0
     capped = 0
     for i in range(n):
         base = i * n - i * (i - 1) // 2 - i
-        for j in range(i + 1, n):
-            e = exposures[base + j]
-            e2 = exposures2[base + j]
-            scale = out_vol[i] * out_vol[j]
-            corr = np.nan
+        seen = exposures2[base + i] > 0.0
+        out_vol[i] = np.sqrt(products[base + i] / exposures[base + i]) if seen else np.nan
+        for j in range(i, n):
+            p = base + j
+            scale = np.sqrt(squares_i[p]) * np.sqrt(squares_j[p])
+            corr = 1.0 if i == j else np.nan
             n_eff = 0.0
-            if e2 > 0.0 and scale > 0.0:
-                corr = products[base + j] / e / scale
-                n_eff = e * e / e2
-                if abs(corr) > cap:
-                    corr = cap if corr > 0.0 else -cap
-                    capped += 1
+            if exposures2[p] > 0.0 and (scale > SQUARES_MIN or i == j):
+                n_eff = exposures[p] * exposures[p] / exposures2[p]
+                if i != j:
+                    corr = products[p] / scale
+                    if abs(corr) > cap:
+                        corr = cap if corr > 0.0 else -cap
+                        capped += 1
             out_corr[i, j] = corr
             out_corr[j, i] = corr
             out_n_eff[i, j] = n_eff

@@ -90,7 +90,10 @@ async def bench_ticks_in(kafka_bootstrap: str, new_topic: TopicMaker) -> None:
 
 
 async def _getmany(
-    bootstrap: str, topic: str, n: int, use: Callable[[list], Awaitable[None]]  # type: ignore[type-arg]
+    bootstrap: str,
+    topic: str,
+    n: int,
+    use: Callable[[list], Awaitable[None]],  # type: ignore[type-arg]
 ) -> float:
     async with _consumer(bootstrap, topic) as consumer:
         started_s = time.perf_counter()
@@ -146,8 +149,9 @@ async def _bar_close_to_reader(bootstrap: str, topic: str, n: int) -> list[float
         async def read() -> None:
             name = f"{config.output.prefix}.correlations"
             async for matrix in subscribe(bootstrap, topic=name, start="earliest"):
-                if matrix.as_of_ns in sent_s:
-                    taken_ms.append((time.perf_counter() - sent_s[matrix.as_of_ns]) * 1e3)
+                since_s = sent_s.get(matrix.as_of_ns)
+                if since_s is not None:
+                    taken_ms.append((time.perf_counter() - since_s) * 1e3)
 
         reader = asyncio.create_task(read())
         for k in range(n):

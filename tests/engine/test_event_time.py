@@ -211,7 +211,7 @@ def test_records_of_one_turn_keep_their_order_within_equal_times() -> None:
         return driver.effects
 
     rows = [tick("AB"[k % 2], k // 2, seesaw(k)) for k in range(60)]
-    first_then_last = [*rows, tick("A", 30.0, 101.0), tick("A", 30.0, 109.0)]
-    last_then_first = [*rows, tick("A", 30.0, 109.0), tick("A", 30.0, 101.0)]
+    first_then_last = [*rows, tick("A", 29.5, 101.0), tick("A", 29.5, 109.0)]
+    last_then_first = [*rows, tick("A", 29.5, 109.0), tick("A", 29.5, 101.0)]
     one, other = (final(v)[-1].matrices[-1] for v in (first_then_last, last_then_first))
     assert (one.corr != other.corr).any()  # the later record at equal time is the bar's price

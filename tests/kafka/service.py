@@ -54,7 +54,9 @@ class Running:
                     self.changed.clear()
                     await self.changed.wait()
         except TimeoutError:
-            raise AssertionError(f"stuck at {self.outcomes}, {len(self.matrices)} matrices") from None
+            raise AssertionError(
+                f"stuck at {self.outcomes}, {len(self.matrices)} matrices"
+            ) from None
 
 
 def settings(

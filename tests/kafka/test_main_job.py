@@ -72,10 +72,11 @@ async def test_phemex_trades_give_the_matrices_that_pandas_gives(
 
 
 def _pandas_matrices(trades: pd.DataFrame, symbols: list[str]) -> Callable[[int], tuple[F64, F64]]:
-    """EWMA of products over exposure on the bars, by pandas' own ewm.
+    """EWMA correlation on the bars, by pandas' own ewm.
 
-    A return runs from the last observed bar to this one and spans that many bars; two returns
-    overlap in the shorter span. Prices older than 60 bars are no basis for a return.
+    A return runs from the last observed bar to this one and spans that many bars; a pair is
+    observed in the bars where both returns span the same, and its variances are taken there too.
+    Prices older than 60 bars are no basis for a return.
     """
     bar = (trades["timestamp"] // BAR_S).astype("int64").rename("bar")
     first = int(bar.min())
@@ -93,20 +94,20 @@ def _pandas_matrices(trades: pd.DataFrame, symbols: list[str]) -> Callable[[int]
         return np.asarray(values * np.cumsum(rate ** np.arange(len(values))))
 
     n = len(symbols)
-    cov, n_eff = np.empty((n, n, len(price))), np.empty((n, n, len(price)))
+    corr, n_eff = np.empty((n, n, len(price))), np.empty((n, n, len(price)))
     for i, a in enumerate(symbols):
         for j, b in enumerate(symbols):
-            overlap = pd.concat([spans[a], spans[b]], axis=1).min(axis=1, skipna=False)
-            exposure = decayed(overlap, decay)
+            alike = spans[a] == spans[b]
+            ri, rj = returns[a].where(alike), returns[b].where(alike)
+            overlap = spans[a].where(alike)
+            square = decayed(ri * ri, decay) * decayed(rj * rj, decay)
             with np.errstate(invalid="ignore"):
-                cov[i, j] = decayed(returns[a] * returns[b], decay) / exposure
-                n_eff[i, j] = exposure**2 / decayed(overlap**2, decay**2)
+                corr[i, j] = decayed(ri * rj, decay) / np.sqrt(square)
+                n_eff[i, j] = decayed(overlap, decay) ** 2 / decayed(overlap**2, decay**2)
 
     def at(as_of_ns: int) -> tuple[F64, F64]:
         row = as_of_ns // (BAR_S * 1_000_000_000) - 1 - first
-        vol = np.sqrt(np.diagonal(cov[:, :, row]))
-        with np.errstate(invalid="ignore"):
-            return cov[:, :, row] / np.outer(vol, vol), np.nan_to_num(n_eff[:, :, row])
+        return corr[:, :, row], np.nan_to_num(n_eff[:, :, row])
 
     return at
 

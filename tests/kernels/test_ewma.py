@@ -33,20 +33,23 @@ class State(NamedTuple):
     """What the fold changes."""
 
     products: F64
+    squares_i: F64
+    squares_j: F64
     exposures: F64
     exposures2: F64
     fourth: F64
 
     @classmethod
     def empty(cls, n: int) -> "State":
-        size = n * (n + 1) // 2
-        return cls(np.zeros(size), np.zeros(size), np.zeros(size), np.zeros((2, n)))
+        return cls(*np.zeros((5, n * (n + 1) // 2)), np.zeros((2, n)))
 
     def square(self, name: str) -> F64:
         n = self.fourth.shape[1]
         full = np.zeros((n, n))
         upper = np.triu_indices(n)
-        full[upper] = full.T[upper] = getattr(self, name)
+        mirror = {"squares_i": "squares_j", "squares_j": "squares_i"}.get(name, name)
+        full.T[upper] = getattr(self, mirror)
+        full[upper] = getattr(self, name)
         return full
 
 
@@ -59,9 +62,7 @@ def folded(rows: Rows, state: State | None = None) -> State:
 def read(state: State, cap: float = CAP) -> Correlation:
     n = state.fourth.shape[1]
     corr, n_eff, vol = np.full((n, n), 7.0), np.full((n, n), 7.0), np.full(n, 7.0)
-    capped = read_correlation(
-        state.products, state.exposures, state.exposures2, cap, corr, n_eff, vol
-    )
+    capped = read_correlation(*state[:5], cap, corr, n_eff, vol)
     return Correlation(corr, vol, n_eff, kappa=0.0, capped=capped)
 
 
@@ -73,6 +74,9 @@ def blocks(draw: st.DrawFn, k_max: int = 12, n_max: int = 8) -> Rows:
     returns = draw(arrays(np.float64, (k, n), elements=sizes))
     spans = st.sampled_from([0.0, 0.25, 1.0, 1.0, 1.0, 2.0, 3600.0])
     exposure = draw(arrays(np.float64, (k, n), elements=spans))
+    usual = draw(arrays(np.bool_, k))  # rows in which all are observed over the same span
+    returns[usual] = np.nan_to_num(returns[usual], nan=0.5)
+    exposure[usual] = draw(st.sampled_from([1.0, 2.5]))
     elapsed = draw(arrays(np.float64, k, elements=st.sampled_from([0.1, 1.0, 1.0, 7.0, 900.0])))
     decay = np.exp2(-elapsed / draw(st.sampled_from([0.5, 23.0, 1800.0])))
     return Rows(returns, exposure, decay, decay if draw(st.booleans()) else np.ones(k))
@@ -91,7 +95,7 @@ def long_block(n: int, k: int, seed: int, missing: float = 0.2, *, timed: bool =
 def assert_equal_sums(rows: Rows) -> None:
     state, sums = folded(rows), oracle.fold_returns(*rows)
     magnitude = oracle.fold_returns(np.abs(rows.returns), *rows[1:])
-    for name in ("products", "exposures", "exposures2"):
+    for name in State._fields[:5]:
         # both round each of k terms once or twice; products may cancel, so the error is measured
         # against the sum without signs
         np.testing.assert_allclose(
@@ -119,12 +123,7 @@ def test_fold_equals_the_direct_weighted_sums_once_fourth_powers_count(n: int, t
 @given(blocks(), st.sampled_from([CAP, 1.0 / np.sqrt(3.0)]))
 def test_read_equals_its_oracle(rows: Rows, cap: float) -> None:
     state = folded(rows)
-    sums = oracle.Sums(
-        state.square("products"),
-        state.square("exposures"),
-        state.square("exposures2"),
-        state.fourth,
-    )
+    sums = oracle.Sums(*(state.square(name) for name in State._fields[:5]), state.fourth)
     got, wanted = read(state, cap), oracle.read_correlation(sums, cap)
     # the same handful of operations in another order
     np.testing.assert_allclose(got.corr, wanted.corr, rtol=1e-14, atol=0.0)
@@ -201,8 +200,11 @@ def test_a_move_after_standing_still_counts_as_a_bounded_fourth_power() -> None:
     returns[-1] = 1e-2
     decay = np.full(len(returns), np.exp2(-1.0 / 12.0))
     state = folded(Rows(returns, np.ones_like(returns), decay, np.ones(len(returns))))
-    # the older terms have faded below half an ulp
-    assert state.fourth[0].tolist() == [Z2_MAX**2, Z2_MAX**2]
+    # the older terms have faded below half an ulp; n_eff has settled
+    one = np.exp2(-1.0 / 12.0)
+    n_eff = (1 + one) / (1 - one)
+    factor = (1 - 2 / n_eff) * (1 - 4 / n_eff)
+    np.testing.assert_allclose(state.fourth[0], Z2_MAX**2 * factor, rtol=1e-12)
 
 
 def fold_arguments() -> list[F64]:
@@ -210,12 +212,11 @@ def fold_arguments() -> list[F64]:
 
 
 def read_arguments() -> list[F64]:
-    return [*State.empty(3)[:3], np.empty((3, 3)), np.empty((3, 3)), np.empty(3)]
+    return [*State.empty(3)[:5], np.empty((3, 3)), np.empty((3, 3)), np.empty(3)]
 
 
 def call_read(*arguments: Any) -> None:
-    products, exposures, exposures2, *out = arguments
-    read_correlation(products, exposures, exposures2, CAP, *out)
+    read_correlation(*arguments[:5], CAP, *arguments[5:])
 
 
 def as_float32(array: F64) -> np.ndarray:

@@ -7,13 +7,16 @@ import numpy as np
 from stream_calib.values import F64, Correlation
 
 WARM_N_EFF = 30.0
+SQUARES_MIN = 1e-300
 Z2_MAX = 1e4
 
 
 class Sums(NamedTuple):
-    """What is left of all rows: three (n, n), and ``fourth`` (2, n) with the powers' count."""
+    """What is left of all rows: five (n, n), and ``fourth`` (2, n) with the powers' count."""
 
     products: F64
+    squares_i: F64
+    squares_j: F64
     exposures: F64
     exposures2: F64
     fourth: F64
@@ -22,22 +25,24 @@ class Sums(NamedTuple):
 def fold_returns(returns: F64, exposure: F64, decay_seen: F64, decay_unseen: F64) -> Sums:
     """Sum the products of all rows, each weighted by every decay that came after it."""
     n = returns.shape[1]
-    products, exposures, exposures2 = np.zeros((3, n, n))
+    products, squares_i, squares_j, exposures, exposures2 = np.zeros((5, n, n))
     fourth = np.zeros((2, n))
     for i in range(n):
         for j in range(n):
             overlap = _overlap(returns, exposure, i, j)
             weight = _weights(np.where(overlap > 0, decay_seen, decay_unseen))
-            product = np.where(overlap > 0, returns[:, i] * returns[:, j], 0.0)
-            products[i, j] = weight @ product
+            ri, rj = (np.where(overlap > 0, returns[:, a], 0.0) for a in (i, j))
+            products[i, j] = weight @ (ri * rj)
+            squares_i[i, j] = weight @ ri**2
+            squares_j[i, j] = weight @ rj**2
             exposures[i, j] = weight @ overlap
             exposures2[i, j] = weight**2 @ overlap**2
         fourth[:, i] = _fourth_powers(returns[:, i], exposure[:, i], decay_seen, decay_unseen)
-    return Sums(products, exposures, exposures2, fourth)
+    return Sums(products, squares_i, squares_j, exposures, exposures2, fourth)
 
 
 def read_correlation(sums: Sums, cap: float) -> Correlation:
-    """Divide products by exposures, then covariances by volatilities."""
+    """Divide products by the roots of the squares over the same rows."""
     n = len(sums.products)
     corr, n_eff, vol = np.full((n, n), np.nan), np.zeros((n, n)), np.full(n, np.nan)
     capped = 0
@@ -49,8 +54,8 @@ def read_correlation(sums: Sums, cap: float) -> Correlation:
             known = sums.exposures2[i, j] > 0
             if i == j:
                 corr[i, i] = 1.0
-            elif known and vol[i] * vol[j] > 0:
-                raw = sums.products[i, j] / sums.exposures[i, j] / (vol[i] * vol[j])
+            elif known and (scale := _scale(sums, i, j)) > SQUARES_MIN:
+                raw = sums.products[i, j] / scale
                 corr[i, j] = np.clip(raw, -cap, cap)
                 capped += int(abs(raw) > cap and i < j)
             else:
@@ -60,9 +65,13 @@ def read_correlation(sums: Sums, cap: float) -> Correlation:
     return Correlation(corr, vol, n_eff, kappa=0.0, capped=capped)
 
 
+def _scale(sums: Sums, i: int, j: int) -> float:
+    return float(np.sqrt(sums.squares_i[i, j]) * np.sqrt(sums.squares_j[i, j]))
+
+
 def _overlap(returns: F64, exposure: F64, i: int, j: int) -> F64:
     missing = np.isnan(returns[:, i]) | np.isnan(returns[:, j])
-    return np.where(missing, 0.0, np.minimum(exposure[:, i], exposure[:, j]))
+    return np.where(missing | (exposure[:, i] != exposure[:, j]), 0.0, exposure[:, i])
 
 
 def _weights(decay: F64) -> F64:
@@ -85,6 +94,7 @@ def _fourth_powers(
         span2 = before**2 @ np.where(seen[past], exposure[past] ** 2, 0.0)
         if span2 > 0 and square > 0 and span**2 >= WARM_N_EFF * span2:
             z2 = min(returns[t] ** 2 / (exposure[t] * square / span), Z2_MAX)
-            total += weight[t] * z2**2
+            n_eff = span**2 / span2
+            total += weight[t] * z2**2 * (n_eff - 2) * (n_eff - 4) / n_eff**2
             count += weight[t]
     return total, count

@@ -1,0 +1,79 @@
+"""Runs the command line: inside this process, or as one of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stream_calib.cli import main
+
+COMMAND = (sys.executable, "-m", "stream_calib")
+DEMO_TICKS = Path(__file__).parents[2] / "replay_data" / "demo_ticks.jsonl.zst"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Cli:
+    """Runs commands in this process; relative paths are those of the test's own folder."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self._monkeypatch = monkeypatch
+        monkeypatch.chdir(folder)
+
+    def __call__(self, capsys: pytest.CaptureFixture[str], *words: object) -> Done:
+        self._monkeypatch.setattr(sys, "argv", ["stream-calib", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        code = caught.value.code
+        assert isinstance(code, int)
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Done(code, said.out, said.err)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without settings of the service."""
+    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith("STREAM_CALIB__")}
+    return kept | {"PYTHONUNBUFFERED": "1"} | more
+
+
+def spawn(
+    *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> "subprocess.Popen[str]":
+    """Start a command as a process of its own, its output in pipes."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        cwd=cwd,
+        env=environment() | dict(env or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_process(
+    *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Done:
+    """Run a command as a process of its own to its end."""
+    process = spawn(*words, cwd=cwd, env=env)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    return Done(process.returncode, out, err)
+
+
+def is_one_sentence(text: str) -> bool:
+    """Tell whether this is what an error looks like."""
+    return text.startswith("stream-calib: ") and text.count("\n") == 1 and text.endswith("\n")

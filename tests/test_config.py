@@ -1,0 +1,365 @@
+"""Settings: where they come from, who wins, and in which words a wrong one is refused."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from stream_calib.cli.config import to_toml
+from stream_calib.config import (
+    Config,
+    KafkaConfig,
+    UniverseConfig,
+    format_duration,
+    load_config,
+    parse_config,
+    parse_duration,
+)
+from stream_calib.errors import ConfigError
+
+UNIVERSE: dict[str, Any] = {"name": "u", "symbols": ["A", "B"]}
+SECRET = "hunter2-and-more"
+NOT_FOR_USERS = ("pydantic", "http://", "https://", "validation error", "input_value", "tuple",
+                 "dictionary", "instance of", "KafkaConfig", "\n")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in os.environ:
+        if name.upper().startswith("STREAM_CALIB__"):
+            monkeypatch.delenv(name)
+
+
+def parse(flags: dict[str, object] | None = None, **sections: Any) -> Config:
+    return parse_config({"universe": [UNIVERSE], **sections}, flags, "f.toml")
+
+
+def refusal(flags: dict[str, object] | None = None, **sections: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(flags, **sections)
+    text = str(caught.value)
+    assert [word for word in NOT_FOR_USERS if word in text] == []
+    return text
+
+
+def test_environment_wins_over_the_file_and_flags_over_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert parse().http.port == 9464
+    assert parse(http={"port": 1}).http.port == 1
+    monkeypatch.setenv("STREAM_CALIB__HTTP__PORT", "2")
+    assert parse(http={"port": 1}).http.port == 2
+    assert parse({"http.port": 3}, http={"port": 1}).http.port == 3
+
+
+def test_later_sources_leave_the_rest_of_a_section_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_CALIB__KAFKA__CLIENT_ID", "from-env")
+    kafka = parse({"kafka.bootstrap_servers": "c:3"}, kafka={"connect_timeout": "3s"}).kafka
+    assert kafka.client_id == "from-env"
+    assert kafka.bootstrap_servers == "c:3"
+    assert kafka.connect_timeout == 3_000_000_000
+
+
+def test_flag_can_mend_what_the_file_has_wrong() -> None:
+    assert parse({"http.host": "127.0.0.1"}, http={"host": "0.0.0.0"}).http.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("text", ['["a", "b"]', "a,b", " a , b "])
+def test_environment_holds_lists_as_json_or_with_commas(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("STREAM_CALIB__INPUT__TOPICS", text)
+    assert parse(input={"topics": ["c"]}).input.topics == ("a", "b")
+
+
+def test_environment_holds_one_topic_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_CALIB__INPUT__TOPICS", "ticks")
+    assert parse().input.topics == ("ticks",)
+
+
+def test_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_CALIB__HTTP__PORT", "")
+    monkeypatch.setenv("STREAM_CALIB__HTTP__TOKEN", "")
+    assert parse().http.port == 9464
+    # an empty token would let everybody in
+    assert "http: token is needed" in refusal(http={"host": "0.0.0.0"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("NOPE", "1", "nope: unknown key"),
+        ("NOPE__X", "1", "nope: unknown key"),
+        ("KAFKA__NOPE", "1", "kafka.nope: unknown key"),
+        ("HTTP__PORT", "x", "http.port: must be a whole number"),
+        ("HTTP__PORT__X", "1", "http.port: must be a whole number"),
+        ("KAFKA", "x", "kafka: must be a table"),
+        ("INPUT__TOPICS", "[a", "topics: what the environment holds"),
+        ("UNIVERSE", "x", "universe[0]: must be a table"),
+    ],
+)
+def test_wrong_variable_is_refused_with_its_path(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(f"STREAM_CALIB__{name}", value)
+    assert said in refusal()
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"nope": 1}, "f.toml: nope: unknown key"),
+        ({"kafka": {"nope": 1}}, "f.toml: kafka.nope: unknown key"),
+        ({"universe": [UNIVERSE | {"x": 1}]}, "f.toml: universe[0].x: unknown key"),
+        (
+            {"universe": [UNIVERSE, UNIVERSE | {"name": "v", "ewma": {"x": 1}}]},
+            "f.toml: universe[1].ewma.x: unknown key",
+        ),
+        ({"http": {"port": 65536}}, "http.port: must be at most 65535"),
+        ({"http": {"port": 1.5}}, "http.port: must be a whole number"),
+        ({"http": {"enabled": "maybe"}}, "http.enabled: must be true or false"),
+        ({"log": {"level": "loud"}}, "log.level: must be 'debug', 'info'"),
+        ({"kafka": "x"}, "kafka: must be a table"),
+        ({"kafka": {"bootstrap_servers": 5}}, "kafka.bootstrap_servers: must be text"),
+        ({"input": {"topics": "ticks"}}, "input.topics: must be a list"),
+        ({"input": {"topics": []}}, "input.topics: must not be empty"),
+        ({"input": {"topics": ["a b"]}}, "input.topics[0]: must be made of letters"),
+        ({"time": {"max_gap": "0s"}}, "time.max_gap: must be more than 0"),
+        ({"time": {"flush_after": "10ms"}}, "time.flush_after 10ms is shorter than the bar"),
+        ({"universe": []}, "universe needs at least one"),
+        ({"universe": {"name": "u"}}, "universe: must be a list"),
+        ({"universe": [UNIVERSE, UNIVERSE]}, "universe.name 'u' is used twice"),
+        ({"universe": [{"symbols": ["A", "B"]}]}, "universe[0].name: is missing"),
+        ({"universe": [UNIVERSE | {"name": "a b"}]}, "universe[0].name: must be made of letters"),
+        ({"universe": [UNIVERSE | {"symbols": ["A"]}]}, "universe[0]: symbols needs at least two"),
+        ({"universe": [UNIVERSE | {"symbols": ["{x}"] * 2}]}, "symbols lists '{x}' twice"),
+        ({"universe": [UNIVERSE | {"symbols": [1, 2]}]}, "universe[0].symbols[0]: must be text"),
+        ({"universe": [UNIVERSE | {"symbols": ["A", ""]}]}, "symbols[1]: must not be empty"),
+        ({"universe": [UNIVERSE | {"return": "x"}]}, "universe[0].return: must be 'log'"),
+        ({"universe": [UNIVERSE | {"bar": "1h"}]}, "ewma.half_life 30m holds at most 1 effective"),
+    ],
+)
+def test_wrong_file_is_refused_with_the_path_of_the_key(
+    sections: dict[str, Any], said: str
+) -> None:
+    text = refusal(**sections)
+    assert said in text
+    assert text.startswith("f.toml: ")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("http.port", 99_999, "http.port: must be at most 65535"),
+        ("log.level", "loud", "log.level: must be 'debug'"),
+        ("http.host", "0.0.0.0", "http: token is needed to listen on 0.0.0.0"),
+        ("kafka.nope", 1, "kafka.nope: unknown key"),
+        ("nope.x", 1, "nope: unknown key"),
+        ("app", "a b", "app: must be made of letters"),
+    ],
+)
+def test_wrong_flag_is_refused_with_the_path_of_the_key(
+    flag: str, value: object, said: str
+) -> None:
+    assert said in refusal({flag: value})
+
+
+def test_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    for name, content in (("a.toml", b"[kafka"), ("b.toml", b"\xff\xfe")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=rf"^\S*{name}: .+") as caught:
+            load_config(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot read the configuration"):
+        load_config(tmp_path / "missing.toml")
+    with pytest.raises(ConfigError, match="cannot read the configuration"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ns"),
+    [
+        ("1ns", 1),
+        ("500us", 500_000),
+        ("500ms", 500_000_000),
+        ("5s", 5_000_000_000),
+        (" 5 s ", 5_000_000_000),
+        ("1.5h", 5_400_000_000_000),
+        ("2m", 120_000_000_000),
+        ("2min", 120_000_000_000),
+        ("1d", 86_400_000_000_000),
+        (17, 17),
+    ],
+)
+def test_duration_is_a_number_with_a_unit(text: object, time_ns: int) -> None:
+    assert parse_duration(text) == time_ns
+    assert parse_duration(format_duration(time_ns)) == time_ns
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["5", "s", "-1s", "5 parsecs", "1e3s", "", True, 1.5, None, -1, "9" * 400 + "s", "1000000d"],
+)
+def test_anything_else_is_no_duration(value: object) -> None:
+    assert "time.lateness: " in refusal(time={"lateness": value})
+
+
+@pytest.mark.parametrize("key", ["kafka.sasl_password", "kafka.ssl_password", "http.token"])
+def test_secret_in_the_file_is_refused_and_not_repeated(key: str) -> None:
+    section, name = key.split(".")
+    text = refusal(None, **{section: {name: SECRET}})
+    assert f"{key}: a secret comes from the environment only" in text
+    assert f"STREAM_CALIB__{section.upper()}__{name.upper()}" in text
+    assert SECRET not in text
+
+
+def test_secret_is_in_no_error_and_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KAFKA__SASL_PASSWORD", "KAFKA__SSL_PASSWORD", "HTTP__TOKEN"):
+        monkeypatch.setenv(f"STREAM_CALIB__{name}", SECRET)
+    config = parse()
+    assert config.kafka.sasl_password == SecretStr(SECRET)
+    texts = [repr(config), str(config), config.model_dump_json(), to_toml(config)]
+    texts += [refusal(kafka={"nope": 1}), refusal(http={"port": "x"})]
+    monkeypatch.delenv("STREAM_CALIB__KAFKA__SASL_PASSWORD")
+    monkeypatch.setenv("STREAM_CALIB__KAFKA__SASL_PASSWORD__X", SECRET)
+    texts.append(refusal())
+    monkeypatch.setenv("STREAM_CALIB__KAFKA", f'{{"sasl_password": "{SECRET}"')
+    texts.append(refusal())
+    assert [text for text in texts if SECRET in text] == []
+
+
+@pytest.mark.parametrize("password", ["[x", '{"a": 1}', "12345", "true", "null", "a,b"])
+def test_password_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    monkeypatch.setenv("STREAM_CALIB__KAFKA__SASL_PASSWORD", password)
+    assert parse().kafka.sasl_password == SecretStr(password)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.1", "localhost.a.b", "127.0.0.1.a"])
+def test_listening_beyond_loopback_needs_a_token(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    text = refusal(http={"host": host})
+    assert "token is needed" in text
+    assert "STREAM_CALIB__HTTP__TOKEN" in text
+    assert parse(http={"host": host, "enabled": False}).http.host == host
+    monkeypatch.setenv("STREAM_CALIB__HTTP__TOKEN", SECRET)
+    assert parse(http={"host": host}).http.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_no_token(host: str) -> None:
+    assert parse(http={"host": host}).http.token is None
+
+
+def test_sasl_is_whole_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sasl = {"security_protocol": "SASL_SSL"}
+    assert "sasl_username is needed" in refusal(kafka=sasl)
+    text = refusal(kafka=sasl | {"sasl_username": "me"})
+    assert "sasl_password is needed" in text
+    assert "STREAM_CALIB__KAFKA__SASL_PASSWORD" in text
+    monkeypatch.setenv("STREAM_CALIB__KAFKA__SASL_PASSWORD", SECRET)
+    assert parse(kafka=sasl | {"sasl_username": "me"}).kafka.sasl_username == "me"
+    assert "sasl_mechanism" in refusal(kafka=sasl | {"sasl_mechanism": "MAGIC"})
+
+
+def test_key_of_a_certificate_needs_the_certificate() -> None:
+    assert "ssl_certfile is needed with ssl_keyfile" in refusal(kafka={"ssl_keyfile": "k.pem"})
+
+
+STATE_KEYS: dict[str, list[dict[str, Any]]] = {
+    "universe": [
+        {"symbols": ["B", "A"]},
+        {"symbols": ["A", "B", "C"]},
+        {"bar": "2s"},
+        {"every": 2},
+        {"price": "mid"},
+        {"return": "simple"},
+        {"stale_after": "30s"},
+        {"ready_n_eff": 30},
+        {"ewma": {"half_life": "31m"}},
+        {"name": "v"},
+    ],
+    "time": [{"lateness": "3s"}, {"max_ahead": "2m"}, {"max_jump": "2h"}, {"max_gap": "2h"}],
+    "input": [{"format": "native"}, {"rejects_per_second": 5}],
+}
+OTHER_KEYS: dict[str, list[dict[str, Any]]] = {
+    "universe": [{"topics": ["other"]}],
+    "time": [{"idle_slack": "9s"}, {"flush_after": "9s"}],
+    "input": [{"topics": ["other"]}, {"max_records": 7}],
+    "kafka": [{"bootstrap_servers": "b:2"}, {"client_id": "x"}, {"connect_timeout": "1s"}],
+    "output": [{"prefix": "x"}],
+    "http": [{"port": 1}, {"enabled": False}],
+    "log": [{"level": "debug"}],
+}
+
+
+def fingerprint(section: str = "log", **change: Any) -> str:
+    value: Any = [UNIVERSE | change] if section == "universe" else change
+    config = parse(None, **{section: value})
+    return config.fingerprint(config.universe[0])
+
+
+def test_fingerprint_changes_with_every_setting_that_changes_the_state() -> None:
+    prints = [fingerprint(s, **change) for s, changes in STATE_KEYS.items() for change in changes]
+    assert len({fingerprint(), *prints}) == len(prints) + 1
+
+
+def test_fingerprint_changes_with_no_other_setting() -> None:
+    for section, changes in OTHER_KEYS.items():
+        for change in changes:
+            assert fingerprint(section, **change) == fingerprint(), (section, change)
+
+
+def test_every_setting_was_judged_for_the_fingerprint() -> None:
+    judged = {
+        f"{section}.{key}"
+        for keys in (STATE_KEYS, OTHER_KEYS)
+        for section, changes in keys.items()
+        for change in changes
+        for key in change
+    }
+    for section, model in Config.model_fields.items():
+        fields = getattr(model.annotation, "model_fields", {})
+        if section == "universe":
+            fields = UniverseConfig.model_fields
+        if section in {"kafka", "http", "log"}:
+            continue  # how to reach and to watch it
+        names = {f"{section}.{field.alias or name}" for name, field in fields.items()}
+        assert names <= judged, names - judged
+
+
+def test_shown_settings_load_to_the_same_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAM_CALIB__KAFKA__SASL_PASSWORD", SECRET)
+    monkeypatch.setenv("STREAM_CALIB__HTTP__TOKEN", SECRET)
+    odd = ["A:é/$", 'quo"te', "back\\slash", "tab\tdel\x7f\x01", "# no comment"]
+    config = parse(
+        app="me",
+        kafka={"bootstrap_servers": ["a:1", "b:2"], "sasl_username": "me"},
+        input={"topics": ["t.1", "t.2"]},
+        time={"flush_after": "1.5s", "lateness": 1},
+        universe=[
+            UNIVERSE | {"symbols": odd, "return": "diff", "stale_after": "90s", "topics": ["x"]},
+            UNIVERSE | {"name": "v", "ready_n_eff": 2.5, "ewma": {"half_life": "1h"}},
+        ],
+    )
+    path = tmp_path / "shown.toml"
+    path.write_text(to_toml(config))
+    assert load_config(path) == config
+    shown = to_toml(config)
+    assert SECRET not in shown
+    assert '# sasl_password = "**********"' in shown
+    assert "sasl_password" not in tomllib.loads(shown)["kafka"]
+
+
+def test_settings_cannot_be_changed() -> None:
+    config = parse()
+    with pytest.raises(Exception, match="frozen"):
+        config.app = "x"
+    assert KafkaConfig() == config.kafka
