@@ -67,7 +67,7 @@ def main() -> None:
     """Run the command line; never shows a traceback unless asked to."""
     try:
         try:
-            app()
+            app(prog_name="stream-calib")
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # what goes wrong in writing shall be told here

@@ -53,6 +53,12 @@ def _take_row(
     return alike
 
 
+@kernel("void(f8[::1], u8, u8, f8)")
+def _fade(sums: np.ndarray, base: int, m: int, decay: float) -> None:
+    for j in range(m):
+        sums[base + j] *= decay
+
+
 @kernel(
     "void(f8[:,::1], f8[:,::1], f8[::1], f8[::1],"
     " f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:,::1])"
@@ -153,16 +159,11 @@ def fold_returns(
                     d, g = (seen2, w) if span[i + j] == w else (unseen2, 0.0)
                     exposures2[base + j] = d * exposures2[base + j] + g * w
             elif unseen != 1.0:
-                for j in range(m):
-                    products[base + j] *= unseen
-                for j in range(m):
-                    squares_i[base + j] *= unseen
-                for j in range(m):
-                    squares_j[base + j] *= unseen
-                for j in range(m):
-                    exposures[base + j] *= unseen
-                for j in range(m):
-                    exposures2[base + j] *= unseen2
+                _fade(products, base, m, unseen)
+                _fade(squares_i, base, m, unseen)
+                _fade(squares_j, base, m, unseen)
+                _fade(exposures, base, m, unseen)
+                _fade(exposures2, base, m, unseen2)
             base += m
 
 

@@ -41,7 +41,8 @@ class State(NamedTuple):
 
     @classmethod
     def empty(cls, n: int) -> "State":
-        return cls(*np.zeros((5, n * (n + 1) // 2)), np.zeros((2, n)))
+        a, b, c, e, e2 = np.zeros((5, n * (n + 1) // 2))
+        return cls(a, b, c, e, e2, np.zeros((2, n)))
 
     def square(self, name: str) -> F64:
         n = self.fourth.shape[1]
@@ -62,7 +63,8 @@ def folded(rows: Rows, state: State | None = None) -> State:
 def read(state: State, cap: float = CAP) -> Correlation:
     n = state.fourth.shape[1]
     corr, n_eff, vol = np.full((n, n), 7.0), np.full((n, n), 7.0), np.full(n, 7.0)
-    capped = read_correlation(*state[:5], cap, corr, n_eff, vol)
+    a, b, c, e, e2, _ = state
+    capped = read_correlation(a, b, c, e, e2, cap, corr, n_eff, vol)
     return Correlation(corr, vol, n_eff, kappa=0.0, capped=capped)
 
 
@@ -123,7 +125,8 @@ def test_fold_equals_the_direct_weighted_sums_once_fourth_powers_count(n: int, t
 @given(blocks(), st.sampled_from([CAP, 1.0 / np.sqrt(3.0)]))
 def test_read_equals_its_oracle(rows: Rows, cap: float) -> None:
     state = folded(rows)
-    sums = oracle.Sums(*(state.square(name) for name in State._fields[:5]), state.fourth)
+    a, b, c, e, e2 = (state.square(name) for name in State._fields[:5])
+    sums = oracle.Sums(a, b, c, e, e2, state.fourth)
     got, wanted = read(state, cap), oracle.read_correlation(sums, cap)
     # the same handful of operations in another order
     np.testing.assert_allclose(got.corr, wanted.corr, rtol=1e-14, atol=0.0)
@@ -216,7 +219,8 @@ def read_arguments() -> list[F64]:
 
 
 def call_read(*arguments: Any) -> None:
-    read_correlation(*arguments[:5], CAP, *arguments[5:])
+    a, b, c, e, e2, corr, n_eff, vol = arguments
+    read_correlation(a, b, c, e, e2, CAP, corr, n_eff, vol)
 
 
 def as_float32(array: F64) -> np.ndarray:
