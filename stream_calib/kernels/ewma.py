@@ -54,7 +54,7 @@ def _take_row(
 
 
 @kernel("void(f8[::1], u8, u8, f8)")
-def _fade(sums: np.ndarray, base: int, m: int, decay: float) -> None:
+def _fade(sums: np.ndarray, base: np.uint64, m: np.uint64, decay: float) -> None:
     for j in range(m):
         sums[base + j] *= decay
 

@@ -197,7 +197,7 @@ def test_arrays_of_another_kind_are_refused(
     spoil: Callable[[np.ndarray], np.ndarray], index: int
 ) -> None:
     wrong: list[Any] = [*columns([Tick(0, 0, 1.0, 0)] * 3), np.arange(2)]
-    wrong += [*Last.nothing(2), np.empty((2, 2)), np.empty((2, 2))]
+    wrong += [*Last.nothing(2), np.zeros((2, 2)), np.zeros((2, 2))]
     wrong[index] = spoil(wrong[index])
     wrong[5:5] = [1, 1, LOG]
     with pytest.raises(TypeError, match="No matching definition"):
