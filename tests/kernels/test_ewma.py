@@ -215,7 +215,7 @@ def fold_arguments() -> list[F64]:
 
 
 def read_arguments() -> list[F64]:
-    return [*State.empty(3)[:5], np.empty((3, 3)), np.empty((3, 3)), np.empty(3)]
+    return [*State.empty(3)[:5], np.zeros((3, 3)), np.zeros((3, 3)), np.zeros(3)]
 
 
 def call_read(*arguments: Any) -> None:
