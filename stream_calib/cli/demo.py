@@ -117,10 +117,10 @@ def demo(
     from stream_calib.simulation import simulate
 
     show = Show(simulate(seed=SEED, rate_hz=RATE_HZ), console)
-    job = _on_embedded(show, seconds, http_port)
-    if kafka is not None:
-        job = _on_kafka(show, seconds, http_port, kafka)
-    asyncio.run(job)
+    if kafka is None:
+        asyncio.run(_on_embedded(show, seconds, http_port))
+    else:
+        asyncio.run(_on_kafka(show, seconds, http_port, kafka))
     if show.fed < show.n_ticks or show.before is None:
         console.print("interrupted")
         raise typer.Exit(130)

@@ -19,7 +19,7 @@ def encode_event(event: Event, topic: str, partition: int) -> Output:
             "sequence": event.sequence,
             "type": event.type,
             "time_ns": str(event.time_ns),
-            **event.details,
+            "details": event.details,
         }
     )
     id_ = f"{event.universe}|events|{event.sequence}"

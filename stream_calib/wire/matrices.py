@@ -117,8 +117,12 @@ def join(chunks: Sequence[tuple[bytes, Mapping[str, bytes]]]) -> Matrix:
 def _triangles(matrix: Matrix) -> tuple[F64, F64, F64]:
     upper = np.triu_indices(len(matrix.symbols), 1)
     # rounding to what the figures are worth keeps a matrix of 200 symbols under 900 kB
-    n_eff, band = np.round(matrix.n_eff[upper], 1), np.round(matrix.band[upper], 5)
-    return matrix.corr[upper], n_eff, band
+    return matrix.corr[upper], np.round(matrix.n_eff[upper], 1), _rounded(matrix.band)
+
+
+def _rounded(band: F64) -> F64:
+    errors: F64 = np.round(band[np.triu_indices(len(band), 1)], 5)
+    return errors
 
 
 def _head(matrix: Matrix) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def _head(matrix: Matrix) -> dict[str, Any]:
         **{name: str(getattr(matrix, name)) for name in _TIMES},
         "staleness_ns": [str(age) for age in matrix.staleness_ns],
         "vol": np.ascontiguousarray(matrix.vol),
-        "band_total": None,
+        "band_total": None if matrix.band_total is None else _rounded(matrix.band_total),
         "quality": {
             "min_eigenvalue": quality.min_eigenvalue,
             "repair": quality.repair,
@@ -172,7 +176,7 @@ def _unpack(blob: bytes) -> dict[str, Any]:
 
 def _matrix(document: Mapping[str, Any]) -> Matrix:
     n = len(document["symbols"])
-    quality = document["quality"]
+    quality, band_total = document["quality"], document["band_total"]
     plain = {name: document[name] for name in _PLAIN}
     plain |= {name: tuple(document[name]) for name in ("symbols", "pending")}
     plain |= {name: int(document[name]) for name in _TIMES}
@@ -181,6 +185,7 @@ def _matrix(document: Mapping[str, Any]) -> Matrix:
         corr=_square(document["corr"], n, 1.0),
         n_eff=_square(document["n_eff"], n, np.nan),
         band=_square(document["band"], n, 0.0),
+        band_total=None if band_total is None else _square(band_total, n, 0.0),
         vol=np.array(document["vol"], dtype=np.float64).reshape(n),
         staleness_ns=np.array([int(age) for age in document["staleness_ns"]], np.int64).reshape(n),
         quality=Quality(

@@ -58,7 +58,9 @@ def test_version_is_that_of_the_package(cli: Callable[..., Done]) -> None:
     assert cli("--version") == Done(0, f"stream-calib {version('stream-calib')}\n", "")
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["--nonsense"], ["run"], ["run", "--http-port", "x"]])
+@pytest.mark.parametrize(
+    "words", [["nonsense"], ["--nonsense"], ["run"], ["run", "--http-port", "x"]]
+)
 def test_wrong_usage_ends_with_2(cli: Callable[..., Done], words: list[str]) -> None:
     done = cli(*words)
     assert (done.code, done.out) == (2, "")

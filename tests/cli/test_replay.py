@@ -84,10 +84,16 @@ def test_output_can_go_down_a_pipe(cli: Callable[..., Done], folder: Path) -> No
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"\x00\xff garbage\n\nmore { garbage\n" * 50, "no tick was applied, most often because of"),
+        (
+            b"\x00\xff garbage\n\nmore { garbage\n" * 50,
+            "no tick was applied, most often because of",
+        ),
         (b"", "the files hold no records"),
         (b'{"symbol":"NO:SUCH","time":1700000000,"price":1}\n' * 9, "no tick is of one of its"),
-        (b'{"symbol":"SIM:BANK1","time":1700000000,"price":1}\n', "two symbols have ready_n_eff 20"),
+        (
+            b'{"symbol":"SIM:BANK1","time":1700000000,"price":1}\n',
+            "two symbols have ready_n_eff 20",
+        ),
     ],
 )
 def test_nothing_published_is_no_error_and_is_explained(
@@ -157,14 +163,15 @@ def test_file_that_is_cut_off_is_one_sentence(cli: Callable[..., Done], folder: 
 @pytest.mark.parametrize("words", [["--out", "-"], ["--json"], []])
 def test_reader_that_leaves_ends_it_quietly(folder: Path, words: list[str]) -> None:
     command = [*COMMAND, "replay", "ticks.jsonl", *WITH_CONFIG, *words]
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
-    assert process.wait(30) == 1
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=pipe, stderr=pipe
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1
 
 
 @pytest.mark.parametrize("redirection", ["> /dev/full", ">&-"])

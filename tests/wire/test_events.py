@@ -21,8 +21,7 @@ def test_an_event_is_json_keyed_by_its_universe() -> None:
         "sequence": 3,
         "type": "gap",
         "time_ns": "1700000000123456789",
-        "from_ns": "1699999940123456789",
-        "bars": 60,
+        "details": {"from_ns": "1699999940123456789", "bars": 60},
     }
 
 
@@ -42,7 +41,7 @@ def test_an_event_travels_as_a_cloud_event() -> None:
 
 def test_details_of_an_event_may_be_lists() -> None:
     event = Event("fx", 1, "symbol_ready", 0, {"symbols": ["A", "Ü"]})
-    assert orjson.loads(encode_event(event, "t", 0).value)["symbols"] == ["A", "Ü"]
+    assert orjson.loads(encode_event(event, "t", 0).value)["details"]["symbols"] == ["A", "Ü"]
 
 
 def test_a_reject_is_its_original_bytes_with_the_reason_in_the_headers() -> None:

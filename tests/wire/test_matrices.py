@@ -363,3 +363,12 @@ def test_a_repaired_matrix_is_positive_definite_as_decoded(make: Any, n: int) ->
     # eigenvalues of size n are computed to n ulps
     lost = 4.0 * np.sqrt(n) * 2.0**-24 if n > JSON_MAX_SYMBOLS else n * 1e-14
     assert np.linalg.eigvalsh(got.corr)[0] >= eigenvalue_floor(n) - lost
+
+
+@pytest.mark.parametrize("n", [3, JSON_MAX_SYMBOLS + 1])
+def test_a_total_band_comes_back_once_it_is_known(n: int) -> None:
+    known = np.round(np.random.default_rng(n).uniform(0.0, 1.0, (n, n)), 5)
+    known = np.triu(known, 1) + np.triu(known, 1).T
+    got = decoded(encoded(replace(matrix(n), band_total=known)))
+    assert got.band_total is not None
+    assert np.array_equal(got.band_total, known)

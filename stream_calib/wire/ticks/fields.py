@@ -125,8 +125,14 @@ def ident(value: object) -> int:
 
 
 def numbers(values: Sequence[object]) -> F64:
-    """Read a column of JSON numbers."""
-    if not {int, float}.issuperset(map(type, values)):
+    """Read a column of JSON numbers, or of decimal texts."""
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        try:
+            values = [number(value) for value in values]
+        except MalformedError:
+            raise UnusualError from None
+    elif not {int, float} >= kinds:
         raise UnusualError
     try:
         column = np.array(values, dtype=np.float64)

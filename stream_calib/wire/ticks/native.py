@@ -50,22 +50,26 @@ def read(document: Document) -> Iterator[Tick]:
 
 
 def read_bulk(documents: Sequence[Document], symbols: Mapping[str, int]) -> Columns:
-    """Read records that are all plain trades."""
+    """Read records that are all plain trades, or all plain quotes."""
+    price = bid = ask = np.full(len(documents), np.nan)
     try:
         names = [document["symbol"] for document in documents]
         times = [document["time"] for document in documents]
-        prices = [document["price"] for document in documents]
+        if "price" in documents[0]:
+            price = numbers([document["price"] for document in documents])
+            others = ["bid", "ask"]
+        else:
+            bid = numbers([document["bid"] for document in documents])
+            ask = numbers([document["ask"] for document in documents])
+            others = ["price"]
     except KeyError:
         raise UnusualError from None
-    nothing = np.full(len(documents), np.nan)
     ids = np.zeros(len(documents), dtype=np.int64)
     if max(map(len, documents)) > 3:
-        if any("bid" in document or "ask" in document for document in documents):
+        if any(key in document for document in documents for key in others):
             raise UnusualError
         ids = idents([document.get("id") for document in documents])
-    return Columns(
-        times_ns(times), find_assets(names, symbols), numbers(prices), nothing, nothing, ids
-    )
+    return Columns(times_ns(times), find_assets(names, symbols), price, bid, ask, ids)
 
 
 FORMAT = Format("native", matches, read, read_bulk)

@@ -1,0 +1,138 @@
+"""``demo``: it can be watched while it runs, and ends by itself with the truth."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import termios
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.command import COMMAND, environment, spawn
+
+QUICK = ("demo", "--seconds", "1", "--http-port", "0")
+DEADLINE_S = 60.0
+COLOURED = re.compile(r"\x1b\[[\d;]*48;[25];[\d;]*m")
+
+
+def test_demo_ends_by_itself_with_a_table_and_serves_metrics_meanwhile() -> None:
+    started_s = time.monotonic()
+    with spawn("demo", "--seconds", "2", "--http-port", "0") as process:
+        assert process.stdout is not None
+        url, metrics, lines = "", "", []
+        for line in process.stdout:
+            lines.append(line)
+            if found := re.search(r"metrics at (http://127\.0\.0\.1:\d+)/metrics", line):
+                url = found[1]
+            if url and "RMS error" in line and not metrics:  # it is on its way
+                with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+                    metrics = answer.read().decode()
+                with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
+                    assert answer.status == 200
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert time.monotonic() - started_s < DEADLINE_S
+    assert re.search(r'stream_calib_matrices_total\{.*universe="demo"\} [1-9]', metrics)
+    text = "".join(lines)
+    assert "True and estimated correlations, before and after the break" in text
+    rows = {line.split("│")[1].strip(): line.split("│")[2:] for line in lines if "│" in line}
+    assert {"average", "RMS error", "in 95 % band", "BANK1 ~ BANK2"} <= rows.keys()
+    before_true, before, after_true, after = (float(cell) for cell in rows["average"][:4])
+    assert before_true == pytest.approx(0.244, abs=1e-3)
+    assert after_true == pytest.approx(0.737, abs=1e-3)
+    assert before == pytest.approx(before_true, abs=0.1)
+    assert after == pytest.approx(after_true, abs=0.1)
+    assert lines[-1] == "172,104 ticks: 172,104 applied; 339 matrices\n"
+
+
+def test_demo_gives_way_when_its_port_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with spawn("demo", "--seconds", "0", "--http-port", port) as process:
+            out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (0, "")
+    assert "metrics at http://127.0.0.1:" in out
+    assert f"127.0.0.1:{port}/" not in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_that_is_interrupted_says_so(number: signal.Signals) -> None:
+    with spawn("demo", "--seconds", "50", "--http-port", "0") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "metrics at" in line:
+                break
+        started_s = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (130, "")
+    assert out.endswith("interrupted\n")
+    assert time.monotonic() - started_s < 5.0
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(100, 40), (60, 12)])
+def test_terminal_shows_the_matrix_as_a_coloured_heat_map(columns: int, rows: int) -> None:
+    with terminal(columns, rows) as (process, main_end):
+        text = read_all(main_end)
+        assert process.wait(10) == 0
+    assert len(COLOURED.findall(text)) > 100
+    assert "BANK1" in text
+    assert "the break: average correlation" in text
+    assert "True and estimated correlations" in text
+    assert "\x1b[?25h" in text  # the cursor is back
+
+
+class terminal:  # noqa: N801  reads as what it is
+    """The demo in a terminal of this size; yields the process and our end of the terminal."""
+
+    def __init__(self, columns: int, rows: int) -> None:
+        self._size = struct.pack("HHHH", rows, columns, 0, 0)
+
+    def __enter__(self) -> "tuple[subprocess.Popen[bytes], int]":
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, self._size)
+        self._process = subprocess.Popen(
+            [*COMMAND, *QUICK],
+            env=environment(TERM="xterm-256color"),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        return self._process, self._ours
+
+    def __exit__(self, *error: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        os.close(self._ours)
+
+
+def read_all(terminal_end: int) -> str:
+    return b"".join(pieces(terminal_end)).decode()
+
+
+def pieces(terminal_end: int) -> Iterator[bytes]:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline_s:
+        if not select.select([terminal_end], [], [], 1.0)[0]:
+            continue
+        try:
+            piece = os.read(terminal_end, 65536)
+        except OSError:  # the other end is closed
+            return
+        if not piece:
+            return
+        yield piece
