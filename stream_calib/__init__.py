@@ -5,6 +5,16 @@ numba compiles only for what needs it.
 """
 
 from importlib import import_module, metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stream_calib.client import subscribe
+    from stream_calib.config import Config, load_config
+    from stream_calib.errors import StreamCalibError
+    from stream_calib.estimation.ewma import Ewma
+    from stream_calib.service.replay import replay
+    from stream_calib.simulation import simulate
+    from stream_calib.values import Matrix
 
 _PUBLIC = {
     "Config": "stream_calib.config",
@@ -16,7 +26,16 @@ _PUBLIC = {
     "simulate": "stream_calib.simulation",
     "subscribe": "stream_calib.client",
 }
-__all__ = [*_PUBLIC]  # noqa: PLE0604  names are resolved by __getattr__
+__all__ = [
+    "Config",
+    "Ewma",
+    "Matrix",
+    "StreamCalibError",
+    "load_config",
+    "replay",
+    "simulate",
+    "subscribe",
+]
 
 
 def __getattr__(name: str) -> object:

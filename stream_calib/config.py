@@ -5,6 +5,7 @@ Unknown keys are refused with their path. Durations are text with a unit: "500ms
 """
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -21,17 +22,12 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic.fields import FieldInfo
+from pydantic_settings import EnvSettingsSource
 
 from stream_calib.errors import ConfigError
 
 ENV_PREFIX = "STREAM_CALIB__"
-# read by the test suite and the broker scripts, not settings of the service
 ENV_SECRETS = ("kafka.sasl_password", "kafka.ssl_password", "http.token")
 UNITS_NS = {
     "ns": 1,
@@ -43,7 +39,8 @@ UNITS_NS = {
     "h": 3_600_000_000_000,
     "d": 86_400_000_000_000,
 }
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
+LONGEST_NS = 36_525 * UNITS_NS["d"]  # a hundred years: times stay inside 64 bits
+_DURATION = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([a-z]+)\s*")
 
 
 def parse_duration(text: object) -> int:
@@ -65,12 +62,13 @@ def format_duration(time_ns: int) -> str:
     return f"{time_ns}ns"
 
 
-DurationNs = Annotated[
-    int, BeforeValidator(parse_duration), PlainSerializer(format_duration), Field(ge=0)
+Ns = Annotated[
+    int, BeforeValidator(parse_duration), PlainSerializer(format_duration), Field(le=LONGEST_NS)
 ]
-PositiveNs = Annotated[
-    int, BeforeValidator(parse_duration), PlainSerializer(format_duration), Field(gt=0)
-]
+DurationNs = Annotated[Ns, Field(ge=0)]
+PositiveNs = Annotated[Ns, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1)]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
 class Section(BaseModel):
@@ -112,7 +110,7 @@ class KafkaConfig(Section):
 class InputConfig(Section):
     """Where ticks come from and how they are written."""
 
-    topics: tuple[str, ...] = ("ticks",)
+    topics: Annotated[tuple[TopicName, ...], Field(min_length=1)] = ("ticks",)
     format: str = "auto"
     max_records: Annotated[int, Field(ge=1, le=100_000)] = 5000
     rejects_per_second: Annotated[int, Field(ge=0)] = 100
@@ -145,7 +143,7 @@ class HttpConfig(Section):
 
     @model_validator(mode="after")
     def _token_beyond_loopback(self) -> "HttpConfig":
-        loopback = self.host in {"localhost", "::1"} or self.host.startswith("127.")
+        loopback = re.fullmatch(r"localhost|::1|127(\.\d{1,3}){3}", self.host)
         if self.enabled and not loopback and self.token is None:
             message = (
                 f"token is needed to listen on {self.host} "
@@ -172,8 +170,8 @@ class UniverseConfig(Section):
     """A named ordered list of symbols with its settings."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
-    symbols: tuple[str, ...]
-    topics: tuple[str, ...] | None = None
+    symbols: tuple[Name, ...]
+    topics: Annotated[tuple[TopicName, ...], Field(min_length=1)] | None = None
     bar: PositiveNs = UNITS_NS["s"]
     every: Annotated[int, Field(ge=1)] = 1
     price: Literal["last", "mid"] = "last"
@@ -214,12 +212,8 @@ class UniverseConfig(Section):
         return 60 if self.stale_after is None else max(1, self.stale_after // self.bar)
 
 
-class Config(BaseSettings):
+class Config(Section):
     """The whole tree."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__"
-    )
 
     app: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] = "stream-calib"
     kafka: KafkaConfig = KafkaConfig()
@@ -250,18 +244,6 @@ class Config(BaseSettings):
                 raise ValueError(message)
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the environment above what the constructor is given, the file."""
-        return (_Environment(settings_cls), init_settings)
-
     def flush_after_ns(self, universe: UniverseConfig) -> int:
         """Total silence after which the open bar of ``universe`` is closed."""
         if self.time.flush_after is not None:
@@ -279,7 +261,7 @@ class Config(BaseSettings):
     def fingerprint(self, universe: UniverseConfig) -> str:
         """Identity of every setting that can change the bytes published for ``universe``."""
         parts = (
-            universe.model_dump_json(),
+            universe.model_dump_json(exclude={"topics"}),
             self.time.model_dump_json(exclude={"idle_slack", "flush_after"}),
             self.input.model_dump_json(include={"format", "rejects_per_second"}),
         )
@@ -287,7 +269,18 @@ class Config(BaseSettings):
 
 
 class _Environment(EnvSettingsSource):
-    """The environment, refusing variables with our prefix that name no section."""
+    """The environment, refusing variables with our prefix that name no section.
+
+    A list is written as in JSON or with commas.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            Config,  # type: ignore[arg-type]  # it is read for its fields alone
+            env_prefix=ENV_PREFIX,
+            env_nested_delimiter="__",
+            env_ignore_empty=True,
+        )
 
     def __call__(self) -> dict[str, Any]:
         for variable in self.env_vars:
@@ -297,6 +290,16 @@ class _Environment(EnvSettingsSource):
                     message = f"{section}: unknown key, from environment {variable.upper()}"
                     raise ConfigError(message)
         return super().__call__()
+
+    def decode_complex_value(self, field_name: str, _field: FieldInfo, value: str) -> object:
+        """Read a list, or a section that is written in one piece."""
+        if not value.lstrip().startswith(("[", "{")):
+            return [part.strip() for part in value.split(",")]
+        try:
+            return json.loads(value)
+        except ValueError:
+            message = f"{field_name}: what the environment holds for it is not valid JSON"
+            raise ConfigError(message) from None
 
 
 def load_config(path: str | Path, overrides: Mapping[str, object] | None = None) -> Config:
@@ -337,41 +340,55 @@ def parse_config(
             variable = f"{ENV_PREFIX}{section.upper()}__{key.upper()}"
             message = f"{origin}: {dotted}: a secret comes from the environment only ({variable})"
             raise ConfigError(message)
+    merged = _merge(tree, _Environment()())
+    for dotted, value in (overrides or {}).items():
+        section, _, key = dotted.partition(".")
+        merged = _merge(merged, {section: {key: value} if key else value})
     try:
-        config = Config(**dict(tree))
-        if overrides:
-            config = Config.model_validate(_override(config, overrides))
+        return Config(**merged)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_sentence(error)}") from None
-    return config
 
 
-def _override(config: Config, overrides: Mapping[str, object]) -> Config:
-    # flags win over the environment, which the settings sources would otherwise put last
-    for dotted, value in overrides.items():
-        section, _, key = dotted.partition(".")
-        if not key:
-            config = config.model_copy(update={section: value})
-            continue
-        part: Section = getattr(config, section)
-        merged = {name: getattr(part, name) for name in type(part).model_fields} | {key: value}
-        config = config.model_copy(update={section: type(part).model_validate(merged)})
-    return config
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
 
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     path = ""
     for part in first["loc"]:
+        if part == "str":  # one of the types that bootstrap_servers may have
+            break
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    reason = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        reason = "unknown key"
-    elif first["type"] == "missing":
-        reason = "is missing"
-    else:
-        reason = reason[0].lower() + reason[1:] if reason[:2].istitle() else reason
+    kind, reason = first["type"], first["msg"].removeprefix("Value error, ")
+    if words := _REASONS.get(kind, _REASONS.get(kind.split("_")[0])):
+        reason = words.format(**first.get("ctx", {}))
     return f"{path}: {reason}" if path else reason
+
+
+# What pydantic says, in the words of a TOML file; by kind of error, or by its first word.
+_REASONS = {
+    "bool": "must be true or false",
+    "extra": "unknown key",
+    "float": "must be a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int": "must be a whole number",
+    "less_than_equal": "must be at most {le}",
+    "literal": "must be {expected}",
+    "missing": "is missing",
+    "model": "must be a table",
+    "string": "must be text",
+    "string_pattern_mismatch": "must be made of letters, digits, '.', '_' and '-'",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "tuple": "must be a list",
+}
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,13 @@ import pytest
 from deploy.kafka.broker import BrokerError, UnavailableError
 from tests.real_parts import ROOT, TopicMaker, missing, running_kafka
 
-hypothesis.settings.register_profile("ci", derandomize=False, print_blob=True, deadline=None)
+hypothesis.settings.register_profile(
+    "ci",
+    derandomize=False,
+    print_blob=True,
+    deadline=None,  # machines are shared: neither a slow example nor slow drawing is a defect
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("ci")
 
 KAFKA_LINE = pytest.StashKey[str]()

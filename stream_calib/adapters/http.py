@@ -5,6 +5,7 @@ import contextlib
 import errno
 import functools
 import hmac
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,9 @@ class HttpServer:
             if error.errno == errno.EADDRINUSE:
                 message = f"http.port: {host}:{port} is taken by another process"
                 raise PortInUseError(message) from None
-            reason = error.strerror or str(error)
+            # asyncio words some of them anew, with the address twice
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or str(error)
             message = f"http.host: cannot listen on {host}:{port} ({reason})"
             raise ConfigError(message) from None
         self._runner = runner

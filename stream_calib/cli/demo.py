@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from stream_calib.cli.run import load_kernels, stopping_on_signals
-from stream_calib.cli.screen import Tally, heat_map
+from stream_calib.cli.screen import Screen, Tally, heat_map
 
 if TYPE_CHECKING:
     from stream_calib.config import Config
@@ -31,7 +31,7 @@ GIVE_UP_S = 30.0
 class Show:
     """Keeps what the demo shows: the newest matrix, and the last one before the break."""
 
-    def __init__(self, truth: "SimulatedTicks", console: Console) -> None:
+    def __init__(self, truth: "SimulatedTicks", console: Screen) -> None:
         self.truth = truth
         self.console = console
         self.tally = Tally()
@@ -112,7 +112,7 @@ def demo(
     Two hours of generated ticks pass in a quarter of a minute. It ends by itself with a table of
     estimated against true correlations.
     """
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     console.print(f"kernels ready after {load_kernels():.1f} s")
     from stream_calib.simulation import simulate
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
@@ -36,12 +37,19 @@ class Tally:
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + n
 
 
+class Screen(Console):
+    """A console whose reader may leave: that is an error like any other, not an exit."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the BrokenPipeError through that is being handled."""
+        raise  # noqa: PLE0704
+
+
 def progress_bar() -> "Progress":
     """Return a display of records so far on standard error; silent where that is no terminal."""
-    from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     columns = (
         TextColumn("{task.completed:,.0f} records"),
         TextColumn("{task.description}"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stream_calib.cli.options import Bootstrap, ClientConfig, client_settings
-from stream_calib.cli.screen import heat_map, matrix_line
+from stream_calib.cli.screen import Screen, heat_map, matrix_line
 
 if TYPE_CHECKING:
     from stream_calib.config import KafkaConfig
@@ -68,10 +68,9 @@ def _screen(*, as_json: bool, with_map: bool) -> Iterator[Show]:
 @contextlib.contextmanager
 def _maps() -> Iterator[Show]:
     # On a terminal the lines scroll over one map that stays, elsewhere each has its own.
-    from rich.console import Console
     from rich.live import Live
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(highlight=False, soft_wrap=True)
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
     with live or contextlib.nullcontext():
 

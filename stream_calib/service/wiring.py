@@ -11,6 +11,7 @@ from stream_calib.adapters.http import Health, HttpServer
 from stream_calib.adapters.kafka import KafkaSink, KafkaSource, TopicSpec, check_topics
 from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.config import Config, UniverseConfig
+from stream_calib.errors import MissingTopicError
 from stream_calib.service.loop import UniverseLoop, calm_collector, probe_stalls
 from stream_calib.service.runner import Runner
 from stream_calib.values import Effects
@@ -127,14 +128,23 @@ def kafka_service(
         group = f"{config.app}.{universe.name}"
         return KafkaSource(config.kafka, config.topics_of(universe), group)
 
-    names = [spec.name for spec in output_topics(config)]
+    async def check() -> None:
+        specs = output_topics(config)
+        counts = await check_topics(config.kafka, [spec.name for spec in specs])
+        for spec in specs:
+            if counts[spec.name] < spec.partitions:
+                raise MissingTopicError(
+                    f"Topic {spec.name!r} has {counts[spec.name]} of the {spec.partitions} "
+                    "partitions that its universes need; `stream-calib topics create` adds them"
+                )
+
     return Service(
         config,
         source,
         KafkaSink(config.kafka),
         on_effects,
         compile_s,
-        check=lambda: check_topics(config.kafka, names),
+        check=check,
     )
 
 

@@ -25,7 +25,7 @@ def cli(
 ) -> Callable[..., Done]:
     """Run a command inside this process, in a folder with settings.toml and ticks.jsonl."""
     (tmp_path / "settings.toml").write_text(CONFIG)
-    ticks = sc.simulate(3, 60.0, seed=7, rate_hz=5.0)  # type: ignore[operator]
+    ticks = sc.simulate(3, 60.0, seed=7, rate_hz=5.0)
     lines = (orjson.dumps(tick, option=orjson.OPT_APPEND_NEWLINE) for tick in ticks.records())
     (tmp_path / "ticks.jsonl").write_bytes(b"".join(lines))
     here = Cli(tmp_path, monkeypatch)

@@ -81,6 +81,16 @@ def test_demo_that_is_interrupted_says_so(number: signal.Signals) -> None:
     assert time.monotonic() - started_s < 5.0
 
 
+def test_demo_whose_reader_leaves_ends_quietly() -> None:
+    with spawn(*QUICK) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("kernels ready")
+        process.stdout.close()
+        assert process.wait(DEADLINE_S) == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.parametrize(("columns", "rows"), [(100, 40), (60, 12)])
 def test_terminal_shows_the_matrix_as_a_coloured_heat_map(columns: int, rows: int) -> None:
     with terminal(columns, rows) as (process, main_end):

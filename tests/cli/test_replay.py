@@ -51,7 +51,7 @@ def test_library_gives_the_same_matrices(cli: Callable[..., Done], folder: Path)
         for line in lines
         if line["topic"] == "calib.correlations"
     ]
-    replayed = list(sc.replay("ticks.jsonl", "settings.toml"))  # type: ignore[operator]
+    replayed = list(sc.replay("ticks.jsonl", "settings.toml"))
     assert [m.sequence for m in written] == [m.sequence for m in replayed]
     for ours, theirs in zip(written, replayed, strict=True):
         assert ours.symbols == theirs.symbols

@@ -35,7 +35,7 @@ def test_demo_seed_gives_the_ticks_in_replay_data(cli: Callable[..., Done], tmp_
 
 def test_library_gives_the_same_ticks(cli: Callable[..., Done], tmp_path: Path) -> None:
     cli("simulate", "--out", "ticks.jsonl", *SMALL, "--seed", 5, "--noise", 1e-4)
-    ticks = sc.simulate(3, 30.0, seed=5, noise=1e-4)  # type: ignore[operator]
+    ticks = sc.simulate(3, 30.0, seed=5, noise=1e-4)
     written = [orjson.loads(line) for line in (tmp_path / "ticks.jsonl").read_bytes().splitlines()]
     assert written == list(ticks.records())
     np.testing.assert_array_equal([tick["price"] for tick in written], ticks.price)
