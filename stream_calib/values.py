@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 F64: TypeAlias = npt.NDArray[np.float64]
 I64: TypeAlias = npt.NDArray[np.int64]
-I8: TypeAlias = npt.NDArray[np.int8]
 
 NO_TIME = -(2**63)  # a time that is not known; compares below every time
 SECOND_NS = 1_000_000_000

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from stream_calib.simulation import SimulatedTicks
     from stream_calib.values import F64, Effects, Matrix
 
-SEED, RATE_HZ = 20250304, 2.0  # the ticks of replay_data/demo_ticks.jsonl.zst
+RECORDED = Path(__file__).parents[2] / "replay_data" / "demo_ticks.jsonl.zst"
+SEED, RATE_HZ = 20250304, 2.0  # what they were drawn with
 TURN_S = 0.05
 REDRAW_S = 0.25
 GIVE_UP_S = 30.0
@@ -109,8 +111,8 @@ def demo(
 ) -> None:
     """See correlations estimated, broken, and found again.
 
-    Two hours of generated ticks pass in a quarter of a minute. It ends by itself with a table of
-    estimated against true correlations.
+    Two hours of ticks from replay_data/ pass in a quarter of a minute. It ends by itself with a
+    table of estimated against true correlations.
     """
     console = Screen(highlight=False)
     console.print(f"kernels ready after {load_kernels():.1f} s")
@@ -207,10 +209,24 @@ async def _play(
             raise errors.exceptions[0] from None  # whichever failed, the demo ends
 
 
-async def _paced(show: Show, seconds: float) -> AsyncIterator[list[bytes]]:
+def _lines(truth: "SimulatedTicks") -> Iterator[bytes]:
+    # the recorded ticks of a checkout; without them the same ones, drawn again
     import orjson
 
-    lines = map(orjson.dumps, show.truth.records())
+    from stream_calib.adapters.files import FileSource
+
+    if not RECORDED.exists():
+        yield from map(orjson.dumps, truth.records())
+        return
+    source = FileSource([RECORDED])
+    source.open()
+    while not source.exhausted():
+        for batch in source.read(1000):
+            yield from (value for value in batch.values if value is not None)
+
+
+async def _paced(show: Show, seconds: float) -> AsyncIterator[list[bytes]]:
+    lines = _lines(show.truth)
     size = max(1, round(show.n_ticks * TURN_S / max(seconds, TURN_S)))
     started_s = time.monotonic()
     while batch := list(itertools.islice(lines, size)):

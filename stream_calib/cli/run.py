@@ -73,8 +73,6 @@ async def _serve(settings: "Config", compile_s: float) -> None:
 
 
 def _announce(service: "Service", compile_s: float) -> None:
-    # before this, what the client has to say about an address is said in our own sentence
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)
     http = service.http.url or "off"
     structlog.get_logger().info("running", http=http, kernels_s=round(compile_s, 2))
 

@@ -8,7 +8,7 @@ from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
 from stream_calib.estimation.cleaning import repair_correlation
-from stream_calib.estimation.ewma import Ewma
+from stream_calib.estimation.ewma import CORRELATION_CAP, Ewma
 from stream_calib.estimation.sampling import Sampler
 from stream_calib.values import (
     F64,
@@ -81,7 +81,8 @@ class Engine:
             ``bars_waiting`` asks for another (empty) step: more bars are due than one call takes.
         """
         for source in step.discovered:
-            self.intake.discover(source)
+            # a partition that appears later may hold what belonged into bars that are closed
+            self.intake.discover(source, self._due * self.universe.bar if self._due else NO_TIME)
         for batch in step.batches:
             self.intake.admit(batch)
         for mark in step.watermarks:
@@ -107,6 +108,7 @@ class Engine:
         if due <= self._due:
             return 0, False
         bars = self.intake.bars_before(due * bar_ns, bar_ns)
+        assert not len(bars) or bars[0] >= self._due
         waiting = len(bars) > BARS_PER_STEP_MAX
         if waiting:
             due = int(bars[BARS_PER_STEP_MAX])
@@ -139,7 +141,9 @@ class Engine:
                 from_ns = str(int(bar - gap + 1) * self.universe.bar)
                 events.append(
                     self._event(
-                        "gap", int(bar) * self.universe.bar, {"from_ns": from_ns, "bars": int(gap)}
+                        "gap",
+                        int(bar) * self.universe.bar,
+                        {"from_ns": from_ns, "bars": int(gap) - 1},
                     )
                 )
         capped: F64 = np.minimum(elapsed, self._gap_bars).astype(np.float64)
@@ -178,7 +182,7 @@ class Engine:
         )
         corr, n_eff = repaired.corr, known.n_eff[cut]
         band = (1.0 - corr * corr) * np.sqrt((1.0 + known.kappa) / n_eff)
-        upper = corr[np.triu_indices(n, 1)]
+        upper = np.triu_indices(n, 1)
         self._sequence += 1
         return Matrix(
             universe=universe.name,
@@ -199,12 +203,12 @@ class Engine:
             quality=Quality(
                 min_eigenvalue=repaired.min_eigenvalue,
                 repair=repaired.repair,
-                capped_pairs=known.capped,
+                capped_pairs=int((np.abs(known.corr[cut][upper]) >= CORRELATION_CAP).sum()),
                 degraded=("repaired",) if repaired.repair > 0.0 else (),
             ),
             regime=Regime(
                 # an exact sum: the order of the symbols must not show in the last bit
-                average_correlation=math.fsum(upper) / len(upper),
+                average_correlation=math.fsum(corr[upper]) / len(upper[0]),
                 top_eigenvalue_share=repaired.max_eigenvalue / n,
             ),
             annualisation=math.sqrt(YEAR_NS / universe.bar),

@@ -22,6 +22,7 @@ from stream_calib.values import (
 )
 
 REJECTS_HELD_MAX = 100_000  # a flood without event time must not fill the memory
+REJECT_BYTES_HELD_MAX = 64 * 2**20
 
 
 class _Columns(NamedTuple):
@@ -113,6 +114,7 @@ class Intake:
         self._rejects: list[_Pending] = []
         self._rejected_in: Counter[tuple[Source, int]] = Counter()
         self._serial = 0
+        self._reject_bytes = 0
         self.counts: Counter[tuple[str, str]] = Counter()
 
     @property
@@ -120,9 +122,9 @@ class Intake:
         """All sources known, in order."""
         return tuple(sorted(self._sources))
 
-    def discover(self, source: Source) -> None:
-        """Await ``source`` from now on."""
-        self._sources.setdefault(source, _SourceState())
+    def discover(self, source: Source, closed_ns: int = NO_TIME) -> None:
+        """Await ``source`` from now on; what it has from before ``closed_ns`` is late."""
+        self._sources.setdefault(source, _SourceState(decided_ns=closed_ns))
 
     def position(self, source: Source) -> int:
         """Position after the last record taken from ``source``."""
@@ -153,11 +155,6 @@ class Intake:
         """Time before which no tick is awaited from ``source``."""
         return self._sources[source].watermark_ns(self._lateness_ns)
 
-    def oldest_buffered_ns(self) -> int:
-        """Time of the oldest tick that waits for its bar; NO_TIME when none does."""
-        times = [int(c.time_ns.min()) for s in self._sources.values() for c in s.chunks]
-        return min(times, default=NO_TIME)
-
     def admit(self, batch: TickBatch) -> None:
         """Judge the ticks of one batch in record order and buffer those that are applied."""
         source = batch.records.source
@@ -179,8 +176,8 @@ class Intake:
         Held ticks that it reaches are believed; a flush refuses the others.
         """
         state = self._sources[mark.source]
-        held = state.held
-        if held is not None and held.time_ns.min() <= mark.time_ns:
+        # event time has got there: what waited for that is believed, one after the other
+        while (held := state.held) is not None and held.time_ns.min() <= mark.time_ns:
             state.newest_ns = max(state.newest_ns, int(held.time_ns.min()))
             self._judge(state, mark.source, held)
         refused = state.held if mark.cause == "flush" else None
@@ -222,6 +219,7 @@ class Intake:
         if not due:
             return []
         self._rejects = [r for r in self._rejects if r.time_ns >= before_ns]
+        self._reject_bytes -= sum(len(r.value or b"") for r in due)
         out: list[Reject] = []
         for reject in due:
             second = (reject.source, reject.time_ns // SECOND_NS)
@@ -291,8 +289,11 @@ class Intake:
         self, source: Source, newest_ns: int, offset: int, reason: str, value: bytes | None
     ) -> None:
         self._count(source.topic, reason, 1)
-        if len(self._rejects) < REJECTS_HELD_MAX:
+        size = len(value or b"")
+        roomy = self._reject_bytes + size <= REJECT_BYTES_HELD_MAX
+        if roomy and len(self._rejects) < REJECTS_HELD_MAX:
             self._serial += 1
+            self._reject_bytes += size
             time_ns = max(0, newest_ns)
             self._rejects.append(_Pending(time_ns, source, offset, self._serial, reason, value))
 

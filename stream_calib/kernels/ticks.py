@@ -3,11 +3,11 @@
 import numpy as np
 
 from stream_calib.kernels._jit import kernel
+from stream_calib.values import NO_TIME
 
 APPLY, LATE, AHEAD, JUMP, HELD, UNUSABLE = 0, 1, 2, 3, 4, 5
-NO_TIME = -(2**63)
 CONFIRMATIONS = 3  # ticks that must agree before an uncorroborated jump is believed
-HELD_MAX = 64
+HELD_MAX = 256
 
 
 @kernel("i8(i8[::1], i8[::1], b1[::1], i8, i8, i8, i8, i8, i1[::1], i8[::1])")

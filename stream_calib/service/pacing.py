@@ -25,10 +25,10 @@ class Pacer:
         self._bar_ns = universe.bar
         period_ns = universe.bar * universe.every
         self._read_ahead_ns = max(4 * period_ns, 2 * config.time.lateness, SECOND_NS)
-        self._moved_at_s = 0.0
+        self._moved_at_s: float | None = None
 
     def moved(self, now_s: float) -> None:
-        """Note that a tick was applied at ``now_s`` on a clock that never goes back."""
+        """Note that event time moved at ``now_s`` on a clock that never goes back."""
         self._moved_at_s = now_s
 
     def paused(self, engine: Engine, ends: Mapping[Source, int]) -> frozenset[Source]:
@@ -59,6 +59,8 @@ class Pacer:
             The input is finite and all of it was read: flush without waiting.
         """
         intake = engine.intake
+        if self._moved_at_s is None:
+            self._moved_at_s = now_s
         quiet = [s for s in intake.sources if _caught_up(engine, s, ends)]
         if exhausted or (
             len(quiet) == len(intake.sources) and now_s - self._moved_at_s >= self._flush_after_s

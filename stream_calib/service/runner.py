@@ -87,8 +87,9 @@ class Runner:
             ticks = decode(batch, self._format, self._symbols)
             decoded.append(ticks)
             self._observer.decoded(self.universe.name, ticks, time.perf_counter() - started_s)
+        before_ns = self.engine.intake.newest_ns()
         out = self._advance(Step(tuple(decoded), (), discovered))
-        if any(outcome == "applied" for effects in out for _, outcome in effects.counts):
+        if self.engine.intake.newest_ns() > before_ns:
             self._pacer.moved(now_s)
         # a decision can bring held ticks in, which can make the next one due
         while marks := self._pacer.decide(self.engine, ends, now_s, exhausted=exhausted):

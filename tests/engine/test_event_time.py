@@ -168,7 +168,7 @@ def test_a_gap_is_one_event_and_costs_no_bars() -> None:
             live.send(P, "B", k + 0.2, seesaw(k + 1))
     gaps = [e for effects in live.driver.effects for e in effects.events if e.type == "gap"]
     assert len(gaps) == 1
-    assert gaps[0].details["bars"] == 500_000 - 29
+    assert gaps[0].details["bars"] == 500_000 - 30
     assert sum(effects.bars_closed for effects in live.driver.effects) < 60
 
 
@@ -215,3 +215,53 @@ def test_records_of_one_turn_keep_their_order_within_equal_times() -> None:
     last_then_first = [*rows, tick("A", 29.5, 109.0), tick("A", 29.5, 101.0)]
     one, other = (final(v)[-1].matrices[-1] for v in (first_then_last, last_then_first))
     assert (one.corr != other.corr).any()  # the later record at equal time is the bar's price
+
+
+def test_ticks_of_other_symbols_are_no_silence() -> None:
+    live = Live(settings("AB", universe__bar="5s", time__flush_after="5s"), P)
+    for k in range(600):
+        live.now_s = k / 10
+        live.send(P, "OTHER", k / 10)
+        if k % 10 == 5:
+            live.send(P, "A", k / 10 + 0.01, seesaw(k))
+            live.send(P, "B", k / 10 + 0.02, seesaw(k + 1))
+    assert live.counts == {"unknown_symbol": 600, "applied": 120}
+
+
+def test_a_source_found_later_does_not_reopen_closed_bars() -> None:
+    live = Live(settings("AB"), P)
+    for k in range(60):
+        live.send(P, "A", k + 0.1, seesaw(k))
+        live.send(P, "B", k + 0.2, seesaw(k + 1))
+    live.ends[Q] = 0
+    live.driver.take(live.driver.runner.turn([], (Q,), live.ends, 0.0))
+    for k in range(30):
+        live.send(Q, "A", float(k), 500.0)
+    for k in range(60, 70):
+        live.send(P, "A", k + 0.1, seesaw(k))
+        live.send(P, "B", k + 0.2, seesaw(k + 1))
+    assert live.counts["late"] == 30
+    times = [matrix.as_of_ns for matrix in live.matrices]
+    assert times == sorted(set(times))
+
+
+def test_an_illiquid_source_is_believed_where_the_others_event_time_gets_to() -> None:
+    config = settings("AB", universe__ewma={"half_life": "1h"}, universe__bar="60s")
+    live = Live(config, P, Q, stamped=False)
+    for k in range(20):
+        live.send(Q, "B", k * 5000.0, seesaw(k))  # nothing in its own source vouches for it
+    for k in range(1000):
+        live.send(P, "A", k * 100.0, seesaw(k))
+    live.wait(1000.0)
+    assert live.counts == {"applied": 1020}
+
+
+def test_capped_pairs_are_those_of_the_matrix() -> None:
+    live = Live(settings("ABCD"), P)
+    for k in range(60):
+        live.send(P, "A", k + 0.1, seesaw(k))
+        live.send(P, "B", k + 0.2, seesaw(k + 1))
+        if k < 2:  # C and D have one return each: a pair of theirs is at one, and pending
+            live.send(P, "C", k + 0.3, 100.0 + k)
+            live.send(P, "D", k + 0.4, 100.0 + k)
+    assert {matrix.quality.capped_pairs for matrix in live.matrices} == {0}

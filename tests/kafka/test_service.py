@@ -53,7 +53,7 @@ class Place:
         text += f'[input]\ntopics = ["{self.ticks}"]\n[output]\nprefix = "{self.prefix}"\n'
         text += f"[http]\nport = {self.port}\n[time]\nflush_after = '1s'\n"
         for name, symbols, topics in universes:
-            text += f'[[universe]]\nname = "{name}"\nsymbols = {list(symbols)}\n'
+            text += f'[[universe]]\nname = "{name}"\nsymbols = {list(symbols)}\nready_n_eff = 4\n'
             text += f"topics = {topics}\n" if topics else ""
             text += '[universe.ewma]\nhalf_life = "1m"\n'
         (self._folder / "settings.toml").write_text(text)

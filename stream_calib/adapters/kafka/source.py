@@ -13,7 +13,6 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from stream_calib.adapters.kafka.connection import (
-    STOP_S,
     client_options,
     completes,
     connect_s,
@@ -26,6 +25,7 @@ from stream_calib.values import RecordBatch, Source
 
 METADATA_S = 3.0  # between two looks for new partitions
 MARK_S = 5.0
+LAST_MARK_S = 1.0  # for lag tools alone: a stop does not wait long for it
 RETRY_S = 0.1
 POLL_GRACE_S = 5.0  # what a poll may take beyond its own timeout
 FETCH_WAIT_MS = 100  # a partition that is resumed waits for the fetch under way
@@ -196,9 +196,9 @@ class _Marker:
 
     async def close(self) -> None:
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=STOP_S)
+            await asyncio.wait({self._task}, timeout=LAST_MARK_S)
             self._task.cancel()
-            await asyncio.wait({self._task}, timeout=STOP_S)
+            await asyncio.wait({self._task}, timeout=LAST_MARK_S)
         await self._drop()
 
     async def _commit_all(self) -> None:
