@@ -1,6 +1,6 @@
 # `make` explains itself. Everything runs from .venv at the root of the repository.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kafka test test-full check format bench kafka kafka-stop clean
+.PHONY: help setup demo demo-kafka test test-full chaos check format bench kafka kafka-stop clean
 
 PYTHON ?= python3
 KAFKA_PORT ?= 9092
@@ -30,8 +30,11 @@ test: $(READY)  ## the tests; those on Kafka run when a broker can be had
 	$(BIN)/python -m pytest
 
 test-full: $(READY)  ## also the slow tests, then the kernels once more without the compiler
-	$(BIN)/python -m pytest -m "not bench"
+	$(BIN)/python -m pytest -m "not bench and not chaos"
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/kernels
+
+chaos: $(READY)  ## end the service in every way, a hundred times and more
+	$(BIN)/python -m pytest -m chaos -s tests/kafka tests/simulation
 
 check: $(READY)  ## lint, format, types, import floors, shape of the tree
 	$(BIN)/ruff check

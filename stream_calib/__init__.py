@@ -8,7 +8,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stream_calib.client import subscribe
+    from stream_calib.client import Problem, subscribe
     from stream_calib.config import Config, load_config
     from stream_calib.errors import StreamCalibError
     from stream_calib.estimation.ewma import Ewma
@@ -20,6 +20,7 @@ _PUBLIC = {
     "Config": "stream_calib.config",
     "Ewma": "stream_calib.estimation.ewma",
     "Matrix": "stream_calib.values",
+    "Problem": "stream_calib.client",
     "StreamCalibError": "stream_calib.errors",
     "load_config": "stream_calib.config",
     "replay": "stream_calib.service.replay",
@@ -30,6 +31,7 @@ __all__ = [
     "Config",
     "Ewma",
     "Matrix",
+    "Problem",
     "StreamCalibError",
     "load_config",
     "replay",

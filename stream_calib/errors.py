@@ -6,6 +6,9 @@
       TransportError            5   the broker cannot be reached or refuses
         MissingTopicError       6   a topic does not exist
       PortInUseError            7   the HTTP address is taken
+      RecoveryError             8   the state cannot be built again as it was
+        LostInputError          8   input that is needed is not in the log any more
+      OwnershipError            9   another process runs this universe
 
 Numeric trouble is a value, a programmer's mistake an ``assert``; only the outside
 world raises.
@@ -46,3 +49,19 @@ class PortInUseError(StreamCalibError):
     """The HTTP address is taken by another process."""
 
     exit_code = 7
+
+
+class RecoveryError(StreamCalibError):
+    """The state cannot be built again from snapshot, journal and input."""
+
+    exit_code = 8
+
+
+class LostInputError(RecoveryError):
+    """Records that are needed are not in the log any more."""
+
+
+class OwnershipError(StreamCalibError):
+    """Another process runs this universe, or keeps its folder."""
+
+    exit_code = 9

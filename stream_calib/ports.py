@@ -1,7 +1,7 @@
 """What the service asks of the outside world; a fake that ships stands beside each real adapter."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from stream_calib.values import Effects, Output, Progress, RecordBatch, Source, TickBatch
 
@@ -33,11 +33,117 @@ class RecordSource(Protocol):
     def exhausted(self) -> bool:
         """Tell whether the input is finite and all of it has been read."""
 
-    async def mark(self, positions: Mapping[Source, int]) -> None:
-        """Note processed positions where lag tools look; the engine never reads them back."""
+    async def bounds(self, sources: Sequence[Source]) -> Mapping[Source, tuple[int, int]]:
+        """Return the first position still in the log and the one after the last record.
+
+        Sources that do not exist are absent.
+        """
+
+    async def read(self, source: Source, start: int, stop: int, max_records: int) -> RecordBatch:
+        """Return the records of one source from position ``start`` on, for a repetition.
+
+        At most ``max_records``, none at or beyond ``stop``; ``position_after`` is at most
+        ``stop`` and moves on with every call.
+
+        Raises
+        ------
+        LostInputError
+            ``start`` is not in the log any more, or ``stop`` not yet.
+        """
+
+    def resume(self, positions: Mapping[Source, int]) -> None:
+        """Let ``poll`` go on from these positions; ``discover`` will not name their sources."""
 
     async def close(self) -> None:
         """Let go; never raises."""
+
+
+class JournalRecord(NamedTuple):
+    """A journal entry as it lies in the log."""
+
+    position: int
+    value: bytes
+
+
+class CommitLog(Protocol):
+    """The outputs of one universe and its journal, which become durable together.
+
+    With ``write_ahead`` the journal entry is durable first and the outputs follow: after a
+    crash those of the last entries are written once more.
+    """
+
+    write_ahead: bool
+
+    async def own(self) -> Sequence[JournalRecord]:
+        """Become the only writer, and return the journal that is kept, oldest entry first.
+
+        Whatever an earlier owner has not committed by now is gone for good.
+
+        Raises
+        ------
+        TransportError, MissingTopicError, ConfigError
+            One sentence; ConfigError when a topic has a setting that endangers the journal.
+        """
+
+    async def has_outputs(self) -> bool:
+        """Tell whether this universe ever published anything here."""
+
+    async def last_sequences(self) -> Mapping[str, int]:
+        """Return the last number published, by estimator and for "events", as far as kept."""
+
+    async def fits(self, hashes: Sequence[str]) -> Mapping[str, Sequence[bytes]]:
+        """Return the chunks of these fits, in order; what is not there is absent."""
+
+    async def commit(
+        self, outputs: Sequence[Output], entry: Output, positions: Mapping[Source, int]
+    ) -> int:
+        """Write the outputs and the journal entry; return the entry's position when durable.
+
+        ``positions`` are noted where lag tools look; nobody here reads them back.
+
+        Raises
+        ------
+        OwnershipError
+            Another owner has taken over.
+        TransportError
+            All of it may or may not have been written: only ``own`` can tell.
+        """
+
+    async def emit(self, outputs: Sequence[Output]) -> None:
+        """Write outputs of an entry that is in the journal already."""
+
+    async def trim(self, position: int) -> None:
+        """Forget the journal before ``position``; a failure is not an error."""
+
+    async def close(self) -> None:
+        """Let go; never raises."""
+
+
+class SnapshotStore(Protocol):
+    """Where snapshots of one universe are kept, by name; blocking, for a thread.
+
+    ``unusable`` says after ``open`` why nothing can be kept here, or is None.
+    """
+
+    unusable: str | None
+
+    def open(self) -> None:
+        """Get ready and keep others out; OwnershipError when somebody else is in."""
+
+    def names(self) -> list[str]:
+        """Return the names of all snapshots, newest first."""
+
+    def load(self, name: str) -> bytes:
+        """Return the bytes of one; OSError when it cannot be read."""
+
+    def save(self, name: str, value: bytes) -> None:
+        """Keep one durably, then drop the oldest beyond those to be kept; OSError on failure."""
+
+    def delete(self, name: str) -> None:
+        """Drop one; nothing happens when it is not there."""
+
+    def close(self) -> None:
+        """Let others in."""
 
 
 class RecordSink(Protocol):
@@ -84,3 +190,15 @@ class Observer(Protocol):
 
     def stalled(self, seconds: float) -> None:
         """Note that the event loop woke up this much later than asked."""
+
+    def recovered(self, universe: str, entries: int, seconds: float) -> None:
+        """Note that the state was built again, from this many journal entries."""
+
+    def committed(self, universe: str, seconds: float, outcome: str) -> None:
+        """Note a commit: ``committed``, ``failed`` or ``fenced``."""
+
+    def snapshotted(self, universe: str, n_bytes: int, seconds: float, outcome: str) -> None:
+        """Note a snapshot: ``saved`` or ``failed``."""
+
+    def restarted(self, universe: str, reason: str) -> None:
+        """Note that memory was thrown away after an error and is built again."""

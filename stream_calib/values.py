@@ -18,6 +18,7 @@ SECOND_NS = 1_000_000_000
 YEAR_NS = 365 * 86_400 * SECOND_NS
 
 JSON_MAX_SYMBOLS = 200  # larger matrices are packed as float32
+REJECT_BYTES_MAX = 65_536  # what is kept of a record that was not used
 
 
 def eigenvalue_floor(n: int) -> float:
@@ -93,16 +94,28 @@ class Watermark(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Fit:
+    """A calibrated model, to the last bit: named float64 arrays and what made them."""
+
+    model: str
+    arrays: Mapping[str, F64]
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One input of the engine: everything that the outside world decides is in it."""
+    """One input of the engine: everything that the outside world decides is in it.
+
+    Taken in the order fits, new sources, batches, watermarks.
+    """
 
     batches: tuple[TickBatch, ...] = ()
     watermarks: tuple[Watermark, ...] = ()
     discovered: tuple[Source, ...] = ()
+    installs: tuple[Fit, ...] = ()
 
 
 class Range(NamedTuple):
-    """What a step read of one source: [position before, position after), count and digest."""
+    """What was read of one source: [position before, position after), count and digest."""
 
     source: Source
     position_before: int
@@ -111,16 +124,72 @@ class Range(NamedTuple):
     digest: int
 
 
-@dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """The choices of one step, enough to repeat it from the input log."""
+class Move(NamedTuple):
+    """The choices of consecutive steps, enough to repeat them from the input log.
 
-    number: int
+    Steps whose order cannot be seen in what they bring about are one move. ``installs`` are
+    the hashes of the fits.
+    """
+
+    installs: tuple[str, ...] = ()
+    discovered: tuple[Source, ...] = ()
     ranges: tuple[Range, ...] = ()
     watermarks: tuple[Watermark, ...] = ()
-    discovered: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was decided about a universe between two commits; ``details`` are JSON values.
+
+    ``genesis``: it begins, with these settings. ``owner``: a process took it over.
+    ``migrate``: other symbols; ``reset``: other settings and a fresh state, both with the
+    sequences going on. ``gap``: input that is gone was passed over. ``divergence``: the state
+    is accepted though it does not reproduce what was published.
+    """
+
+    kind: Literal["genesis", "owner", "migrate", "reset", "gap", "divergence"]
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """What one commit did: its choices, then what they brought about.
+
+    ``sequences`` is by estimator (and "events"): first and last number published.
+    ``outputs_digest`` is of every record published with it; ``state_digest``, where not empty,
+    of the state after it. Outputs up to entry ``emitted`` are known to be durable. ``chain``
+    identifies this entry and all before it, ``previous`` those before it.
+    """
+
+    universe: str
+    number: int
+    changes: tuple[Change, ...] = ()
+    moves: tuple[Move, ...] = ()
     sequences: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    n_outputs: int = 0
+    outputs_digest: str = ""
+    state_digest: str = ""
+    emitted: int = -1
     config_fingerprint: str = ""
+    previous: str = ""
+    chain: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """State of one universe after a journal entry, which ``number`` and ``chain`` identify.
+
+    ``settings`` are those it was made under (``Config.settings``), ``numerics`` the libraries
+    and the processor.
+    """
+
+    universe: str
+    number: int
+    chain: str
+    settings: Mapping[str, object]
+    numerics: Mapping[str, str]
+    software_version: str
+    arrays: Mapping[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,13 +304,19 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record that was not used, with its original bytes."""
+    """A record that was not used, with its original bytes.
+
+    ``value`` is cut at REJECT_BYTES_MAX and None for a tombstone; ``length`` and ``sha256``
+    (hex) are of the whole.
+    """
 
     universe: str
     source: Source
     offset: int
     reason: str
     value: bytes | None
+    length: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +324,9 @@ class Effects:
     """What one step of the engine brought about, in order.
 
     ``counts`` is by (topic, outcome): ``applied``, ``late``, ``unknown_symbol``, ``unused``
-    (not a price under the policy) and one per reject reason count each tick once;
-    ``duplicate`` counts applied ticks that repeat their predecessor, under topic "".
+    (not a price under the policy) and one per reject reason count each tick once. Beside
+    them, under topic "": ``duplicate`` applied ticks repeat their predecessor, and
+    ``rejects_suppressed`` rejects were over the cap and are not published.
     """
 
     matrices: tuple[Matrix, ...] = ()

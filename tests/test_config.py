@@ -1,5 +1,6 @@
 """Settings: where they come from, who wins, and in which words a wrong one is refused."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,14 @@ OTHER_KEYS: dict[str, list[dict[str, Any]]] = {
     "input": [{"topics": ["other"]}, {"max_records": 7}],
     "kafka": [{"bootstrap_servers": "b:2"}, {"client_id": "x"}, {"connect_timeout": "1s"}],
     "output": [{"prefix": "x"}],
+    "delivery": [
+        {"mode": "at_least_once"},
+        {"commit_interval": "2s"},
+        {"transaction_timeout": "20s"},
+        {"give_up_after": "1m"},
+        {"watchdog_after": "2m"},
+    ],
+    "snapshots": [{"enabled": False}, {"folder": "/x"}, {"keep": 2}, {"replay_cost": "1s"}],
     "http": [{"port": 1}, {"enabled": False}],
     "log": [{"level": "debug"}],
 }
@@ -350,12 +359,33 @@ def test_shown_settings_load_to_the_same_settings(
         ],
     )
     path = tmp_path / "shown.toml"
-    path.write_text(to_toml(config))
-    assert load_config(path) == config
     shown = to_toml(config)
+    path.write_text(shown)
+    loaded = load_config(path)
+    beside = config.snapshots.model_copy(update={"folder": tmp_path / "snapshots"})
+    assert loaded == config.model_copy(update={"snapshots": beside})
+    path.write_text(to_toml(loaded))
+    assert load_config(path) == loaded
     assert SECRET not in shown
     assert '# sasl_password = "**********"' in shown
     assert "sasl_password" not in tomllib.loads(shown)["kafka"]
+
+
+def test_settings_that_were_written_down_give_the_same_fingerprint() -> None:
+    config = parse(universe=[UNIVERSE | {"return": "diff"}, UNIVERSE | {"name": "v"}])
+    for universe in config.universe:
+        written = json.loads(json.dumps(config.settings(universe)))
+        under = parse(time={"lateness": "7s"}).under(written)
+        assert under.fingerprint(under.universe[0]) == config.fingerprint(universe)
+        assert under.universe[0].name == universe.name
+
+
+def test_snapshots_lie_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    base = to_toml(parse())
+    for text, expected in [("", "snapshots"), ('folder = "x/y"', "x/y"), ('folder = "/z"', "/z")]:
+        path.write_text(base.replace("[snapshots]", f"[snapshots]\n{text}"))
+        assert load_config(path).snapshots.folder == tmp_path / expected
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stream_calib.cli import config, demo, feed, replay, run, simulate, topics, watch
+from stream_calib.cli import config, demo, feed, replay, run, simulate, snapshot, topics, watch
 from stream_calib.errors import StreamCalibError
 
 EXIT_CODES = """\b
@@ -22,6 +22,9 @@ Exit codes:
   5    Kafka cannot be reached or refuses
   6    topic missing
   7    port in use
+  8    the state cannot be recovered
+  9    another process runs this universe
+  10   no progress (watchdog)
   130  interrupted
 """
 
@@ -42,6 +45,7 @@ app.command("simulate")(simulate.simulate)
 app.command("warmup")(run.warmup)
 app.add_typer(topics.app, name="topics")
 app.add_typer(config.app, name="config")
+app.add_typer(snapshot.app, name="snapshot")
 
 
 def _print_version(asked: bool) -> None:

@@ -221,7 +221,7 @@ def _lines(truth: "SimulatedTicks") -> Iterator[bytes]:
     source = FileSource([RECORDED])
     source.open()
     while not source.exhausted():
-        for batch in source.read(1000):
+        for batch in source.take(1000):
             yield from (value for value in batch.values if value is not None)
 
 

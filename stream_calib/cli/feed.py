@@ -96,7 +96,7 @@ def _recorded(files: list[Path], topic: str | None) -> "Iterator[Output]":
     source = FileSource(files)
     source.open()
     while not source.exhausted():
-        for batch in source.read(1000):
+        for batch in source.take(1000):
             for value in batch.values:
                 yield Output(topic or batch.source.topic, 0, b"", value or b"", ())
 

@@ -21,11 +21,15 @@ STDOUT = Path("-")
 
 
 def replay(
-    files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE", help="Recorded ticks, in order; each file is a topic."),
-    ],
     config: ConfigFile,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Recorded ticks, in order; each file is a topic."),
+    ] = None,
+    journal: Annotated[
+        bool,
+        typer.Option("--journal", help="Repeat the journal on Kafka and the input that it names."),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -38,12 +42,19 @@ def replay(
     """Run recorded ticks through the whole engine, no Kafka.
 
     The same files and settings give the same bytes. What became of the records is counted in
-    the summary; a file of nothing but garbage is no error.
+    the summary; a file of nothing but garbage is no error. With --journal the input is what the
+    running service has read from Kafka, with its decisions: every byte that it published comes
+    out again, or the first entry that differs is named.
     """
     from stream_calib.config import load_config
     from stream_calib.errors import InputError, TransportError
 
     settings = load_config(config)
+    if journal == bool(files):
+        raise typer.BadParameter("give either FILE or --journal", param_hint="FILE")
+    if files is None or journal:
+        asyncio.run(_repeat(settings, out, as_json=as_json))
+        return
     if out is not None and out.resolve() in {file.resolve() for file in files}:
         message = f"{out}: it is an input file, and would be overwritten"
         raise InputError(message)
@@ -88,6 +99,35 @@ async def _replay(
                 await sink.close()
     # every universe reads all of the files
     return round(bar.tasks[0].completed) // len(tallies), tallies
+
+
+async def _repeat(settings: "Config", out: Path | None, *, as_json: bool) -> None:
+    import orjson
+
+    from stream_calib.service.replay import repeat_journal
+
+    sink = await _open(out)
+    summary: dict[str, dict[str, int | str]] = {}
+    try:
+        for universe in settings.universe:
+            n_entries = n_outputs = 0
+            async for entry, outputs in repeat_journal(settings, universe):
+                n_entries, n_outputs = n_entries + 1, n_outputs + len(outputs)
+                chain = entry.chain
+                if sink is not None:
+                    await sink.publish(outputs)
+            summary[universe.name] = {"entries": n_entries, "outputs": n_outputs}
+            if n_entries:
+                summary[universe.name]["chain"] = chain
+    finally:
+        if sink is not None:
+            await sink.close()
+    if as_json:
+        typer.echo(orjson.dumps(summary).decode(), err=out == STDOUT)
+        return
+    for name, found in summary.items():
+        sentence = f"{name}: {found['entries']:,} entries repeated, {found['outputs']:,} records"
+        typer.echo(f"{sentence}, every digest as in the journal", err=out == STDOUT)
 
 
 async def _open(out: Path | None) -> "FileSink | None":

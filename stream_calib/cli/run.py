@@ -17,6 +17,7 @@ from stream_calib.cli.options import Bootstrap, ConfigFile, overrides
 
 if TYPE_CHECKING:
     from stream_calib.config import Config, LogConfig
+    from stream_calib.service.repetition import Allowed
     from stream_calib.service.wiring import Service
     from stream_calib.values import Effects
 
@@ -36,8 +37,23 @@ def run(
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="Wins over log.level.")
     ] = None,
+    genesis: Annotated[
+        bool, typer.Option("--genesis", help="The journal is gone: begin anew, on purpose.")
+    ] = False,
+    reset_state: Annotated[
+        bool, typer.Option("--reset-state", help="Begin afresh with settings that have changed.")
+    ] = False,
+    accept_gap: Annotated[
+        bool, typer.Option("--accept-gap", help="Go on without input that is gone.")
+    ] = False,
+    accept_divergence: Annotated[
+        bool,
+        typer.Option("--accept-divergence", help="Go on though the past gives other bits now."),
+    ] = False,
 ) -> None:
     """Run the service: ticks from Kafka in, matrices out.
+
+    It goes on where the journal ends, with the same bits as if it had never stopped.
 
     It ends by itself on an error, within five seconds on SIGTERM or Ctrl-C, and at once when
     asked a second time.
@@ -52,11 +68,15 @@ def run(
     )
     settings = load_config(config, flags)
     configure_logging(settings.log)
-    asyncio.run(_serve(settings, load_kernels()))
+    compile_s = load_kernels()
+    from stream_calib.service.repetition import Allowed
+
+    allowed = Allowed(genesis, reset_state, accept_gap, accept_divergence)
+    asyncio.run(_serve(settings, compile_s, allowed))
     structlog.get_logger().info("stopped")
 
 
-async def _serve(settings: "Config", compile_s: float) -> None:
+async def _serve(settings: "Config", compile_s: float, allowed: "Allowed") -> None:
     from stream_calib.service.wiring import kafka_service
 
     log = structlog.get_logger()
@@ -68,7 +88,7 @@ async def _serve(settings: "Config", compile_s: float) -> None:
             log.debug("matrix", universe=universe, sequence=matrix.sequence)
 
     async with stopping_on_signals() as stop:
-        service = kafka_service(settings, note, compile_s)
+        service = kafka_service(settings, note, compile_s, allowed)
         await service.run(stop, lambda: _announce(service, compile_s))
 
 
@@ -88,11 +108,16 @@ async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
     assert task is not None
     timers: list[asyncio.TimerHandle] = []
 
+    def give_up() -> None:
+        # asyncio complains about what is left open, which is meant here
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        task.cancel()
+
     def ask() -> None:
         if stop.is_set():
             os._exit(130)
         stop.set()
-        timers.append(loop.call_later(STOP_S, task.cancel))
+        timers.append(loop.call_later(STOP_S, give_up))
         loop.call_later(EXIT_S, os._exit, 0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -103,8 +128,6 @@ async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
         if not stop.is_set():
             raise
         structlog.get_logger().warning("stopped without waiting for Kafka any longer")
-        # it complains about the connections that are left open, which is meant here
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     finally:
         for timer in timers:
             timer.cancel()
@@ -137,7 +160,8 @@ def configure_logging(config: "LogConfig") -> None:
 def load_kernels() -> float:
     """Compile the kernels, or load them from the cache; return the seconds it took."""
     started_s = time.perf_counter()
-    import stream_calib.engine.engine  # noqa: F401  importing compiles
+    import stream_calib.engine.engine
+    import stream_calib.engine.state  # noqa: F401  importing compiles
 
     return time.perf_counter() - started_s
 

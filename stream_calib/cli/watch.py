@@ -45,6 +45,7 @@ def watch(
         "universe": universe,
         "estimator": estimator,
         "start": "earliest" if from_start else "latest",
+        "on_problem": lambda problem: typer.echo(f"stream-calib: {problem}", err=True),
     }
     if sys.stderr is not None and sys.stderr.isatty():
         typer.echo(f"waiting for matrices on {topic}; Ctrl-C ends it", err=True)

@@ -1,23 +1,27 @@
 """The program: ``advance(step) -> Effects``, one universe, no clock."""
 
 import math
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from stream_calib.config import Config, UniverseConfig
+from stream_calib.engine.arrays import Arrays, read_text, text_array, under, within
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
 from stream_calib.estimation.cleaning import repair_correlation
 from stream_calib.estimation.ewma import CORRELATION_CAP, Ewma
 from stream_calib.estimation.sampling import Sampler
 from stream_calib.values import (
-    F64,
     I64,
     NO_TIME,
     YEAR_NS,
     Correlation,
     Effects,
     Event,
+    Fit,
     Matrix,
     Quality,
     Regime,
@@ -32,15 +36,16 @@ GAP_BARS_MIN = 10
 class Engine:
     """One universe: every bar that the watermark has passed is sampled, folded in, published.
 
-    State is a function of the steps alone. Bars are numbered ``time // bar``; bars without
-    any tick take part only through the time they let pass.
+    State is a function of the steps alone, and of how their input was cut or interleaved it
+    keeps no trace. Bars are numbered ``time // bar``; bars without any tick take part only
+    through the time they let pass.
 
     Parameters
     ----------
     config, universe
         Settings; ``universe`` is one of ``config.universe``.
     software_version
-        Goes into every matrix.
+        Goes into every matrix; an attribute that may be set, and no part of the state.
     """
 
     def __init__(self, config: Config, universe: UniverseConfig, software_version: str) -> None:
@@ -49,7 +54,7 @@ class Engine:
         self.fingerprint = config.fingerprint(universe)
         self.intake = Intake(config, universe)
         self.membership = Membership(universe.symbols, universe.ready_n_eff)
-        self._version = software_version
+        self.software_version = software_version
         self._sampler = Sampler(n, universe.bar, universe.stale_after_bars, universe.return_type)
         self._ewma = Ewma(n, universe.ewma.half_life / universe.bar, clock="time")
         self._gap_bars = max(GAP_BARS_MIN, config.time.max_gap // universe.bar)
@@ -60,6 +65,18 @@ class Engine:
         self._unpublished = False
         self._sequence = 0
         self._event_sequence = 0
+        self._model_version = 1
+        self._fits: dict[str, Fit] = {}
+        self._announcements: list[tuple[str, int, dict[str, object]]] = []
+
+    def sequences(self) -> dict[str, int]:
+        """Return the last number published, by estimator and for "events"."""
+        return {"ewma": self._sequence, "events": self._event_sequence}
+
+    def resume_sequences(self, last: Mapping[str, int]) -> None:
+        """Go on after these numbers; what is not named stays."""
+        self._sequence = last.get("ewma", self._sequence)
+        self._event_sequence = last.get("events", self._event_sequence)
 
     def flush_ns(self) -> int:
         """Event time that closes everything which has arrived."""
@@ -80,6 +97,10 @@ class Engine:
         Effects
             ``bars_waiting`` asks for another (empty) step: more bars are due than one call takes.
         """
+        matrices: list[Matrix] = []
+        events = [self._event(*what) for what in self._announcements]
+        self._announcements = []
+        events += [self._install(fit) for fit in step.installs]
         for source in step.discovered:
             # a partition that appears later may hold what belonged into bars that are closed
             self.intake.discover(source, self._due * self.universe.bar if self._due else NO_TIME)
@@ -87,8 +108,6 @@ class Engine:
             self.intake.admit(batch)
         for mark in step.watermarks:
             self.intake.decide(mark)
-        matrices: list[Matrix] = []
-        events: list[Event] = []
         n_bars, waiting = self._close_bars(matrices, events)
         watermark_ns = self.intake.watermark_ns()
         rejects = self.intake.take_rejects(watermark_ns)
@@ -98,6 +117,71 @@ class Engine:
             counts[("", "duplicate")] = self._sampler.duplicates
             self._sampler.duplicates = 0
         return Effects(tuple(matrices), tuple(events), tuple(rejects), counts, n_bars, waiting)
+
+    def state(self) -> Arrays:
+        """Return copies of all that makes up the state, as arrays by dotted name.
+
+        ``engine.facts`` is JSON: what is a number or a name, and what the arrays mean. The
+        same input and decisions give the same bytes as soon as no bars wait.
+        """
+        facts = {
+            "symbols": self.universe.symbols,
+            "bar_ns": self.universe.bar,
+            "price": self.universe.price,
+            "due": self._due,
+            "last_bar": self._last_bar,
+            "data_from_ns": self._data_from_ns,
+            "unpublished": self._unpublished,
+            "sequences": self.sequences(),
+            "model_version": self._model_version,
+            "fits": {model: sorted(fit.arrays) for model, fit in self._fits.items()},
+            "announcements": self._announcements,
+        }
+        out = {"engine.facts": text_array(facts), **under("intake", self.intake.state())}
+        out |= under("membership", self.membership.state())
+        out |= under("sampler", self._sampler.state())
+        out |= under("ewma", self._ewma.state())
+        for model, fit in self._fits.items():
+            copies = {name: array.copy() for name, array in fit.arrays.items()}
+            out |= under("fit", under(model, copies))
+        return {name: out[name] for name in sorted(out)}
+
+    @classmethod
+    def from_state(
+        cls,
+        config: Config,
+        universe: UniverseConfig,
+        software_version: str,
+        state: Mapping[str, npt.NDArray[Any]],
+    ) -> Self:
+        """Continue from what ``state`` returned under the same settings."""
+        facts = read_text(state["engine.facts"])
+        assert facts["symbols"] == list(universe.symbols), "symbols change by migrate alone"
+        assert facts["bar_ns"] == universe.bar, "settings change by reset alone"
+        engine = cls(config, universe, software_version)
+        engine.intake = Intake.from_state(config, universe, within("intake", state))
+        engine.membership = Membership.from_state(
+            universe.symbols, universe.ready_n_eff, within("membership", state)
+        )
+        engine._sampler = Sampler.from_state(within("sampler", state))
+        engine._ewma = Ewma.from_state(within("ewma", state))
+        engine._due = facts["due"]
+        engine._last_bar = facts["last_bar"]
+        engine._data_from_ns = facts["data_from_ns"]
+        engine._unpublished = facts["unpublished"]
+        engine.resume_sequences(facts["sequences"])
+        engine._model_version = facts["model_version"]
+        engine._announcements = [(type_, at, what) for type_, at, what in facts["announcements"]]
+        for model, names in facts["fits"].items():
+            arrays = {name: state[f"fit.{model}.{name}"].copy() for name in names}
+            engine._fits[model] = Fit(model, arrays)
+        return engine
+
+    def _install(self, fit: Fit) -> Event:
+        self._model_version += 1
+        self._fits[fit.model] = fit
+        details: dict[str, object] = {"model": fit.model, "model_version": self._model_version}
+        return self._event("refit_installed", self._due * self.universe.bar, details)
 
     def _close_bars(self, matrices: list[Matrix], events: list[Event]) -> tuple[int, bool]:
         bar_ns, every = self.universe.bar, self.universe.every
@@ -113,15 +197,18 @@ class Engine:
         if waiting:
             due = int(bars[BARS_PER_STEP_MAX])
             bars = bars[:BARS_PER_STEP_MAX]
-        elapsed = self._elapsed_bars(bars, events)
+        elapsed = np.diff(bars, prepend=bars[:1] - 1 if self._last_bar < 0 else self._last_bar)
         ticks = self.intake.take(due * bar_ns)
         # one publishing period after the other: what is published must not know the next
         for period in np.unique(bars // every):
             self._publish_before(int(period), matrices, events)
             inside = bars // every == period
+            self._announce_gaps(bars[inside], elapsed[inside], events)
             upto = int(np.searchsorted(ticks.time_ns, (period + 1) * every * bar_ns))
             block = self._sampler.sample(
-                ticks.chosen(slice(None, upto)), bars[inside], elapsed[inside]
+                ticks.chosen(slice(None, upto)),
+                bars[inside],
+                np.minimum(elapsed[inside], self._gap_bars).astype(np.float64),
             )
             ticks = ticks.chosen(slice(upto, None))
             self._ewma.update(block)
@@ -133,9 +220,7 @@ class Engine:
         self._due = due
         return len(bars), waiting
 
-    def _elapsed_bars(self, bars: I64, events: list[Event]) -> F64:
-        first = bars[:1] - 1 if self._last_bar < 0 else [self._last_bar]
-        elapsed = np.diff(bars, prepend=first)
+    def _announce_gaps(self, bars: I64, elapsed: I64, events: list[Event]) -> None:
         for bar, gap in zip(bars, elapsed, strict=True):
             if gap > self._gap_bars:
                 from_ns = str(int(bar - gap + 1) * self.universe.bar)
@@ -146,8 +231,6 @@ class Engine:
                         {"from_ns": from_ns, "bars": int(gap) - 1},
                     )
                 )
-        capped: F64 = np.minimum(elapsed, self._gap_bars).astype(np.float64)
-        return capped
 
     def _publish_before(self, period: int, matrices: list[Matrix], events: list[Event]) -> None:
         """Publish the period of the last bar if it ends at or before the start of ``period``."""
@@ -215,7 +298,8 @@ class Engine:
             return_type=universe.return_type,
             price_policy=universe.price,
             config_fingerprint=self.fingerprint,
-            software_version=self._version,
+            software_version=self.software_version,
+            model_version=self._model_version,
         )
 
     def _event(self, type_: str, time_ns: int, details: dict[str, object]) -> Event:

@@ -1,100 +1,27 @@
 """Ticks on their way into bars: event time per source, the open bar's buffer, rejects."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from stream_calib.config import Config, UniverseConfig
+from stream_calib.engine.arrays import Arrays
+from stream_calib.engine.rejects import Original, RejectQueue, Waiting
+from stream_calib.engine.sources import (
+    NO_POSITION,
+    Columns,
+    SourceState,
+    read_sources,
+    source_arrays,
+)
 from stream_calib.estimation.sampling import Ticks
 from stream_calib.kernels.ticks import AHEAD, APPLY, HELD, JUMP, LATE, admit_ticks
-from stream_calib.values import (
-    F64,
-    I64,
-    NO_TIME,
-    SECOND_NS,
-    Reject,
-    Source,
-    TickBatch,
-    Watermark,
-)
+from stream_calib.values import I64, NO_TIME, Reject, Source, TickBatch, Watermark
 
-REJECTS_HELD_MAX = 100_000  # a flood without event time must not fill the memory
-REJECT_BYTES_HELD_MAX = 64 * 2**20
-
-
-class _Columns(NamedTuple):
-    """Ticks of one source in record order; ``row`` points into ``offsets`` and ``values``."""
-
-    time_ns: I64
-    stamp_ns: I64
-    asset: I64
-    price: F64
-    bid: F64
-    ask: F64
-    ident: I64
-    row: I64
-    offsets: Sequence[int]
-    values: Sequence[bytes | None]
-
-    def chosen(self, which: I64) -> "_Columns":
-        """Copy ticks out, with only the records they came from."""
-        rows = self.row[which]
-        return _Columns(
-            self.time_ns[which],
-            self.stamp_ns[which],
-            self.asset[which],
-            self.price[which],
-            self.bid[which],
-            self.ask[which],
-            self.ident[which],
-            np.arange(len(rows)),
-            [self.offsets[row] for row in rows],
-            [self.values[row] for row in rows],
-        )
-
-    def followed_by(self, later: "_Columns") -> "_Columns":
-        """Put two runs of ticks together."""
-        return _Columns(
-            np.concatenate([self.time_ns, later.time_ns]),
-            np.concatenate([self.stamp_ns, later.stamp_ns]),
-            np.concatenate([self.asset, later.asset]),
-            np.concatenate([self.price, later.price]),
-            np.concatenate([self.bid, later.bid]),
-            np.concatenate([self.ask, later.ask]),
-            np.concatenate([self.ident, later.ident]),
-            np.concatenate([self.row, later.row + len(self.offsets)]),
-            [*self.offsets, *later.offsets],
-            [*self.values, *later.values],
-        )
-
-
-class _Pending(NamedTuple):
-    """A reject waiting for its place in the total order; sorts by it."""
-
-    time_ns: int
-    source: Source
-    offset: int
-    serial: int
-    reason: str
-    value: bytes | None
-
-
-@dataclass(slots=True)
-class _SourceState:
-    newest_ns: int = NO_TIME
-    decided_ns: int = NO_TIME
-    position: int = 0
-    held: _Columns | None = None
-    chunks: list[Ticks] = field(default_factory=list)
-
-    def watermark_ns(self, lateness_ns: int) -> int:
-        """Time before which no tick of this source is awaited."""
-        if self.newest_ns == NO_TIME:
-            return self.decided_ns
-        return max(self.newest_ns - lateness_ns, self.decided_ns)
+_SUPPRESSED = ("", "rejects_suppressed")
 
 
 class Intake:
@@ -110,11 +37,7 @@ class Intake:
         self._max_ahead_ns = config.time.max_ahead
         self._max_jump_ns = config.max_jump_ns(universe)
         self._rejects_per_second = config.input.rejects_per_second
-        self._sources: dict[Source, _SourceState] = {}
-        self._rejects: list[_Pending] = []
-        self._rejected_in: Counter[tuple[Source, int]] = Counter()
-        self._serial = 0
-        self._reject_bytes = 0
+        self._sources: dict[Source, SourceState] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
 
     @property
@@ -124,11 +47,18 @@ class Intake:
 
     def discover(self, source: Source, closed_ns: int = NO_TIME) -> None:
         """Await ``source`` from now on; what it has from before ``closed_ns`` is late."""
-        self._sources.setdefault(source, _SourceState(decided_ns=closed_ns))
+        if source not in self._sources:
+            rejects = RejectQueue(self._rejects_per_second)
+            self._sources[source] = SourceState(rejects, decided_ns=closed_ns)
 
     def position(self, source: Source) -> int:
-        """Position after the last record taken from ``source``."""
-        return self._sources[source].position
+        """Position after the last record taken from ``source``; 0 before the first."""
+        return max(0, self._sources[source].position)
+
+    def positions(self) -> dict[Source, int]:
+        """Positions of the sources of which something was read, in order of the sources."""
+        known = ((source, self._sources[source].position) for source in self.sources)
+        return {source: position for source, position in known if position != NO_POSITION}
 
     def newest_ns(self, source: Source | None = None) -> int:
         """Newest event time applied, of one source or of all; NO_TIME before the first."""
@@ -168,7 +98,7 @@ class Intake:
             for (row, reason), index in zip(batch.malformed, seen + fresh, strict=True):
                 newest = int(newest_at[index - 1]) if index > 0 else newest_before
                 offset, value = batch.records.offsets[row], batch.records.values[row]
-                self._reject(source, newest, offset, reason, value)
+                self._reject(state, source, newest, (offset, reason, value))
 
     def decide(self, mark: Watermark) -> None:
         """Take an outside decision about a source.
@@ -184,7 +114,8 @@ class Intake:
         if refused is not None:
             state.held = None
             for offset, value in zip(refused.offsets, refused.values, strict=True):
-                self._reject(mark.source, state.newest_ns, offset, "time_jump", value)
+                what = (offset, "time_jump", value)
+                self._reject(state, mark.source, state.newest_ns, what)
         state.decided_ns = max(state.decided_ns, mark.time_ns)
 
     def take(self, end_ns: int) -> Ticks:
@@ -215,27 +146,42 @@ class Intake:
 
     def take_rejects(self, before_ns: int) -> list[Reject]:
         """Remove and return the rejects due before ``before_ns``, capped per source and second."""
-        due = sorted(r for r in self._rejects if r.time_ns < before_ns)
-        if not due:
-            return []
-        self._rejects = [r for r in self._rejects if r.time_ns >= before_ns]
-        self._reject_bytes -= sum(len(r.value or b"") for r in due)
-        out: list[Reject] = []
-        for reject in due:
-            second = (reject.source, reject.time_ns // SECOND_NS)
-            self._rejected_in[second] += 1
-            if self._rejected_in[second] <= self._rejects_per_second:
-                name = self._universe.name
-                out.append(Reject(name, reject.source, reject.offset, reject.reason, reject.value))
-        last = due[-1].time_ns // SECOND_NS
-        self._rejected_in = Counter(
-            {key: n for key, n in self._rejected_in.items() if key[1] >= last}
-        )
-        return out
+        due = [
+            (source, reject)
+            for source, state in self._sources.items()
+            for reject in state.rejects.take(before_ns)
+        ]
+        due.sort(key=_place)
+        return [
+            Reject(
+                self._universe.name,
+                source,
+                reject.offset,
+                reject.reason,
+                reject.original.value,
+                reject.original.length,
+                reject.original.sha256.hex(),
+            )
+            for source, reject in due
+        ]
 
-    def _judge(
-        self, state: _SourceState, source: Source, columns: _Columns
-    ) -> tuple[_Columns, I64]:
+    def state(self) -> Arrays:
+        """Return copies of all arrays that make up the state.
+
+        How the input was cut or interleaved cannot be seen in them.
+        """
+        return source_arrays(self._sources)
+
+    @classmethod
+    def from_state(
+        cls, config: Config, universe: UniverseConfig, state: Mapping[str, npt.NDArray[Any]]
+    ) -> Self:
+        """Continue from what ``state`` returned."""
+        intake = cls(config, universe)
+        intake._sources = read_sources(state, intake._rejects_per_second)
+        return intake
+
+    def _judge(self, state: SourceState, source: Source, columns: Columns) -> tuple[Columns, I64]:
         bad_price = np.zeros(len(columns.time_ns), dtype=bool)
         if self._universe.return_type != "diff":
             for column in (columns.price, columns.bid, columns.ask):
@@ -282,30 +228,29 @@ class Intake:
                 reason = reasons.get(int(code[t])) or ("price" if bad_price[t] else "crossed")
                 row = columns.row[t]
                 offset, value = columns.offsets[row], columns.values[row]
-                self._reject(source, int(newest_at[t]), offset, reason, value)
+                self._reject(state, source, int(newest_at[t]), (offset, reason, value))
         return columns, newest_at
 
     def _reject(
-        self, source: Source, newest_ns: int, offset: int, reason: str, value: bytes | None
+        self,
+        state: SourceState,
+        source: Source,
+        newest_ns: int,
+        what: tuple[int, str, bytes | Original | None],
     ) -> None:
-        self._count(source.topic, reason, 1)
-        size = len(value or b"")
-        roomy = self._reject_bytes + size <= REJECT_BYTES_HELD_MAX
-        if roomy and len(self._rejects) < REJECTS_HELD_MAX:
-            self._serial += 1
-            self._reject_bytes += size
-            time_ns = max(0, newest_ns)
-            self._rejects.append(_Pending(time_ns, source, offset, self._serial, reason, value))
+        self.counts[source.topic, what[1]] += 1
+        if state.rejects.add(state.reject_ns(newest_ns), *what):
+            self.counts[_SUPPRESSED] += 1
 
     def _count(self, topic: str, outcome: str, n: int) -> None:
         if n:
             self.counts[(topic, outcome)] += n
 
 
-def _columns(batch: TickBatch, held: _Columns | None) -> _Columns:
+def _columns(batch: TickBatch, held: Columns | None) -> Columns:
     stamps = np.array(batch.records.timestamps_ms, dtype=np.int64)
     stamp_ns = np.where(stamps < 0, -1, stamps * 1_000_000)[batch.row]
-    fresh = _Columns(
+    fresh = Columns(
         batch.time_ns,
         stamp_ns,
         batch.asset,
@@ -318,3 +263,8 @@ def _columns(batch: TickBatch, held: _Columns | None) -> _Columns:
         batch.records.values,
     )
     return fresh if held is None else held.followed_by(fresh)
+
+
+def _place(due: tuple[Source, Waiting]) -> tuple[int, Source, int, str]:
+    source, reject = due
+    return reject.time_ns, source, reject.offset, reject.reason

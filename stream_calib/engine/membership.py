@@ -1,6 +1,10 @@
 """Which symbols a published matrix covers."""
 
+from collections.abc import Mapping
+from typing import Any, Self
+
 import numpy as np
+import numpy.typing as npt
 
 from stream_calib.values import F64, Correlation
 
@@ -41,6 +45,19 @@ class Membership:
         changed = bool((chosen != self.ready).any())
         self.ready = chosen
         return changed
+
+    def state(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return copies of all arrays that make up the state."""
+        return {"ready": self.ready.copy()}
+
+    @classmethod
+    def from_state(
+        cls, symbols: tuple[str, ...], threshold: float, state: Mapping[str, npt.NDArray[Any]]
+    ) -> Self:
+        """Continue from what ``state`` returned."""
+        membership = cls(symbols, threshold)
+        membership.ready[:] = state["ready"]
+        return membership
 
     def _drop_poor(self, chosen: np.ndarray, poor: np.ndarray, own: F64) -> None:
         poor &= chosen[:, None] & chosen[None, :]

@@ -1,6 +1,7 @@
 """Ticks in total order to bars of returns."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -98,10 +99,23 @@ class Sampler:
         return ReturnBlock((bars + 1) * self.bar_ns, returns, exposure, elapsed_bars)
 
     def state(self) -> dict[str, F64 | I64]:
-        """Return copies of all arrays that make up the state."""
+        """Return copies of all arrays that make up the state; duplicates were handed on."""
         return {
+            "settings": np.array([self.bar_ns, self.stale_bars, self.return_type], np.int64),
             "last_price": self.last_price.copy(),
             "last_bar": self.last_bar.copy(),
             "last_time_ns": self.last_time_ns.copy(),
             "last_ident": self.last_ident.copy(),
         }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Continue from what ``state`` returned."""
+        bar_ns, stale_bars, code = (int(number) for number in state["settings"])
+        (return_type,) = (name for name, known in RETURN_TYPES.items() if known == code)
+        sampler = cls(len(state["last_price"]), bar_ns, stale_bars, return_type)
+        sampler.last_price[:] = state["last_price"]
+        sampler.last_bar[:] = state["last_bar"]
+        sampler.last_time_ns[:] = state["last_time_ns"]
+        sampler.last_ident[:] = state["last_ident"]
+        return sampler

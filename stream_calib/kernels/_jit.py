@@ -1,10 +1,11 @@
-"""The one decorator of every kernel."""
+"""The one decorator of every kernel, and what it compiles for."""
 
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite import binding
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,3 +26,9 @@ def kernel(signature: str) -> Callable[[F], F]:
         return cast("F", compiled)
 
     return compile_kernel
+
+
+def processor() -> str:
+    """Return the name and the features of the processor that kernels are compiled for."""
+    features = binding.get_host_cpu_features()
+    return f"{binding.get_host_cpu_name()} {features.flatten()}"

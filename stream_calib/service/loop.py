@@ -1,22 +1,28 @@
-"""Poll, decode, advance, publish, for one universe; the event loop never computes."""
+"""Poll, take in, commit, for one universe; the event loop never computes."""
 
 import asyncio
 import gc
 import math
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import structlog
 
 from stream_calib import ports
-from stream_calib.service.runner import Runner
-from stream_calib.values import Effects, Output, RecordBatch, Source
+from stream_calib.errors import TransportError
+from stream_calib.service.recovery import Parts, Recovered
+from stream_calib.service.repetition import InThread
+from stream_calib.service.session import Cut
+from stream_calib.values import Effects, Fit, RecordBatch, Snapshot, Source
+from stream_calib.wire.snapshots import encode_snapshot
 
 POLL_S = 0.2  # longest wait for the first record: how soon silence is noticed
 MARK_EVERY_S = 1.0
 STALL_PROBE_S = 0.1
 COLLECT_AFTER = (50_000, 20, 100)
+
+OnEffects = Callable[[str, Effects], None]
 
 
 class _Polled(NamedTuple):
@@ -26,60 +32,84 @@ class _Polled(NamedTuple):
 
 
 class UniverseLoop:
-    """Carries records from a source through a runner into a sink until told to stop.
+    """Carries records from a source through a session into a commit log until told to stop.
+
+    While a commit is under way the next records are taken in; what they bring about waits for
+    the commit after it. After any doubt about a commit this object is of no use any more.
 
     Parameters
     ----------
-    runner
-        Runs in this loop's own thread, one turn at a time.
-    source, sink
-        Started and closed by the caller.
-    observer
-        Told what happens.
-    max_records
-        Most records of one turn: keeps a turn in milliseconds.
+    parts
+        The universe.
+    recovered
+        Where it stands.
+    in_thread
+        Runs a function in the thread that computes.
     on_effects
         Called with the universe's name after effects became durable.
+    on_progress
+        Called after every turn with how many records were taken in and the lag that is known.
+    fits
+        Asked before every turn for fits to be installed.
     """
 
     def __init__(
         self,
-        runner: Runner,
-        source: ports.RecordSource,
-        sink: ports.RecordSink,
-        observer: ports.Observer,
-        max_records: int,
-        on_effects: Callable[[str, Effects], None] | None = None,
+        parts: Parts,
+        recovered: Recovered,
+        in_thread: InThread[Any],
+        on_effects: OnEffects | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        fits: Callable[[], tuple[Fit, ...]] = tuple,
     ) -> None:
-        self.name = runner.universe.name
-        self.has_sources = False
+        self.name = parts.universe.name
+        self.session = recovered.session
+        self.has_sources = bool(recovered.session.positions)
         self.has_published = False
-        self._runner = runner
-        self._source = source
-        self._sink = sink
-        self._observer = observer
-        self._max_records = max_records
+        self._source, self._log, self._store = parts.source, parts.log, parts.snapshots
+        self._observer = parts.observer
+        self._max_records = parts.config.input.max_records
+        self._keep = parts.config.snapshots.keep
+        self._replay_cost_s = parts.config.snapshots.replay_cost / 1e9
+        self._in_thread = in_thread
         self._on_effects = on_effects
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"universe-{self.name}")
+        self._on_progress = on_progress
+        self._fits = fits
         self._paused: frozenset[Source] = frozenset()
-        self._marked_s = 0.0
+        self._marked_s = -math.inf
+        self._n_taken = 0
+        self._cost_s = math.inf if recovered.entries_repeated else 0.0
+        self._entry_positions = recovered.entry_positions
+        self._snapshot_number = recovered.snapshot_number
+        self._committing: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until ``stop`` is set or a finite input is used up."""
+        """Run until ``stop`` is set or a finite input is used up; commit and save at the end.
+
+        Raises
+        ------
+        TransportError, OwnershipError
+            What was not committed is lost with this object, not with the input.
+        """
         polling = asyncio.create_task(self._poll())
         try:
-            while not stop.is_set():
-                polled = await polling
-                # read on while this turn computes; what is paused is then one turn behind
-                polling = asyncio.create_task(self._poll())
-                await self._turn(polled)
-                if polled.exhausted:
-                    break
-            await self._mark()
+            exhausted = False
+            while not (stop.is_set() or exhausted):
+                await self._commit_when_due()
+                waiting = {polling} if self._committing is None else {polling, self._committing}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if polling.done():
+                    polled, exhausted = polling.result(), polling.result().exhausted
+                    # read on while this turn computes; what is paused is then one turn behind
+                    polling = asyncio.create_task(self._poll())
+                    await self._take(polled)
+            await self._finish()
         finally:
-            polling.cancel()
-            await asyncio.wait({polling})
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            tasks = [t for t in (polling, self._committing, self._saving) if t is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def _poll(self) -> _Polled:
         # asked first: an exhausted source has nothing more to say after this turn
@@ -89,43 +119,123 @@ class UniverseLoop:
         batches = [] if exhausted else await self._source.poll(self._max_records, POLL_S)
         return _Polled(batches, discovered, exhausted)
 
-    async def _turn(self, polled: _Polled) -> None:
-        started_turn_s = time.monotonic()
-        self.has_sources |= bool(polled.discovered)
-        ends = self._source.ends()
+    async def _take(self, polled: _Polled) -> None:
+        session, ends, fits = self.session, self._source.ends(), self._fits()
+        for batch in polled.batches:
+            expected = session.positions.get(batch.source, batch.position_before)
+            if batch.position_before != expected:
+                raise TransportError(
+                    f"Records of {batch.source.topic}-{batch.source.partition} were read from "
+                    f"position {batch.position_before}, not from {expected}"
+                )
+        started_s = asyncio.get_running_loop().time()
 
-        def compute() -> tuple[list[Effects], list[list[Output]]]:
-            taken = self._runner.turn(
+        def compute() -> None:
+            session.take(
                 polled.batches,
                 polled.discovered,
                 ends,
-                started_turn_s,
+                started_s,
                 exhausted=polled.exhausted,
+                installs=fits,
             )
-            self._paused = self._runner.paused(ends)
-            return taken, [self._runner.outputs(effects) for effects in taken]
+            self._paused = session.runner.paused(ends)
 
-        taken, encoded = await asyncio.get_running_loop().run_in_executor(self._thread, compute)
-        outputs = [output for part in encoded for output in part]
-        if outputs:
-            started_s = time.monotonic()
-            await self._sink.publish(outputs)
-            done_s = time.monotonic()
-            has_matrix = any(effects.matrices for effects in taken)
-            since_close_s = done_s - started_turn_s if has_matrix else math.nan
-            self._observer.published(self.name, outputs, done_s - started_s, since_close_s)
-            self.has_published |= has_matrix
+        await self._in_thread(compute)
+        now_s = asyncio.get_running_loop().time()
+        self._cost_s += now_s - started_s
+        self._n_taken += sum(len(batch.values) for batch in polled.batches)
+        self.has_sources |= bool(polled.discovered)
+        if self._on_progress is not None:
+            lag = sum(max(0, end - session.positions.get(s, end)) for s, end in ends.items())
+            self._on_progress(self._n_taken, lag)
+        if now_s - self._marked_s >= MARK_EVERY_S:
+            self._marked_s = now_s
+            self._observer.progressed(self.name, session.runner.progress(ends))
+
+    async def _commit_when_due(self) -> None:
+        if self._committing is not None and (self._committing.done() or self.session.full):
+            committing, self._committing = self._committing, None
+            await committing
+        now_s = asyncio.get_running_loop().time()
+        if self._committing is None and self.session.due(now_s):
+            cut = await self._cut(now_s, snapshot=self._snapshot_due())
+            self._committing = asyncio.create_task(self._commit(cut))
+
+    async def _cut(self, now_s: float, *, snapshot: bool) -> Cut:
+        if not snapshot:
+            return self.session.cut(now_s)
+        cut: Cut = await self._in_thread(lambda: self.session.cut(now_s, snapshot=True))
+        return cut
+
+    def _snapshot_due(self) -> bool:
+        saving = self._saving is not None and not self._saving.done()
+        return self._store is not None and not saving and self._cost_s >= self._replay_cost_s
+
+    async def _commit(self, cut: Cut) -> None:
+        clock = asyncio.get_running_loop().time
+        started_s = clock()
+        position = await self._log.commit(cut.outputs, cut.entry, cut.positions)
+        done_s = clock()
+        self._entry_positions[cut.number] = position
+        self._observer.committed(self.name, done_s - started_s, "committed")
+        if cut.outputs:
+            self._observer.published(
+                self.name, cut.outputs, done_s - started_s, done_s - cut.closed_at_s
+            )
+            self.has_published |= any(effects.matrices for effects in cut.effects)
         if self._on_effects is not None:
-            for effects in taken:
+            for effects in cut.effects:
                 self._on_effects(self.name, effects)
-        if time.monotonic() - self._marked_s >= MARK_EVERY_S:
-            await self._mark()
+        if cut.snapshot is not None:
+            self._cost_s = 0.0
+            self._saving = asyncio.create_task(self._save(cut.snapshot))
 
-    async def _mark(self) -> None:
-        self._marked_s = time.monotonic()
-        progress = self._runner.progress(self._source.ends())
-        self._observer.progressed(self.name, progress)
-        await self._source.mark(progress.positions)
+    async def _save(self, snapshot: Snapshot) -> None:
+        store, loop = self._store, asyncio.get_running_loop()
+        assert store is not None
+        started_s, name, n_bytes = loop.time(), f"{snapshot.number:020d}-{snapshot.chain}.snap", 0
+
+        def write() -> list[str]:
+            nonlocal n_bytes
+            value = encode_snapshot(snapshot)
+            n_bytes = len(value)
+            store.save(name, value)
+            return store.names()
+
+        try:
+            names = await loop.run_in_executor(None, write)
+        except OSError as error:  # the stream goes on; the next start repeats more
+            self._observer.snapshotted(self.name, n_bytes, loop.time() - started_s, "failed")
+            structlog.get_logger().warning(
+                "snapshot failed", universe=self.name, reason=error.strerror or str(error)
+            )
+            return
+        self._snapshot_number = snapshot.number
+        self._observer.snapshotted(self.name, n_bytes, loop.time() - started_s, "saved")
+        if len(names) >= self._keep:
+            await self._trim(int(names[-1].partition("-")[0]))
+
+    async def _trim(self, oldest: int) -> None:
+        position = self._entry_positions.get(oldest)
+        if position is not None:
+            await self._log.trim(position)
+            for number in [n for n in self._entry_positions if n < oldest]:
+                del self._entry_positions[number]
+
+    async def _finish(self) -> None:
+        """Commit what was taken in and save the state, so that the next start repeats nothing."""
+        if self._committing is not None:
+            committing, self._committing = self._committing, None
+            await committing
+        loop = asyncio.get_running_loop()
+        if self.session.pending:
+            await self._commit(await self._cut(loop.time(), snapshot=False))
+        self._observer.progressed(self.name, self.session.runner.progress(self._source.ends()))
+        if self._saving is not None:
+            await self._saving
+        if self._store is not None and self._snapshot_number < self.session.number:
+            await self._save(await self._in_thread(self.session.snapshot))
 
 
 @contextmanager
@@ -148,7 +258,8 @@ def calm_collector() -> Iterator[None]:
 
 async def probe_stalls(observer: ports.Observer) -> None:
     """Tell the observer how late the event loop wakes up, for ever."""
+    clock = asyncio.get_running_loop().time
     while True:
-        started_s = time.monotonic()
+        started_s = clock()
         await asyncio.sleep(STALL_PROBE_S)
-        observer.stalled(max(0.0, time.monotonic() - started_s - STALL_PROBE_S))
+        observer.stalled(max(0.0, clock() - started_s - STALL_PROBE_S))

@@ -1,13 +1,20 @@
-"""The whole engine over recorded files, without a broker or a clock."""
+"""The whole engine over recorded files, or over a journal and the input it names."""
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from stream_calib.adapters.files import FileSource
-from stream_calib.config import Config, load_config
+from stream_calib.adapters.kafka import KafkaSource, read_journal
+from stream_calib.config import Config, UniverseConfig, load_config
+from stream_calib.errors import RecoveryError
+from stream_calib.service.numerics import Build, numeric_fingerprint
+from stream_calib.service.recovery import decode_journal, installed_fits
+from stream_calib.service.repetition import Allowed, Repetition
 from stream_calib.service.runner import Runner, unobserved
-from stream_calib.service.wiring import VERSION
-from stream_calib.values import Effects, Matrix
+from stream_calib.service.wiring import VERSION, kafka_log, topics_by_role
+from stream_calib.values import Effects, JournalEntry, Matrix, Output
 from stream_calib.wire.ticks import check_format
 
 
@@ -43,7 +50,7 @@ def replay_effects(
             while not exhausted:
                 exhausted = source.exhausted()
                 source.pause(runner.paused(source.ends()))
-                batches = source.read(config.input.max_records)
+                batches = source.take(config.input.max_records)
                 if on_records is not None:
                     on_records(sum(len(batch.values) for batch in batches))
                 for effects in runner.turn(
@@ -53,6 +60,45 @@ def replay_effects(
                 discovered = ()
         finally:
             source.release()
+
+
+async def repeat_journal(
+    config: Config, universe: UniverseConfig
+) -> AsyncIterator[tuple[JournalEntry, list[Output]]]:
+    """Repeat the journal of a universe on Kafka; yield its entries and what they published.
+
+    Nothing is owned and nothing written: this can be done beside the running service.
+
+    Raises
+    ------
+    RecoveryError, LostInputError
+        The journal or the input is not whole, or does not give the same bits.
+    TransportError
+        Kafka cannot be reached.
+    """
+    build = Build(VERSION, numeric_fingerprint())
+    source = KafkaSource(config.kafka, config.topics_of(universe))
+    log = kafka_log(config, universe)
+    try:
+        await source.start()
+        topic, partition = topics_by_role(config)["journal"], config.universe.index(universe)
+        records = await read_journal(config.kafka, topic, partition)
+        entries = decode_journal(records, universe.name)
+        if entries and entries[0].number != 0:
+            raise RecoveryError(
+                f"The journal of universe {universe.name!r} begins at entry {entries[0].number}: "
+                "what is before was trimmed, and nothing can be repeated without it"
+            )
+        fits = await installed_fits(entries, log, universe.name)
+        loop = asyncio.get_running_loop()
+        repetition = Repetition(
+            config, universe, source, build, Allowed(), partial(loop.run_in_executor, None)
+        )
+        for entry in entries:
+            yield entry, await repetition.repeat(entry, fits)
+    finally:
+        await source.close()
+        await log.close()
 
 
 def replay(

@@ -1,14 +1,16 @@
 """One universe, synchronous: records in, effects out."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from stream_calib import ports
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.engine import Engine
+from stream_calib.engine.journal import Recorder
 from stream_calib.service.pacing import Pacer
 from stream_calib.values import (
     Effects,
+    Fit,
     Output,
     Progress,
     RecordBatch,
@@ -17,11 +19,20 @@ from stream_calib.values import (
     TickBatch,
 )
 from stream_calib.wire import events, matrices
+from stream_calib.wire.journal import RecordDigest
 from stream_calib.wire.ticks import decode
 
 
 class _Unobserved:
     def compiled(self, seconds: float) -> None: ...
+
+    def recovered(self, universe: str, entries: int, seconds: float) -> None: ...
+
+    def committed(self, universe: str, seconds: float, outcome: str) -> None: ...
+
+    def snapshotted(self, universe: str, n_bytes: int, seconds: float, outcome: str) -> None: ...
+
+    def restarted(self, universe: str, reason: str) -> None: ...
 
     def decoded(self, universe: str, ticks: TickBatch, seconds: float) -> None: ...
 
@@ -52,6 +63,17 @@ class Runner:
         Goes into every matrix.
     observer
         Told what happens.
+    engine
+        A state to go on from; None begins afresh.
+    partition
+        Where outputs go; None is the place of ``universe`` in ``config``.
+
+    Attributes
+    ----------
+    recorder
+        Takes down every step of a ``turn``.
+    observer
+        May be exchanged: a repetition is nothing new.
     """
 
     def __init__(
@@ -60,14 +82,18 @@ class Runner:
         universe: UniverseConfig,
         software_version: str,
         observer: ports.Observer,
+        engine: Engine | None = None,
+        *,
+        partition: int | None = None,
     ) -> None:
         self.universe = universe
-        self.engine = Engine(config, universe, software_version)
+        self.engine = Engine(config, universe, software_version) if engine is None else engine
+        self.recorder = Recorder(RecordDigest)
         self._pacer = Pacer(config, universe)
-        self._observer = observer
+        self.observer = observer
         self._format = config.input.format
         self._symbols = {symbol: i for i, symbol in enumerate(universe.symbols)}
-        self._partition = config.universe.index(universe)
+        self._partition = config.universe.index(universe) if partition is None else partition
         prefix = config.output.prefix
         self._topics = {name: f"{prefix}.{name}" for name in ("correlations", "events", "rejects")}
 
@@ -81,20 +107,30 @@ class Runner:
         exhausted: bool = False,
     ) -> list[Effects]:
         """Take in what was polled, then whatever decisions that makes due."""
-        decoded = []
-        for batch in batches:
-            started_s = time.perf_counter()
-            ticks = decode(batch, self._format, self._symbols)
-            decoded.append(ticks)
-            self._observer.decoded(self.universe.name, ticks, time.perf_counter() - started_s)
+        decoded = tuple(self.decode(batch) for batch in batches)
         before_ns = self.engine.intake.newest_ns()
-        out = self._advance(Step(tuple(decoded), (), discovered))
+        out = self._take(Step(decoded, (), discovered))
         if self.engine.intake.newest_ns() > before_ns:
             self._pacer.moved(now_s)
         # a decision can bring held ticks in, which can make the next one due
         while marks := self._pacer.decide(self.engine, ends, now_s, exhausted=exhausted):
-            out += self._advance(Step(watermarks=marks))
+            out += self._take(Step(watermarks=marks))
         return out
+
+    def install(self, fits: Sequence[Fit], hashes: tuple[str, ...]) -> list[Effects]:
+        """Let the engine go on with these fits."""
+        return self._take(Step(installs=tuple(fits)), hashes)
+
+    def decode(self, batch: RecordBatch) -> TickBatch:
+        """Turn records into ticks."""
+        started_s = time.perf_counter()
+        ticks = decode(batch, self._format, self._symbols)
+        self.observer.decoded(self.universe.name, ticks, time.perf_counter() - started_s)
+        return ticks
+
+    def apply(self, steps: Iterable[Step]) -> list[Effects]:
+        """Repeat steps of the journal: no decision is taken and nothing is taken down."""
+        return [effects for step in steps for effects in self._advance(step)]
 
     def paused(self, ends: Mapping[Source, int]) -> frozenset[Source]:
         """Return the sources to leave unread for now."""
@@ -116,7 +152,7 @@ class Runner:
         """Return where the universe stands."""
         intake, ready = self.engine.intake, self.engine.membership.ready
         return Progress(
-            positions={source: intake.position(source) for source in intake.sources},
+            positions=intake.positions(),
             ends=dict(ends),
             watermark_ns=intake.watermark_ns(),
             newest_ns=intake.newest_ns(),
@@ -124,12 +160,16 @@ class Runner:
             symbols_pending=int((~ready).sum()),
         )
 
+    def _take(self, step: Step, installs: tuple[str, ...] = ()) -> list[Effects]:
+        self.recorder.note(step, installs)
+        return self._advance(step)
+
     def _advance(self, step: Step) -> list[Effects]:
         out = []
         while True:
             started_s = time.perf_counter()
             effects = self.engine.advance(step)
-            self._observer.advanced(self.universe.name, effects, time.perf_counter() - started_s)
+            self.observer.advanced(self.universe.name, effects, time.perf_counter() - started_s)
             out.append(effects)
             if not effects.bars_waiting:
                 return out

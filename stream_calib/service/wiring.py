@@ -1,27 +1,61 @@
 """Settings to objects: the only place that names concrete adapters."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
 
 from stream_calib import ports
-from stream_calib.adapters.embedded import EmbeddedLog, EmbeddedSink, EmbeddedSource
+from stream_calib.adapters.embedded import EmbeddedCommitLog, EmbeddedLog, EmbeddedSource
 from stream_calib.adapters.http import Health, HttpServer
-from stream_calib.adapters.kafka import KafkaSink, KafkaSource, TopicSpec, check_topics
+from stream_calib.adapters.kafka import (
+    CommitSettings,
+    KafkaCommitLog,
+    KafkaSource,
+    KafkaWriteAheadLog,
+    TopicSpec,
+    check_input_topics,
+    check_output_topics,
+)
 from stream_calib.adapters.prometheus import PrometheusObserver
+from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.config import Config, UniverseConfig
-from stream_calib.errors import MissingTopicError
-from stream_calib.service.loop import UniverseLoop, calm_collector, probe_stalls
-from stream_calib.service.runner import Runner
-from stream_calib.values import Effects
+from stream_calib.service.crash import crash_points
+from stream_calib.service.loop import OnEffects, calm_collector, probe_stalls
+from stream_calib.service.numerics import Build, numeric_fingerprint
+from stream_calib.service.repetition import Allowed
+from stream_calib.service.universe import Outside, UniverseService
+from stream_calib.service.watchdog import Watchdog
+from stream_calib.values import SECOND_NS
 from stream_calib.wire.ticks import check_format
 
 VERSION = version("stream-calib")
+NOTHING = Allowed()
 MATRIX_BYTES_MAX = 1_000_000  # a chunk of 900 kB with its key and headers
+JOURNAL_BYTES_MAX = 4 * 2**20
 HISTORY_MS = 24 * 3_600_000  # the promised history of matrices
+ROLES = ("correlations", "events", "rejects", "journal", "fits")
 
-Sources = Callable[[UniverseConfig], ports.RecordSource]
+
+def _nothing(_point: str) -> None: ...
+
+
+class Adapters(NamedTuple):
+    """Where ticks come from, where results go and where states are kept, per universe.
+
+    ``check`` is awaited before anything else is connected and returns what should be warned
+    of; ``at`` is told of named points, where a test may end the process.
+    """
+
+    new_source: Callable[[UniverseConfig], ports.RecordSource]
+    new_log: Callable[[UniverseConfig], ports.CommitLog]
+    snapshots: Callable[[UniverseConfig], ports.SnapshotStore | None]
+    check: Callable[[], Awaitable[Sequence[str]]] | None = None
+    at: Callable[[str], None] = _nothing
 
 
 class Service:
@@ -31,45 +65,51 @@ class Service:
     ----------
     config
         Settings.
-    sources, sink
-        Where ticks come from, per universe, and where results go.
+    adapters
+        What it is connected to.
     on_effects
         Called with a universe's name and what became durable.
     compile_s
         What importing the kernels took, for the metrics.
-    check
-        Awaited before anything is connected; raises when the outside is not ready.
+    allowed
+        What the user has accepted.
     """
 
     def __init__(
         self,
         config: Config,
-        sources: Sources,
-        sink: ports.RecordSink,
-        on_effects: Callable[[str, Effects], None] | None = None,
+        adapters: Adapters,
+        on_effects: OnEffects | None = None,
         compile_s: float = 0.0,
-        check: Callable[[], Awaitable[object]] | None = None,
+        allowed: Allowed = NOTHING,
     ) -> None:
         check_format(config.input.format)
         self.observer = PrometheusObserver(version=VERSION)
         self.observer.compiled(compile_s)
         self.http = HttpServer(config.http, self.observer.render, self._health, VERSION)
         self._config = config
-        self._check = check
-        self._sink = sink
-        self._sources = [sources(universe) for universe in config.universe]
-        self._loops = [
-            UniverseLoop(
-                Runner(config, universe, VERSION, self.observer),
-                source,
-                sink,
-                self.observer,
-                config.input.max_records,
-                on_effects,
+        self._check = adapters.check
+        self._warnings: Sequence[str] = ()
+        self._watchdog = Watchdog(config.delivery.watchdog_after / SECOND_NS)
+        build = Build(VERSION, numeric_fingerprint())
+        self._universes = [
+            UniverseService(
+                config,
+                universe,
+                Outside(
+                    lambda u=universe: adapters.new_source(u),  # type: ignore[misc]
+                    lambda u=universe: adapters.new_log(u),  # type: ignore[misc]
+                    adapters.snapshots(universe),
+                    self.observer,
+                    self._watchdog,
+                    on_effects,
+                    at=adapters.at,
+                ),
+                build,
+                allowed,
             )
-            for universe, source in zip(config.universe, self._sources, strict=True)
+            for universe in config.universe
         ]
-        self._started = False
 
     async def run(self, stop: asyncio.Event, on_start: Callable[[], None] | None = None) -> None:
         """Run until ``stop`` is set or every input is used up.
@@ -83,89 +123,126 @@ class Service:
             if self._config.http.enabled:
                 stack.push_async_callback(self.http.close)
                 await self.http.start()
-            if self._check is not None:
-                await self._check()
-            stack.push_async_callback(self._sink.close)
-            await self._sink.start()
-            for source in self._sources:
-                stack.push_async_callback(source.close)
-                await source.start()
-            self._started = True
+            self._warnings = await self._check() if self._check is not None else ()
+            self._watchdog.start()
+            stack.callback(self._watchdog.stop)
+            with calm_collector():
+                await self._run_universes(stop, on_start)
+
+    async def _run_universes(
+        self, stop: asyncio.Event, on_start: Callable[[], None] | None
+    ) -> None:
+        async def announce() -> None:
+            for universe in self._universes:
+                await universe.running.wait()
+            for warning in self._warnings:
+                structlog.get_logger().warning(warning)
             if on_start is not None:
                 on_start()
-            with calm_collector():
-                await self._run_loops(stop)
 
-    async def _run_loops(self, stop: asyncio.Event) -> None:
-        probe = asyncio.create_task(probe_stalls(self.observer))
+        aside = [
+            asyncio.create_task(probe_stalls(self.observer)),
+            asyncio.create_task(announce()),
+        ]
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in self._loops:
-                    group.create_task(loop.run(stop))
+                for universe in self._universes:
+                    group.create_task(universe.run(stop))
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None  # one universe's end is the service's end
         finally:
-            probe.cancel()
+            for task in aside:
+                task.cancel()
 
     def _health(self) -> Health:
-        reasons = [] if self._started else ["not connected yet"]
-        for loop in self._loops:
-            if not loop.has_sources:
-                reasons.append(f"universe {loop.name}: no input partition yet")
-            elif not loop.has_published:
-                reasons.append(f"universe {loop.name}: no matrix yet")
+        reasons = [
+            f"universe {u.name}: {reason}" for u in self._universes for reason in u.unready()
+        ]
         return Health(ready=not reasons, reasons=tuple(reasons))
 
 
 def kafka_service(
     config: Config,
-    on_effects: Callable[[str, Effects], None] | None = None,
+    on_effects: OnEffects | None = None,
     compile_s: float = 0.0,
+    allowed: Allowed = NOTHING,
 ) -> Service:
     """Build the service on Kafka."""
+    at = crash_points()
 
-    def source(universe: UniverseConfig) -> KafkaSource:
-        group = f"{config.app}.{universe.name}"
-        return KafkaSource(config.kafka, config.topics_of(universe), group)
+    def new_source(universe: UniverseConfig) -> ports.RecordSource:
+        return KafkaSource(config.kafka, config.topics_of(universe))
 
-    async def check() -> None:
-        specs = output_topics(config)
-        counts = await check_topics(config.kafka, [spec.name for spec in specs])
-        for spec in specs:
-            if counts[spec.name] < spec.partitions:
-                raise MissingTopicError(
-                    f"Topic {spec.name!r} has {counts[spec.name]} of the {spec.partitions} "
-                    "partitions that its universes need; `stream-calib topics create` adds them"
-                )
+    def new_log(universe: UniverseConfig) -> ports.CommitLog:
+        return kafka_log(config, universe, at)
 
-    return Service(
-        config,
-        source,
-        KafkaSink(config.kafka),
-        on_effects,
-        compile_s,
-        check=check,
-    )
+    async def check() -> Sequence[str]:
+        last = len(config.universe) - 1
+        checked = await check_output_topics(config.kafka, topics_by_role(config), last)
+        names = {topic for u in config.universe for topic in config.topics_of(u)}
+        return [*checked.warnings, *await check_input_topics(config.kafka, names)]
+
+    def snapshots(universe: UniverseConfig) -> ports.SnapshotStore | None:
+        folder = snapshot_folder(config, universe)
+        return None if folder is None else SnapshotFolder(folder, config.snapshots.keep, at)
+
+    adapters = Adapters(new_source, new_log, snapshots, check, at)
+    return Service(config, adapters, on_effects, compile_s, allowed)
 
 
 def embedded_service(
     config: Config,
     log: EmbeddedLog,
     finished: Callable[[], bool],
-    on_effects: Callable[[str, Effects], None] | None = None,
+    on_effects: OnEffects | None = None,
     compile_s: float = 0.0,
 ) -> Service:
     """Build the service on the in-process log; it ends when ``finished`` and all is read."""
 
-    def source(universe: UniverseConfig) -> EmbeddedSource:
+    def new_source(universe: UniverseConfig) -> ports.RecordSource:
         return EmbeddedSource(log, config.topics_of(universe), finished)
 
-    return Service(config, source, EmbeddedSink(log), on_effects, compile_s)
+    def new_log(universe: UniverseConfig) -> ports.CommitLog:
+        return EmbeddedCommitLog(log, topics_by_role(config), config.universe.index(universe))
+
+    adapters = Adapters(new_source, new_log, lambda _: None)
+    return Service(config, adapters, on_effects, compile_s)
+
+
+def kafka_log(
+    config: Config, universe: UniverseConfig, at: Callable[[str], None] = _nothing
+) -> ports.CommitLog:
+    """Build the commit log of a universe on Kafka; until it owns, it can only be read."""
+    name = f"{config.app}.{universe.name}"
+    settings = CommitSettings(
+        name,
+        name,
+        topics_by_role(config),
+        config.universe.index(universe),
+        config.delivery.transaction_timeout / SECOND_NS,
+    )
+    if config.delivery.mode == "exactly_once":
+        return KafkaCommitLog(config.kafka, settings, at)
+    return KafkaWriteAheadLog(config.kafka, settings, at)
+
+
+def topics_by_role(config: Config) -> dict[str, str]:
+    """Return the name of every topic that the service writes."""
+    return {role: f"{config.output.prefix}.{role}" for role in ROLES}
+
+
+def snapshot_folder(config: Config, universe: UniverseConfig) -> Path | None:
+    """Return where the snapshots of ``universe`` are kept, or None for nowhere."""
+    folder = config.snapshots.folder
+    if folder is None or not config.snapshots.enabled:
+        return None
+    return folder / f"{config.output.prefix}.journal" / universe.name
 
 
 def output_topics(config: Config, replication: int = 1) -> list[TopicSpec]:
-    """Return the output topics with the settings that readers rely on."""
+    """Return the topics that the service writes, with the settings that it relies on."""
     partitions = len(config.universe)
+    for_ever = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
     settings: dict[str, dict[str, str]] = {
         "correlations": {
             "cleanup.policy": "compact,delete",
@@ -174,11 +251,11 @@ def output_topics(config: Config, replication: int = 1) -> list[TopicSpec]:
         },
         "events": {"cleanup.policy": "delete"},
         "rejects": {"cleanup.policy": "delete"},
+        "journal": for_ever | {"max.message.bytes": str(JOURNAL_BYTES_MAX)},
+        "fits": for_ever | {"max.message.bytes": str(MATRIX_BYTES_MAX)},
     }
-    return [
-        TopicSpec(f"{config.output.prefix}.{name}", partitions, replication, values)
-        for name, values in settings.items()
-    ]
+    names = topics_by_role(config)
+    return [TopicSpec(names[role], partitions, replication, settings[role]) for role in ROLES]
 
 
 def input_topics(config: Config, partitions: int, replication: int = 1) -> list[TopicSpec]:

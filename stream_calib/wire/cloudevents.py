@@ -1,6 +1,7 @@
 """CloudEvents 1.0 in Kafka's binary mode: the envelope travels in the headers."""
 
 import zlib
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 JSON_TYPE = "application/json"
@@ -28,3 +29,16 @@ def headers(
         **more,
     }
     return tuple((name, text.encode()) for name, text in fields.items())
+
+
+def last_sequences(
+    records: Iterable[tuple[bytes | None, Sequence[tuple[str, bytes]]]],
+) -> dict[str, int]:
+    """Return the largest sequence number by estimator, and for "events", from (key, headers)."""
+    found: dict[str, int] = {}
+    for key, head in records:
+        sequence = dict(head).get("sequence", b"")
+        if sequence.isdigit():
+            name = [*(key or b"").decode().split("|"), "events"][1]
+            found[name] = max(found.get(name, 0), int(sequence))
+    return found

@@ -1,13 +1,9 @@
 """Events and rejects on the wire."""
 
-import hashlib
-
 import orjson
 
 from stream_calib.values import Event, Output, Reject
 from stream_calib.wire.cloudevents import JSON_TYPE, headers
-
-REJECT_BYTES_MAX = 65_536
 
 
 def encode_event(event: Event, topic: str, partition: int) -> Output:
@@ -32,10 +28,9 @@ def encode_event(event: Event, topic: str, partition: int) -> Output:
 def encode_reject(reject: Reject, topic: str, partition: int) -> Output:
     """Turn a reject into its record: the original bytes, why and from where in the headers.
 
-    The value is cut at 64 kB; ``length`` and ``sha256`` are of the whole. A tombstone is an
-    empty value with ``tombstone: true``.
+    The value is cut at REJECT_BYTES_MAX; ``length`` and ``sha256`` are of the whole. A tombstone
+    is an empty value with ``tombstone: true``.
     """
-    original = b"" if reject.value is None else reject.value
     where = f"{reject.source.topic}-{reject.source.partition}-{reject.offset}"
     head = {
         "universe": reject.universe,
@@ -43,8 +38,8 @@ def encode_reject(reject: Reject, topic: str, partition: int) -> Output:
         "topic": reject.source.topic,
         "partition": str(reject.source.partition),
         "offset": str(reject.offset),
-        "length": str(len(original)),
-        "sha256": hashlib.sha256(original).hexdigest(),
+        "length": str(reject.length),
+        "sha256": reject.sha256,
         "tombstone": str(reject.value is None).lower(),
         "content-type": "application/octet-stream",
     }
@@ -52,6 +47,6 @@ def encode_reject(reject: Reject, topic: str, partition: int) -> Output:
         topic,
         partition,
         where.encode(),
-        original[:REJECT_BYTES_MAX],
+        reject.value or b"",
         tuple((name, text.encode()) for name, text in head.items()),
     )

@@ -1,55 +1,106 @@
-"""Journal entries on the wire, and the digest of the records that they cover."""
+"""Journal entries on the wire, the chain that ties them, and digests of what they cover."""
 
 import hashlib
-import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import orjson
 
 from stream_calib.errors import InputError
-from stream_calib.values import JournalEntry, Range, RecordBatch, Source, Watermark
+from stream_calib.values import (
+    Change,
+    JournalEntry,
+    Move,
+    Output,
+    Range,
+    RecordBatch,
+    Source,
+    Watermark,
+)
+from stream_calib.wire.cloudevents import JSON_TYPE
 
 VERSION = 1
-_HEAD = struct.Struct("<qqi")
 
 
-def digest_records(records: RecordBatch) -> int:
-    """Return a 64-bit digest of offsets, log times and values."""
-    digest = hashlib.blake2b(digest_size=8)
-    rows = zip(records.offsets, records.timestamps_ms, records.values, strict=True)
-    for offset, timestamp_ms, value in rows:
-        digest.update(_HEAD.pack(offset, timestamp_ms, -1 if value is None else len(value)))
-        digest.update(value or b"")
-    return int.from_bytes(digest.digest(), "big")
+class RecordDigest:
+    """A 64-bit digest of consecutive records: offsets, log times, lengths and values."""
+
+    def __init__(self) -> None:
+        self._numbers = hashlib.blake2b(digest_size=8)
+        self._values = hashlib.blake2b(digest_size=8)
+
+    def update(self, records: RecordBatch) -> None:
+        """Take in the next records."""
+        values = records.values
+        rows = (records.offsets, records.timestamps_ms, _lengths(values))
+        # by record, so that a cut between two batches does not show
+        numbers = array("q", bytes(24 * len(values)))
+        for k, column in enumerate(rows):
+            numbers[k::3] = array("q", column)
+        self._numbers.update(numbers.tobytes())
+        self._values.update(b"".join(filter(None, values)))
+
+    def value(self) -> int:
+        """Return the digest of all records so far."""
+        both = self._numbers.digest() + self._values.digest()
+        return int.from_bytes(hashlib.blake2b(both, digest_size=8).digest(), "big")
 
 
-def encode_entry(entry: JournalEntry) -> bytes:
-    """Turn a journal entry into JSON."""
-    return orjson.dumps(
-        {
-            "version": VERSION,
-            "number": entry.number,
-            "ranges": [
-                [*r.source, r.position_before, r.position_after, r.n_records, f"{r.digest:016x}"]
-                for r in entry.ranges
-            ],
-            "watermarks": [
-                [*w.source, w.position, str(w.time_ns), w.cause] for w in entry.watermarks
-            ],
-            "discovered": [list(source) for source in entry.discovered],
-            "sequences": {name: list(pair) for name, pair in entry.sequences.items()},
-            "config_fingerprint": entry.config_fingerprint,
-        },
-        option=orjson.OPT_SORT_KEYS,
-    )
+def _lengths(values: Sequence[bytes | None]) -> list[int]:
+    try:
+        return list(map(len, values))  # type: ignore[arg-type]
+    except TypeError:
+        return [-1 if value is None else len(value) for value in values]
+
+
+class OutputDigest:
+    """A digest of published records, in the order of each topic."""
+
+    def __init__(self) -> None:
+        self.n_outputs = 0
+        self._topics: dict[str, Any] = {}
+
+    def update(self, outputs: Sequence[Output]) -> None:
+        """Take in the next records."""
+        self.n_outputs += len(outputs)
+        for o in outputs:
+            digest = self._topics.setdefault(o.topic, hashlib.blake2b(digest_size=16))
+            head = [o.partition, len(o.key), len(o.value)]
+            head += [len(part) for header in o.headers for part in header]
+            digest.update(array("q", head).tobytes() + o.key)
+            digest.update(o.value)
+            for name, text in o.headers:
+                digest.update(name.encode() + text)
+
+    def value(self) -> str:
+        """Return the digest of all records so far."""
+        whole = hashlib.blake2b(digest_size=16)
+        for topic in sorted(self._topics):
+            whole.update(topic.encode() + b"\0" + self._topics[topic].digest())
+        return whole.hexdigest()
+
+
+def link(entry: JournalEntry) -> JournalEntry:
+    """Return the entry with its chain: a hash of the chain before it and of all it says."""
+    text = _dumps(replace(entry, chain=""))
+    return replace(entry, chain=hashlib.blake2b(text, digest_size=16).hexdigest())
+
+
+def encode_entry(entry: JournalEntry, topic: str, partition: int) -> Output:
+    """Turn a journal entry into its record: JSON, keyed by universe."""
+    headers = (("content-type", JSON_TYPE.encode()), ("number", str(entry.number).encode()))
+    return Output(topic, partition, entry.universe.encode(), _dumps(entry), headers)
 
 
 def decode_entry(value: bytes) -> JournalEntry:
-    """Turn JSON back into a journal entry.
+    """Turn the value of a record back into a journal entry.
 
     Raises
     ------
     InputError
-        If it is not an entry of a version that is known here.
+        If it is not an entry of a version that is known here, or was damaged.
     """
     try:
         document = orjson.loads(value)
@@ -58,20 +109,78 @@ def decode_entry(value: bytes) -> JournalEntry:
                 f"journal entry has version {document['version']}, this reader knows {VERSION}"
             )
             raise InputError(message)
-        return JournalEntry(
+        entry = JournalEntry(
+            universe=document["universe"],
             number=document["number"],
-            ranges=tuple(
-                Range(Source(topic, partition), before, after, n_records, int(digest, 16))
-                for topic, partition, before, after, n_records, digest in document["ranges"]
-            ),
-            watermarks=tuple(
-                Watermark(Source(topic, partition), position, int(time_ns), cause)
-                for topic, partition, position, time_ns, cause in document["watermarks"]
-            ),
-            discovered=tuple(Source(*source) for source in document["discovered"]),
+            changes=tuple(Change(kind, details) for kind, details in document["changes"]),
+            moves=tuple(_move(move) for move in document["moves"]),
             sequences={name: (a, b) for name, (a, b) in document["sequences"].items()},
+            n_outputs=document["n_outputs"],
+            outputs_digest=document["outputs_digest"],
+            state_digest=document["state_digest"],
+            emitted=document["emitted"],
             config_fingerprint=document["config_fingerprint"],
+            previous=document["previous"],
+            chain=document["chain"],
         )
+        damaged = link(entry).chain != entry.chain
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         message = f"not a journal entry ({type(error).__name__}: {error})"
         raise InputError(message) from None
+    if damaged:
+        message = f"journal entry {entry.number} does not carry the hash of what it says"
+        raise InputError(message)
+    return entry
+
+
+def _dumps(entry: JournalEntry) -> bytes:
+    return orjson.dumps(
+        {
+            "version": VERSION,
+            "universe": entry.universe,
+            "number": entry.number,
+            "changes": [[change.kind, change.details] for change in entry.changes],
+            "moves": [
+                {
+                    "installs": move.installs,
+                    "discovered": [list(source) for source in move.discovered],
+                    "ranges": [
+                        [*r.source, r.position_before, r.position_after, r.n_records, _hex(r)]
+                        for r in move.ranges
+                    ],
+                    "watermarks": [
+                        [*w.source, w.position, str(w.time_ns), w.cause] for w in move.watermarks
+                    ],
+                }
+                for move in entry.moves
+            ],
+            "sequences": {name: list(pair) for name, pair in entry.sequences.items()},
+            "n_outputs": entry.n_outputs,
+            "outputs_digest": entry.outputs_digest,
+            "state_digest": entry.state_digest,
+            "emitted": entry.emitted,
+            "config_fingerprint": entry.config_fingerprint,
+            "previous": entry.previous,
+            "chain": entry.chain,
+        },
+        option=orjson.OPT_SORT_KEYS,
+    )
+
+
+def _hex(wanted: Range) -> str:
+    return f"{wanted.digest:016x}"
+
+
+def _move(document: Any) -> Move:  # noqa: ANN401
+    return Move(
+        installs=tuple(document["installs"]),
+        discovered=tuple(Source(*source) for source in document["discovered"]),
+        ranges=tuple(
+            Range(Source(topic, partition), before, after, n_records, int(digest, 16))
+            for topic, partition, before, after, n_records, digest in document["ranges"]
+        ),
+        watermarks=tuple(
+            Watermark(Source(topic, partition), position, int(time_ns), cause)
+            for topic, partition, position, time_ns, cause in document["watermarks"]
+        ),
+    )

@@ -53,9 +53,7 @@ async def bench_ticks_in(kafka_bootstrap: str, new_topic: TopicMaker) -> None:
             return time.perf_counter() - started_s
 
     async def source() -> float:
-        reader = KafkaSource(
-            KafkaConfig(bootstrap_servers=kafka_bootstrap), [topic], uuid.uuid4().hex
-        )
+        reader = KafkaSource(KafkaConfig(bootstrap_servers=kafka_bootstrap), [topic])
         await reader.start()
         await reader.discover()
         started_s = time.perf_counter()
@@ -118,18 +116,26 @@ async def bench_matrix_out(kafka_bootstrap: str, new_topic: TopicMaker) -> None:
     assert ratio <= 3.0
 
 
-async def _bare_transactions(bootstrap: str, topic: str, n: int) -> list[float]:
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=uuid.uuid4().hex)
+async def _bare_transactions(bootstrap: str, topic: str, n: int, size: int = 60_000) -> list[float]:
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap,
+        transactional_id=uuid.uuid4().hex,
+        max_request_size=2 * 2**20,
+    )
     await producer.start()
-    value = b"x" * 60_000  # a matrix of 50 symbols
+    # a matrix of 50 symbols, or the chunks of a larger one
+    chunks = [b"x" * min(900_000, size - at) for at in range(0, size, 900_000)]
     taken_ms = []
     async with _consumer(bootstrap, topic) as consumer:
         for _ in range(n):
             started_s = time.perf_counter()
             async with producer.transaction():
-                await producer.send(topic, value, partition=0)
-            while not await consumer.getmany(timeout_ms=1000):
-                pass
+                for chunk in chunks:
+                    await producer.send(topic, chunk, partition=0)
+            left = len(chunks)
+            while left:
+                batches = await consumer.getmany(timeout_ms=1000)
+                left -= sum(map(len, batches.values()))
             taken_ms.append((time.perf_counter() - started_s) * 1e3)
     await producer.stop()
     return taken_ms[20:]

@@ -1,6 +1,7 @@
 """How a subscriber puts records back together; on a real broker in tests/kafka/test_service.py."""
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -86,6 +87,8 @@ def test_only_what_is_asked_for_comes() -> None:
         (b"fx|ewma", (("chunk", b"one"),)),
         (b"|", (("chunk", b"1/1"),)),
         (b"", (("chunk", b"1/1"),)),
+        (b"fx|ewma", (("chunk", b"1/1"),)),
+        (b"fx|ewma", (("chunk", b"1/1"), ("sequence", b"seven"))),
     ],
 )
 def test_record_of_somebody_else_is_named(
@@ -96,8 +99,19 @@ def test_record_of_somebody_else_is_named(
         read([*records(matrix()), stranger])
 
 
-def test_damaged_matrix_is_an_error() -> None:
+def test_damaged_matrix_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     (good,) = records(matrix())
     damaged = dataclasses.replace(good, value=good.value.replace(b"0.5", b"0.6", 1))
-    with pytest.raises(InputError, match="torn"):
-        read([damaged])
+    assert read([damaged, *records(matrix(sequence=8))]) == [("fx", 8)]
+    assert [message for *_, message in caplog.record_tuples] == [
+        f"fx|ewma: matrix 7 has lost a part, or is damaged (topic {TOPIC!r} partition 0 offset 0)"
+    ]
+
+
+def test_matrix_of_a_later_version_is_an_error() -> None:
+    (good,) = records(matrix())
+    value = good.value.replace(b'"schema_version":1', b'"schema_version":9')
+    headers = dict(good.headers) | {"crc32": b"%08x" % zlib.crc32(value)}
+    later = dataclasses.replace(good, value=value, headers=tuple(headers.items()))
+    with pytest.raises(InputError, match="schema_version 9"):
+        read([later])

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from stream_calib.adapters.files import CHUNK_BYTES, LINE_BYTES, FileSink, FileSource
-from stream_calib.errors import InputError, StreamCalibError, TransportError
+from stream_calib.errors import InputError, LostInputError, StreamCalibError, TransportError
 from stream_calib.values import Output, RecordBatch, Source
 from tests.contract.test_record_logs import assert_contiguous
 
@@ -38,7 +38,7 @@ def read_all(*paths: Path, at_once: int = 1000) -> dict[Source, list[bytes | Non
     values: dict[Source, list[bytes | None]] = {name: [] for name in source.open()}
     batches: list[RecordBatch] = []
     while not source.exhausted():
-        polled = source.read(at_once)
+        polled = source.take(at_once)
         assert 0 < sum(len(batch.values) for batch in polled) <= at_once
         batches += polled
     source.release()
@@ -186,7 +186,7 @@ def test_sources_are_read_evenly(tmp_path: Path) -> None:
     paths = [written(tmp_path, f"{i}.jsonl", b"x\n" * (10 * i + 5)) for i in range(3)]
     source = FileSource(paths)
     source.open()
-    assert [len(batch.values) for batch in source.read(30)] == [5, 13, 12]
+    assert [len(batch.values) for batch in source.take(30)] == [5, 13, 12]
     assert source.ends() == {Source("0.jsonl", 0): 5}
     source.release()
 
@@ -196,12 +196,12 @@ def test_paused_sources_wait(tmp_path: Path) -> None:
     source = FileSource([path])
     a, b = source.open()
     source.pause(frozenset({a}))
-    assert [(batch.source, batch.values) for batch in source.read(10)] == [(b, [b"2", b"4"])]
-    assert source.read(10) == []
+    assert [(batch.source, batch.values) for batch in source.take(10)] == [(b, [b"2", b"4"])]
+    assert source.take(10) == []
     assert source.ends() == {b: 2}
     assert not source.exhausted()
     source.pause(frozenset())
-    assert [(batch.source, batch.values) for batch in source.read(10)] == [(a, [b"1", b"3"])]
+    assert [(batch.source, batch.values) for batch in source.take(10)] == [(a, [b"1", b"3"])]
     assert source.exhausted()
     source.release()
 
@@ -269,8 +269,61 @@ async def test_as_a_port(tmp_path: Path) -> None:
     assert source.exhausted()
     assert source.ends() == dict.fromkeys(sources, 10)
     assert await source.poll(10, 5.0) == []
-    await source.mark(dict.fromkeys(sources, 10))
     await source.close()
+    await source.close()
+
+
+TWO_TOPICS = b"".join(b"ab"[i % 2 : i % 2 + 1] + b"\t%d\n" % i for i in range(20))
+
+
+@pytest.mark.parametrize("name", ["t.tsv", "t.tsv.gz"])
+def test_ranges_are_read_again_in_any_order(tmp_path: Path, name: str) -> None:
+    source = FileSource([written(tmp_path, name, TWO_TOPICS)])
+    a, b = source.open()
+    assert source.count([a, b, Source("c", 0)]) == {a: 10, b: 10}
+    for here, start, stop in [(a, 0, 3), (b, 2, 5), (a, 3, 9), (a, 9, 10), (a, 1, 2), (b, 0, 10)]:
+        batch = source.take_range(here, start, stop, 100)
+        assert (batch.source, batch.position_before, batch.position_after) == (here, start, stop)
+        numbers = range(2 * start + (here == b), 2 * stop, 2)
+        assert batch.values == [b"%d" % i for i in numbers]
+    assert source.take_range(a, 2, 9, 3).position_after == 5
+    source.resume({a: 5})
+    assert {batch.source: batch.values for batch in source.take(1000)} == {
+        a: [b"%d" % i for i in range(10, 20, 2)],
+        b: [b"%d" % i for i in range(1, 20, 2)],
+    }
+    assert source.exhausted()
+    source.release()
+
+
+def test_ranges_that_are_not_there_are_named(tmp_path: Path) -> None:
+    source = FileSource([written(tmp_path, "t.jsonl", b"1\n2\n3\n")])
+    (here,) = source.open()
+    with pytest.raises(LostInputError, match=r"Records 3 to 5 of 't\.jsonl' .* 3 can be read"):
+        source.take_range(here, 3, 5, 10)
+    assert source.take_range(here, 2, 5, 10).values == [b"3"]
+    with pytest.raises(LostInputError, match=r"Records 7 to 9 of 't\.jsonl' .* 3 can be read"):
+        source.take_range(here, 7, 9, 10)
+    with pytest.raises(LostInputError, match=r"Records 0 to 1 of 'u' .* 0 can be read"):
+        source.take_range(Source("u", 0), 0, 1, 10)
+    source.release()
+
+
+async def test_ranges_and_resumption_as_a_port(tmp_path: Path) -> None:
+    source = FileSource([written(tmp_path, "t.tsv", TWO_TOPICS)])
+    await source.start()
+    a, b = Source("a", 0), Source("b", 0)
+    assert await source.bounds([a, b, Source("a", 1)]) == {a: (0, 10), b: (0, 10)}
+    repeated = asyncio.create_task(source.read(a, 0, 5, 10))
+    await asyncio.sleep(0)
+    repeated.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await repeated
+    assert (await source.read(a, 0, 5, 10)).position_after == 5
+    source.resume({a: 5})
+    assert await source.discover() == (b,)
+    batches = await source.poll(100, 1.0)
+    assert [(batch.source, batch.position_before) for batch in batches] == [(a, 5), (b, 0)]
     await source.close()
 
 
@@ -280,13 +333,13 @@ async def test_a_cancelled_poll_loses_nothing(
     source = FileSource([written(tmp_path, "t.jsonl", b"1\n2\n3\n")])
     await source.start()
     go = threading.Event()
-    read = source.read
+    take = source.take
 
-    def read_slowly(max_records: int) -> list[RecordBatch]:
+    def take_slowly(max_records: int) -> list[RecordBatch]:
         go.wait(10)
-        return read(max_records)
+        return take(max_records)
 
-    monkeypatch.setattr(source, "read", read_slowly)
+    monkeypatch.setattr(source, "take", take_slowly)
     poll = asyncio.create_task(source.poll(2, 1.0))
     await asyncio.sleep(0.05)
     poll.cancel()

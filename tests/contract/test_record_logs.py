@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, Protocol
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from stream_calib.adapters.embedded import EmbeddedLog, EmbeddedSink, EmbeddedSource
 from stream_calib.adapters.kafka import KafkaSink, KafkaSource, TopicSpec, ensure_topics
 from stream_calib.config import KafkaConfig
-from stream_calib.errors import MissingTopicError, TransportError
+from stream_calib.errors import LostInputError, MissingTopicError, TransportError
 from stream_calib.ports import RecordSink, RecordSource
 from stream_calib.values import Output, RecordBatch, Source
 
@@ -41,6 +42,8 @@ class RecordLog(Protocol):
 
     async def read(self, topic: str, count: int) -> list[Written]: ...
 
+    async def delete(self, topic: str, before: int) -> None: ...
+
     def source(self, *topics: str) -> RecordSource: ...
 
     def sink(self) -> RecordSink: ...
@@ -66,6 +69,9 @@ class Embedded:
             Written(r.key, r.value, r.headers, r.timestamp_ms)
             for r in self.log.read(topic, 0, 0)[:count]
         ]
+
+    async def delete(self, topic: str, before: int) -> None:
+        self.log.trim(topic, 0, before)
 
     def source(self, *topics: str) -> RecordSource:
         return EmbeddedSource(self.log, topics)
@@ -104,8 +110,14 @@ class RealKafka:
                     found.append(Written(r.key, r.value, tuple(r.headers), r.timestamp))
         return found
 
+    async def delete(self, topic: str, before: int) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before)})
+        await admin.close()
+
     def source(self, *topics: str) -> RecordSource:
-        return KafkaSource(self.config, topics, group="contract")
+        return KafkaSource(self.config, topics)
 
     def sink(self) -> RecordSink:
         return KafkaSink(self.config)
@@ -366,6 +378,122 @@ async def test_cancelled_polls_lose_nothing(log: RecordLog) -> None:
         assert values_of(batches) == values
 
 
+async def repeat_range(
+    source: RecordSource, here: Source, start: int, stop: int, at_once: int = 1000
+) -> list[RecordBatch]:
+    """Read a range once more, as recovery does, and check what holds for every part of it."""
+    batches: list[RecordBatch] = []
+    position = start
+    async with asyncio.timeout(DEADLINE_S):
+        while position < stop:
+            batch = await source.read(here, position, stop, at_once)
+            assert (batch.source, batch.position_before) == (here, position)
+            assert position < batch.position_after <= stop
+            assert len(batch.values) <= at_once
+            position = batch.position_after
+            batches.append(batch)
+    assert_contiguous(batches)
+    return batches
+
+
+async def test_ranges_are_read_again_and_polling_goes_on_behind_them(log: RecordLog) -> None:
+    topic = await log.create(3)
+    for partition in (0, 1, 2):
+        await log.write(topic, *(b"%d" % i for i in range(100)), partition=partition)
+    a, b, c = (Source(topic, partition) for partition in (0, 1, 2))
+    source = log.source(topic)
+    await source.start()
+    try:
+        found: dict[Source, list[bytes | None]] = {a: [], b: []}
+        for start in range(0, 60, 6):
+            for here in (a, b):
+                for batch in await repeat_range(source, here, start, start + 6, 4):
+                    found[here] += batch.values
+        assert found[a] == found[b] == [b"%d" % i for i in range(60)]
+        assert (await source.read(a, 60, 60, 10)).position_after == 60
+        source.resume({a: 60, b: 40})
+        assert await source.discover() == (c,)
+        assert await source.discover() == ()
+        batches = await read_records(source, 200, at_once=30)
+        assert values_of(batches, 0) == [b"%d" % i for i in range(60, 100)]
+        assert values_of(batches, 1) == [b"%d" % i for i in range(40, 100)]
+        assert values_of(batches, 2) == [b"%d" % i for i in range(100)]
+        assert source.ends() == {a: 100, b: 100, c: 100}
+    finally:
+        await source.close()
+
+
+async def test_the_same_source_can_start_over(log: RecordLog) -> None:
+    topic = await log.create(2)
+    await log.write(topic, *(b"%d" % i for i in range(20)))
+    a, b = Source(topic, 0), Source(topic, 1)
+    async with reading(log, topic) as source:
+        source.pause(frozenset({a}))
+        assert await source.poll(10, 0.1) == []
+        source.pause(frozenset())
+        await read_records(source, 20)
+        source.pause(frozenset({a}))
+        (batch,) = await repeat_range(source, a, 3, 8)
+        assert batch.values == [b"%d" % i for i in range(3, 8)]
+        source.pause(frozenset())
+        source.resume({a: 8})
+        assert await source.discover() == (b,)
+        assert values_of(await read_records(source, 12)) == [b"%d" % i for i in range(8, 20)]
+
+
+async def test_bounds_are_what_is_kept(log: RecordLog) -> None:
+    topic, empty = await log.create(), await log.create()
+    await log.write(topic, *[b"x"] * 10)
+    await log.delete(topic, 4)
+    async with reading(log, topic, empty) as source:
+        nowhere = [Source(topic, 1), Source("no-such-topic", 0)]
+        bounds = await source.bounds([Source(topic, 0), Source(empty, 0), *nowhere])
+        assert bounds == {Source(topic, 0): (4, 10), Source(empty, 0): (0, 0)}
+
+
+async def test_range_that_is_not_there_is_named(log: RecordLog) -> None:
+    topic = await log.create()
+    here = Source(topic, 0)
+    await log.write(topic, *[b"x"] * 10)
+    await log.delete(topic, 4)
+    async with reading(log, topic) as source:
+        where = f"of topic '{topic}' partition 0 are needed again and no longer in the log"
+        for start, stop in [(0, 6), (3, 4), (8, 11), (20, 21)]:
+            with pytest.raises(LostInputError, match=f"^Positions {start} to {stop} {where}"):
+                await source.read(here, start, stop, 100)
+        for lost in (Source(topic, 7), Source("no-such-topic", 0)):
+            with pytest.raises(LostInputError, match=f"Positions 0 to 1 of topic '{lost.topic}'"):
+                await source.read(lost, 0, 1, 100)
+        assert (await repeat_range(source, here, 4, 10))[-1].position_after == 10
+        await log.delete(topic, 10)
+        with pytest.raises(LostInputError, match=f"^Positions 4 to 10 {where}"):
+            await source.read(here, 4, 10, 100)
+        source.resume({here: 5})
+        with pytest.raises(LostInputError, match="Position 5 of topic"):
+            await read_records(source, 1)
+
+
+async def test_cancelled_repetitions_lose_nothing(log: RecordLog) -> None:
+    topic = await log.create()
+    here = Source(topic, 0)
+    values = [b"%d" % i for i in range(300)]
+    await log.write(topic, *values)
+    async with reading(log, topic) as source:
+        found: list[bytes | None] = []
+        position = 0
+        while position < 300:
+            stop = min(position + 10, 300)
+            read = asyncio.create_task(source.read(here, position, stop, 7))
+            await asyncio.sleep(position / 1e5)
+            read.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await read
+            batch = await source.read(here, position, stop, 10)
+            found += batch.values
+            position = batch.position_after
+        assert found == values
+
+
 async def test_missing_topic_is_named_with_the_remedy(log: RecordLog) -> None:
     source = log.source("no-such-topic")
     with pytest.raises(MissingTopicError, match=r"'no-such-topic'.*stream-calib topics create"):
@@ -401,7 +529,6 @@ async def test_closing_twice_is_harmless(log: RecordLog) -> None:
     async with reading(log, topic) as source, writing(log) as sink:
         await sink.publish([output(topic, b"")])
         await sink.publish([])
-        await source.mark({Source(topic, 0): 1})
         await sink.close()
         await source.close()
     never_started: list[Any] = [log.source(topic), log.sink()]
@@ -422,8 +549,6 @@ async def test_embedded_log_ends_when_its_writers_are_finished() -> None:
     assert not source.exhausted()
     assert values_of(await source.poll(10, 0), 1) == [b"x"]
     assert source.exhausted()
-    await source.mark({Source("t", 1): 1})
-    assert source.marked == {Source("t", 1): 1}
 
 
 async def test_embedded_log_forgets_what_it_need_not_keep() -> None:
@@ -437,8 +562,17 @@ async def test_embedded_log_forgets_what_it_need_not_keep() -> None:
     assert end == 100
     assert 10 <= end - first <= 20
     assert log.read("t", 0, first)[0].value == b"%d" % first
-    with pytest.raises(TransportError, match="Position 0 of topic 't' partition 0 is no longer"):
+    with pytest.raises(LostInputError, match="Position 0 of topic 't' partition 0 is no longer"):
         await source.poll(10, 0)
+    log.create_topic("kept", keep=True)
+    for _ in range(100):
+        log.append("kept", 0, None, b"")
+    log.trim("kept", 0, 90)
+    assert log.bounds("kept", 0) == (90, 100)
+    log.trim("kept", 0, 50)
+    log.trim("kept", 0, 200)
+    assert log.bounds("kept", 0) == (100, 100)
+    assert log.append("kept", 0, None, b"") == 100
     late = EmbeddedSource(log, ["t"])
     await late.discover()
     assert (await late.poll(1, 0))[0].position_before == first

@@ -1,6 +1,6 @@
 """Drives a Runner over partitions held in memory, in any interleaving and any cut."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 
 import orjson
@@ -10,16 +10,16 @@ from stream_calib.engine import journal
 from stream_calib.service.runner import Runner, unobserved
 from stream_calib.values import (
     Effects,
-    JournalEntry,
+    Fit,
     Matrix,
+    Move,
     Output,
     Range,
     RecordBatch,
     Source,
-    Step,
     TickBatch,
 )
-from stream_calib.wire.journal import digest_records
+from stream_calib.wire.journal import RecordDigest
 from stream_calib.wire.ticks import decode
 
 SECOND = 1_000_000_000
@@ -70,23 +70,7 @@ class Driver:
         self.outputs: list[Output] = []
         self.effects: list[Effects] = []
         self.counts: dict[str, int] = {}
-        self.entries: list[JournalEntry] = []
         self._stamp_ms = stamp_ms
-        self._record_steps(config)
-
-    def _record_steps(self, config: Config) -> None:
-        engine = self.runner.engine
-        advance = engine.advance
-
-        def noted(step: Step) -> Effects:
-            effects = advance(step)
-            entry = journal.describe(
-                len(self.entries), step, effects, engine.fingerprint, digest_records
-            )
-            self.entries.append(entry)
-            return effects
-
-        engine.advance = noted  # type: ignore[method-assign]
 
     def take(self, taken: Sequence[Effects]) -> None:
         for effects in taken:
@@ -120,18 +104,37 @@ class Driver:
         return [matrix for effects in self.effects for matrix in effects.matrices]
 
 
-def repeat_run(config: Config, log: Log, entries: Sequence[JournalEntry]) -> Driver:
-    """Run again under a journal, reading exactly its ranges."""
-    driver = Driver(config)
+def reader(
+    config: Config, log: Log, random: Random, largest_cut: int = 50, stamp_ms: int = -1
+) -> Callable[[Range], Iterator[TickBatch]]:
+    """What reads the ticks of a range again, in random cuts, and checks its digest."""
     symbols = {symbol: i for i, symbol in enumerate(config.universe[0].symbols)}
 
-    def read(wanted: Range) -> TickBatch:
-        source, start, stop, n_records, digest = wanted
-        records = batch_of(source, log[source], start, stop)
-        assert len(records.values) == n_records
-        assert digest_records(records) == digest
-        return decode(records, config.input.format, symbols)
+    def read(wanted: Range) -> Iterator[TickBatch]:
+        source, start, stop, n_records, expected = wanted
+        assert n_records == stop - start
+        digest = RecordDigest()
+        while start < stop:
+            cut = min(stop, start + random.randint(1, largest_cut))
+            records = batch_of(source, log[source], start, cut, stamp_ms)
+            start = cut
+            digest.update(records)
+            yield decode(records, config.input.format, symbols)
+        assert digest.value() == expected
 
-    for entry in entries:
-        driver.take([driver.runner.engine.advance(journal.repeat(entry, read))])
+    return read
+
+
+def repeat_run(
+    config: Config,
+    log: Log,
+    moves: Sequence[Move],
+    random: Random,
+    fits: Mapping[str, Fit] | None = None,
+) -> Driver:
+    """Run again under a journal, reading exactly its ranges, in other cuts."""
+    driver = Driver(config)
+    read = reader(config, log, random)
+    for move in moves:
+        driver.take(driver.runner.apply(journal.repeat(move, read, fits or {})))
     return driver

@@ -32,7 +32,7 @@ def golden_files() -> Mapping[str, bytes]:
         "reject_v1_tombstone.record": as_file(
             events.encode_reject(values.TOMBSTONE, "calib.rejects", 0)
         ),
-        "journal_entry_v1.json": journal.encode_entry(values.ENTRY),
+        "journal_entry_v1.json": journal.encode_entry(values.ENTRY, "calib.journal", 0).value,
     }
 
 

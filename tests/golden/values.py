@@ -1,11 +1,16 @@
 """The values behind the golden bytes: every field set, numbers that any machine rounds alike."""
 
+import hashlib
+
 import numpy as np
 
 from stream_calib.values import (
+    REJECT_BYTES_MAX,
+    Change,
     Event,
     JournalEntry,
     Matrix,
+    Move,
     Quality,
     Range,
     Regime,
@@ -13,6 +18,7 @@ from stream_calib.values import (
     Source,
     Watermark,
 )
+from stream_calib.wire.journal import link
 
 AS_OF_NS = 1_700_000_000_123_456_789
 
@@ -61,23 +67,54 @@ EVENT = Event(
     details={"from_ns": str(AS_OF_NS - 60_000_000_000), "bars": 60},
 )
 
-REJECT = Reject(
-    universe="fx", source=Source("ticks", 2), offset=41, reason="json", value=b'{"symbol": \xff'
-)
 
-TOMBSTONE = Reject("fx", Source("ticks", 2), offset=42, reason="tombstone", value=None)
+def reject(offset: int, reason: str, original: bytes | None) -> Reject:
+    """A reject as the engine makes it of an original value."""
+    whole = original or b""
+    return Reject(
+        universe="fx",
+        source=Source("ticks", 2),
+        offset=offset,
+        reason=reason,
+        value=None if original is None else whole[:REJECT_BYTES_MAX],
+        length=len(whole),
+        sha256=hashlib.sha256(whole).hexdigest(),
+    )
 
-ENTRY = JournalEntry(
-    number=12,
-    ranges=(
-        Range(Source("quotes", 0), 5, 9, 4, 0x0123_4567_89AB_CDEF),
-        Range(Source("ticks", 2), 40, 43, 2, 0xFEDC_BA98_7654_3210),
-    ),
-    watermarks=(
-        Watermark(Source("quotes", 0), 9, AS_OF_NS, "idle"),
-        Watermark(Source("ticks", 2), 43, AS_OF_NS + 1, "flush"),
-    ),
-    discovered=(Source("quotes", 0), Source("ticks", 2)),
-    sequences={"ewma": (7, 8)},
-    config_fingerprint="fedcba9876543210",
+
+REJECT = reject(41, "json", b'{"symbol": \xff')
+
+TOMBSTONE = reject(42, "tombstone", None)
+
+ENTRY = link(
+    JournalEntry(
+        universe="fx",
+        number=12,
+        changes=(
+            Change("owner", {"instance": "0123", "software_version": "0.2.0"}),
+            Change("migrate", {"settings": {"universe": {"symbols": ["SIM:0", "SIM:Ü"]}}}),
+        ),
+        moves=(
+            Move(
+                installs=("00112233445566778899aabbccddeeff",),
+                discovered=(Source("quotes", 0), Source("ticks", 2)),
+                ranges=(
+                    Range(Source("quotes", 0), 5, 9, 4, 0x0123_4567_89AB_CDEF),
+                    Range(Source("ticks", 2), 40, 43, 2, 0xFEDC_BA98_7654_3210),
+                ),
+                watermarks=(
+                    Watermark(Source("quotes", 0), 9, AS_OF_NS, "idle"),
+                    Watermark(Source("ticks", 2), 43, AS_OF_NS + 1, "flush"),
+                ),
+            ),
+            Move(ranges=(Range(Source("ticks", 2), 43, 44, 1, 0),)),
+        ),
+        sequences={"ewma": (7, 8), "events": (3, 3)},
+        n_outputs=3,
+        outputs_digest="ffeeddccbbaa99887766554433221100",
+        state_digest="0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+        emitted=11,
+        config_fingerprint="fedcba9876543210",
+        previous="000102030405060708090a0b0c0d0e0f",
+    )
 )

@@ -62,9 +62,10 @@ class Running:
 def settings(
     bootstrap: str, topics: Sequence[str], universe: dict[str, Any], **time: str
 ) -> Config:
-    """Settings with a prefix of their own, so that nobody else writes to the outputs."""
+    """Settings with names of their own, so that nobody else writes to the outputs."""
     return parse_config(
         {
+            "app": f"test-{uuid.uuid4().hex[:12]}",
             "kafka": {"bootstrap_servers": bootstrap},
             "input": {"topics": list(topics), "rejects_per_second": 1_000_000},
             "time": time,

@@ -24,13 +24,20 @@ from stream_calib.adapters.kafka import (
     TopicSpec,
     check_topics,
     ensure_topics,
+    marking,
     sink,
     source,
 )
+from stream_calib.adapters.kafka.marking import PositionMarker
 from stream_calib.config import KafkaConfig
-from stream_calib.errors import ConfigError, MissingTopicError, TransportError
+from stream_calib.errors import ConfigError, LostInputError, MissingTopicError, TransportError
 from stream_calib.values import Output, RecordBatch, Source
-from tests.contract.test_record_logs import assert_contiguous, read_records, values_of
+from tests.contract.test_record_logs import (
+    assert_contiguous,
+    read_records,
+    repeat_range,
+    values_of,
+)
 from tests.real_parts import ROOT, TopicMaker
 
 DEADLINE_S = 30.0
@@ -45,7 +52,7 @@ def config_of(bootstrap: str, connect_timeout_s: float = 10.0) -> KafkaConfig:
 
 @contextlib.asynccontextmanager
 async def reading(config: KafkaConfig, *topics: str) -> AsyncIterator[KafkaSource]:
-    reader = KafkaSource(config, topics, group=f"group-{uuid.uuid4().hex}")
+    reader = KafkaSource(config, topics)
     await reader.start()
     try:
         await reader.discover()
@@ -82,6 +89,15 @@ async def read_to_end(
             batches += await reader.poll(at_once, 0.2)
     assert_contiguous(batches)
     return batches
+
+
+async def committed_positions(bootstrap: str, group: str) -> dict[Source, int]:
+    """What a lag tool sees of a group."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    committed = await admin.list_consumer_group_offsets(group)
+    await admin.close()
+    return {Source(*partition): found.offset for partition, found in committed.items()}
 
 
 def outputs(topic: str, values: Iterable[int]) -> list[Output]:
@@ -154,6 +170,67 @@ async def test_aborted_records_are_never_returned(
         assert values_of(await reader.poll(1000, 1.0)) == []
 
 
+async def test_ranges_over_markers_and_aborted_records_are_repeated_exactly(
+    kafka_bootstrap: str, new_topic: TopicMaker
+) -> None:
+    topic, other = await new_topic(), await new_topic()
+    here, there = Source(topic, 0), Source(other, 0)
+    for name in (topic, other):
+        async with transactional(kafka_bootstrap) as producer:
+            for start in range(0, 300, 10):
+                async with producer.transaction():
+                    await send(producer, name, range(start, start + 7))
+                await producer.begin_transaction()
+                await send(producer, name, range(1000, 1003))
+                await producer.abort_transaction()
+    config = config_of(kafka_bootstrap)
+    async with reading(config, topic) as reader:
+        first = await read_to_end(reader, here, 13)
+    ranges = [(b.position_before, b.position_after, b.offsets, b.values) for b in first]
+    assert len(ranges) > 10
+    source = KafkaSource(config, [topic, other])
+    await source.start()
+    for at_once in (1, 5, 1000):
+        for before, after, offsets, values in ranges:
+            for place in (here, there):  # in turn, as recovery does
+                batches = await repeat_range(source, place, before, after, at_once)
+                assert values_of(batches) == values
+                assert [offset for batch in batches for offset in batch.offsets] == list(offsets)
+    end = ranges[-1][1]
+    source.resume({here: ranges[3][0], there: end})
+    batches = await read_to_end(source, here)
+    assert values_of(batches) == [value for *_, values in ranges[3:] for value in values]
+    assert {batch.source for batch in batches} == {here}
+    await source.close()
+
+
+async def test_repetition_fetches_ahead_instead_of_anew(
+    kafka_bootstrap: str, new_topic: TopicMaker
+) -> None:
+    topic = await new_topic(partitions=4)
+    writer = KafkaSink(config_of(kafka_bootstrap))
+    await writer.publish([Output(topic, i % 4, b"", b"%d" % i * 20, ()) for i in range(40_000)])
+    await writer.close()
+    source = KafkaSource(config_of(kafka_bootstrap), [topic])
+    await source.start()
+    sent = 0
+    send_request = source._consumer._client.send
+
+    async def counted(*args: object, **options: object) -> object:
+        nonlocal sent
+        sent += 1
+        return await send_request(*args, **options)
+
+    source._consumer._client.send = counted
+    for start in range(0, 10_000, 10):
+        for partition in range(4):
+            here = Source(topic, partition)
+            batches = await repeat_range(source, here, start, start + 10)
+            assert len(values_of(batches, partition)) == 10
+    assert sent < 100  # of 4000 ranges
+    await source.close()
+
+
 async def test_records_deleted_unread_are_an_error_that_names_them(
     kafka_bootstrap: str, new_topic: TopicMaker
 ) -> None:
@@ -169,7 +246,7 @@ async def test_records_deleted_unread_are_an_error_that_names_them(
         await admin.close()
         reader.pause(frozenset())
         for _ in range(2):
-            with pytest.raises(TransportError, match=f"Position 0 of topic '{topic}' partition 0"):
+            with pytest.raises(LostInputError, match=f"Position 0 of topic '{topic}' partition 0"):
                 await read_records(reader, 1)
     async with reading(config, topic) as late:
         (batch,) = await read_records(late, 5)
@@ -180,22 +257,14 @@ async def test_records_deleted_unread_are_an_error_that_names_them(
 async def test_marks_are_seen_by_lag_tools(kafka_bootstrap: str, new_topic: TopicMaker) -> None:
     topic = await new_topic(partitions=2)
     group = f"group-{uuid.uuid4().hex}"
-    reader = KafkaSource(config_of(kafka_bootstrap), [topic], group)
-    await reader.start()
-    await reader.discover()
-    await reader.mark({})
-    await reader.mark({Source(topic, 0): 3, Source(topic, 1): 1})
-    await reader.mark({Source(topic, 0): 4})
-    await reader.close()
-    assert reader.mark_failures == 0
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
-    await admin.start()
-    committed = await admin.list_consumer_group_offsets(group)
-    await admin.close()
-    assert {(tp, found.offset) for tp, found in committed.items()} == {
-        ((topic, 0), 4),
-        ((topic, 1), 1),
-    }
+    marker = PositionMarker(config_of(kafka_bootstrap), group)
+    marker.mark({})
+    marker.mark({Source(topic, 0): 3, Source(topic, 1): 1})
+    marker.mark({Source(topic, 0): 4})
+    await marker.close()
+    assert marker.failures == 0
+    expected = {Source(topic, 0): 4, Source(topic, 1): 1}
+    assert await committed_positions(kafka_bootstrap, group) == expected
 
 
 async def test_topics_are_created_once_and_grown_when_asked(kafka_bootstrap: str) -> None:
@@ -226,7 +295,7 @@ async def test_asking_for_a_topic_never_creates_it(tmp_path: Path) -> None:
         config = config_of(broker.bootstrap)
         for _ in range(2):
             with pytest.raises(MissingTopicError):
-                await KafkaSource(config, ["misspelt"], "group").start()
+                await KafkaSource(config, ["misspelt"]).start()
             with pytest.raises(MissingTopicError):
                 await KafkaSink(config).publish(outputs("misspelt", [1]))
 
@@ -237,7 +306,7 @@ async def test_missing_compiled_part_is_a_warning(
     class DefaultRecordBatch: ...
 
     monkeypatch.setattr(source, "DefaultRecordBatch", DefaultRecordBatch)
-    reader = KafkaSource(config_of(kafka_bootstrap), [await new_topic()], "group")
+    reader = KafkaSource(config_of(kafka_bootstrap), [await new_topic()])
     with pytest.warns(RuntimeWarning, match="several times slower"):
         await reader.start()
     await reader.close()
@@ -265,7 +334,7 @@ async def listening(answer: bytes | None) -> AsyncIterator[str]:
 
 
 async def assert_unreachable(config: KafkaConfig, words: str) -> None:
-    for adapter in (KafkaSource(config, ["t"], "group"), KafkaSink(config)):
+    for adapter in (KafkaSource(config, ["t"]), KafkaSink(config)):
         started_s = time.monotonic()
         with pytest.raises(TransportError, match=words):
             await adapter.start()
@@ -304,7 +373,7 @@ def test_nothing_of_the_client_is_printed() -> None:
 
         async def main():
             config = KafkaConfig(bootstrap_servers="127.0.0.1:{free_port()}")
-            for adapter in (KafkaSource(config, ["t"], "g"), KafkaSink(config)):
+            for adapter in (KafkaSource(config, ["t"]), KafkaSink(config)):
                 try:
                     await adapter.start()
                 except TransportError as error:
@@ -370,12 +439,13 @@ async def test_broker_that_is_gone_hangs_nobody(
     sign: signal.Signals,
 ) -> None:
     monkeypatch.setattr(sink, "PUBLISH_S", 2.0)
-    monkeypatch.setattr(source, "MARK_S", 1.0)
+    monkeypatch.setattr(marking, "MARK_S", 1.0)
     config = config_of(own_broker.bootstrap, 1.0)
     await ensure_topics(config, [TopicSpec("t")])
     writer = KafkaSink(config)
     await writer.publish(outputs("t", range(10)))
-    reader = KafkaSource(config, ["t"], "group")
+    marker = PositionMarker(config, "group")
+    reader = KafkaSource(config, ["t"])
     await reader.start()
     await reader.discover()
     await read_records(reader, 10)
@@ -385,17 +455,22 @@ async def test_broker_that_is_gone_hangs_nobody(
         async with asyncio.timeout(20):
             started_s = time.monotonic()
             assert await reader.poll(10, 0.5) == []
-            await reader.mark({Source("t", 0): 10})
+            marker.mark({Source("t", 0): 10})
             assert await reader.poll(10, 0.5) == []
             assert time.monotonic() - started_s < 2.0
             with pytest.raises(TransportError, match=f"Kafka at {own_broker.bootstrap} did not"):
                 await writer.publish(outputs("t", range(10, 20)))
             with pytest.raises(TransportError, match=f"Kafka at {own_broker.bootstrap} "):
                 await writer.publish(outputs("t", range(20, 30)))
-            assert reader.mark_failures == 1
+            assert marker.failures == 1
+            with pytest.raises(TransportError, match=f"Kafka at {own_broker.bootstrap} "):
+                await reader.bounds([Source("t", 0)])
+            with pytest.raises(TransportError, match=f"Kafka at {own_broker.bootstrap} "):
+                await reader.read(Source("t", 0), 0, 10, 100)
+            await marker.close()
             await reader.close()
             await writer.close()
-        del reader, writer
+        del reader, writer, marker
         gc.collect()
         await asyncio.sleep(0)
         assert caplog.records == []  # such as of exceptions that nobody took

@@ -25,6 +25,7 @@ from stream_calib.config import KafkaConfig
 from stream_calib.errors import ConfigError, TransportError
 from stream_calib.values import Output, Source
 from tests.contract.test_record_logs import read_records, values_of
+from tests.kafka.commit_log import Universe
 from tests.real_parts import missing
 
 PASSWORD = "open-sesame"
@@ -208,15 +209,23 @@ async def test_records_pass_with_certificate_and_password(
     config = secure_config(certificates, secure_bootstrap, sasl_mechanism=mechanism)
     topic = f"secret-{mechanism}"
     assert await ensure_topics(config, [TopicSpec(topic)]) == [topic]
-    sink, source = KafkaSink(config), KafkaSource(config, [topic], "group")
+    sink, source = KafkaSink(config), KafkaSource(config, [topic])
     await sink.publish([Output(topic, 0, b"key", b"value", ())])
     await source.start()
     await source.discover()
     assert values_of(await read_records(source, 1)) == [b"value"]
-    await source.mark({Source(topic, 0): 1})
+    assert await source.bounds([Source(topic, 0)]) == {Source(topic, 0): (0, 1)}
     await source.close()
     await sink.close()
-    assert source.mark_failures == 0
+    universe = await Universe.create(config)
+    ahead = universe.write_ahead_log()
+    for log in (universe.log(), ahead):
+        number = len(await log.own())
+        entry = universe.entry(number)
+        await log.commit(universe.outputs(number), entry, {Source(topic, 0): 1})
+        await log.close()
+    assert ahead.mark_failures == 0
+    await universe.assert_whole([0, 1])
 
 
 @pytest.mark.parametrize(
@@ -242,7 +251,7 @@ async def test_refusal_is_one_sentence_without_the_password(
     }
     config = secure_config(certificates, secure_bootstrap, connect_timeout=3_000_000_000, **change)
     for work in (
-        KafkaSource(config, ["t"], "group").start(),
+        KafkaSource(config, ["t"]).start(),
         KafkaSink(config).start(),
         check_topics(config, ["t"]),
     ):

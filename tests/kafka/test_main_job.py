@@ -31,7 +31,7 @@ async def test_phemex_trades_give_the_matrices_that_pandas_gives(
     topic = await new_topic("ticks")
     source = FileSource([path])
     source.open()
-    (batch,) = source.read(1_000_000)
+    (batch,) = source.take(1_000_000)
     universe = {
         "name": "phemex",
         "symbols": symbols,

@@ -22,6 +22,7 @@ from stream_calib.adapters.kafka import KafkaSink
 from stream_calib.client import subscribe
 from stream_calib.config import KafkaConfig
 from stream_calib.errors import MissingTopicError, TransportError
+from stream_calib.service.wiring import ROLES
 from stream_calib.values import Matrix
 from stream_calib.wire.matrices import encode
 from tests.cli.command import Done, is_one_sentence, run_process, spawn
@@ -147,9 +148,9 @@ def assert_stops(
 def test_ticks_become_matrices_that_others_read(place: Place) -> None:
     created = place("topics", "create")
     assert created.code == 0
-    outputs = [f"{place.prefix}.{name}" for name in ("correlations", "events", "rejects")]
+    outputs = [f"{place.prefix}.{role}" for role in ROLES]
     assert [line.split()[:2] for line in created.out.splitlines()] == [
-        ["created", name] for name in (*outputs, place.ticks)
+        ["created", name] for name in sorted((*outputs, place.ticks))
     ]
     assert place("topics", "create").out == created.out.replace("created ", "exists  ")
 

@@ -82,6 +82,7 @@ def effects(universe: str = "fx", sequence: int = 7) -> Effects:
             ("ticks", "crossed"): 5,
             ("ticks", "not_json"): 1,
             ("", "duplicate"): 6,
+            ("", "rejects_suppressed"): 8,
         },
         bars_closed=2,
     )
@@ -111,4 +112,8 @@ def tell(observer: Observer, universe: str = "fx", sequence: int = 7) -> None:
     observer.advanced(universe, effects(universe, sequence), 0.003)
     observer.published(universe, (output(), output("calib.events")), 0.02, 0.04)
     observer.progressed(universe, progress(AS_OF_NS + sequence * SECOND_NS))
+    observer.recovered(universe, 12, 0.3)
+    observer.committed(universe, 0.004, "committed")
+    observer.snapshotted(universe, 40_000, 0.02, "saved")
+    observer.restarted(universe, "TransportError")
     observer.stalled(0.001)

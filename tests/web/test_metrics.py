@@ -12,8 +12,8 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from stream_calib.adapters import prometheus
 from stream_calib.adapters.prometheus import METRICS, PREFIX, PrometheusObserver
+from stream_calib.adapters.prometheus import observer as observer_module
 from stream_calib.ports import Observer
 from stream_calib.values import NO_TIME, Effects, Event, Output, Progress, Source
 from tests.web.observations import AS_OF_NS, effects, output, progress, tell, tick_batch
@@ -199,7 +199,7 @@ def test_children_are_bound_once(observer: PrometheusObserver) -> None:
 def test_surplus_label_values_are_counted_as_other(
     observer: PrometheusObserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prometheus, "LABEL_VALUES_MAX", 3)
+    monkeypatch.setattr(observer_module, "LABEL_VALUES_MAX", 3)
     for number in range(10):
         step = Effects(
             counts={("ticks", f"reason {number}"): 1},
@@ -221,7 +221,7 @@ def test_surplus_label_values_are_counted_as_other(
 def test_lag_of_surplus_partitions_is_summed(
     observer: PrometheusObserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prometheus, "LABEL_VALUES_MAX", 2)
+    monkeypatch.setattr(observer_module, "LABEL_VALUES_MAX", 2)
     positions = {Source("ticks", partition): 10 for partition in range(5)}
     ends = {source: 10 + source.partition for source in positions if source.partition != 3}
     observer.progressed("fx", replace(progress(), positions=positions, ends=ends))
@@ -292,7 +292,7 @@ def test_median_over_pairs_is_exact_for_small_universes(n: int) -> None:
     square = np.random.default_rng(n).uniform(1, 9, (n, n))
     square += square.T
     expected = np.median(square[np.triu_indices(n, 1)])
-    assert prometheus.median_off_diagonal(square) == pytest.approx(expected, rel=1e-15)
+    assert observer_module.median_off_diagonal(square) == pytest.approx(expected, rel=1e-15)
 
 
 def test_median_over_pairs_is_close_for_large_universes() -> None:
@@ -300,12 +300,12 @@ def test_median_over_pairs_is_close_for_large_universes() -> None:
     square = np.random.default_rng(5).uniform(0, 1, (500, 500))
     square = np.maximum(square, square.T)
     expected = np.median(square[np.triu_indices(500, 1)])
-    assert prometheus.median_off_diagonal(square) == pytest.approx(expected, abs=0.01)
+    assert observer_module.median_off_diagonal(square) == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_median_of_no_pair_is_not_a_number(n: int) -> None:
-    assert math.isnan(prometheus.median_off_diagonal(np.ones((n, n))))
+    assert math.isnan(observer_module.median_off_diagonal(np.ones((n, n))))
 
 
 def test_two_universes_do_not_mix(observer: PrometheusObserver) -> None:

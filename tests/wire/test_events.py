@@ -6,10 +6,10 @@ import zlib
 import orjson
 import pytest
 
-from stream_calib.values import Event, Reject, Source
+from stream_calib.values import REJECT_BYTES_MAX, Event
 from stream_calib.wire.cloudevents import rfc3339
-from stream_calib.wire.events import REJECT_BYTES_MAX, encode_event, encode_reject
-from tests.golden.values import EVENT, REJECT, TOMBSTONE
+from stream_calib.wire.events import encode_event, encode_reject
+from tests.golden.values import EVENT, REJECT, TOMBSTONE, reject
 
 
 def test_an_event_is_json_keyed_by_its_universe() -> None:
@@ -66,7 +66,7 @@ def test_a_reject_is_its_original_bytes_with_the_reason_in_the_headers() -> None
 def test_a_long_reject_is_cut_but_measured_whole(length: int) -> None:
     original = bytes(range(250)) * (length // 250 + 1)
     original = original[:length]
-    record = encode_reject(Reject("fx", Source("ticks", 0), 1, "json", original), "t", 0)
+    record = encode_reject(reject(1, "json", original), "t", 0)
     headers = dict(record.headers)
     assert record.value == original[:65_536]
     assert headers["length"] == str(length).encode()
@@ -75,7 +75,7 @@ def test_a_long_reject_is_cut_but_measured_whole(length: int) -> None:
 
 def test_a_tombstone_and_an_empty_value_can_be_told_apart() -> None:
     tombstone = encode_reject(TOMBSTONE, "t", 0)
-    empty = encode_reject(Reject("fx", Source("ticks", 2), 42, "empty", b""), "t", 0)
+    empty = encode_reject(reject(42, "empty", b""), "t", 0)
     assert tombstone.value == empty.value == b""
     assert dict(tombstone.headers)["tombstone"] == b"true"
     assert dict(empty.headers)["tombstone"] == b"false"

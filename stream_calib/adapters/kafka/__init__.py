@@ -4,16 +4,29 @@ The client library hides most failures in its own log and retries for ever. Here
 a deadline, every failure is one TransportError sentence, and a client in doubt is thrown away.
 """
 
+from stream_calib.adapters.kafka.commits import (
+    CommitSettings,
+    KafkaCommitLog,
+    KafkaWriteAheadLog,
+)
 from stream_calib.adapters.kafka.connection import client_options
+from stream_calib.adapters.kafka.reading import read_journal
+from stream_calib.adapters.kafka.settings import check_input_topics, check_output_topics
 from stream_calib.adapters.kafka.sink import KafkaSink
 from stream_calib.adapters.kafka.source import KafkaSource
 from stream_calib.adapters.kafka.topics import TopicSpec, check_topics, ensure_topics
 
 __all__ = [
+    "CommitSettings",
+    "KafkaCommitLog",
     "KafkaSink",
     "KafkaSource",
+    "KafkaWriteAheadLog",
     "TopicSpec",
+    "check_input_topics",
+    "check_output_topics",
     "check_topics",
     "client_options",
     "ensure_topics",
+    "read_journal",
 ]

@@ -4,24 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
-
-from stream_calib.adapters.kafka.connection import (
-    client_options,
-    completes,
-    connect_s,
-    reach,
-    within,
-)
+from stream_calib.adapters.kafka.connection import within
+from stream_calib.adapters.kafka.producing import abandon, learn, send, start_producer
 from stream_calib.adapters.kafka.topics import check_topics
 from stream_calib.config import KafkaConfig
 from stream_calib.errors import TransportError
 from stream_calib.values import Output
 
 PUBLISH_S = 30.0  # outlives the restart of a broker
-BATCH_BYTES = 512 * 1024  # a broker takes 1 MiB at once unless told otherwise
-RECORD_BYTES = 2 * 1024 * 1024
-SENDER_S = 0.5
 
 
 class KafkaSink:
@@ -43,23 +33,7 @@ class KafkaSink:
 
     async def start(self) -> None:
         """Connect."""
-        config = self._config
-        async with within(connect_s(config), config, "connecting"):
-            await reach(config)
-            # No linger: all of one publish is in the buffers before the sender gets to run.
-            producer = AIOKafkaProducer(
-                **client_options(config),
-                enable_idempotence=True,
-                acks="all",
-                max_batch_size=BATCH_BYTES,
-                max_request_size=RECORD_BYTES,
-            )
-            try:
-                await producer.start()
-            except BaseException:
-                await _abandon(producer)
-                raise
-        self._producer = producer
+        self._producer = await start_producer(self._config)
 
     async def publish(self, outputs: Sequence[Output]) -> None:
         """Write the records in order; return when all of them are acknowledged."""
@@ -69,11 +43,8 @@ class KafkaSink:
         try:
             async with within(PUBLISH_S, self._config, "writing"):
                 await self._learn({(output.topic, output.partition) for output in outputs})
-                for o in outputs:
-                    ack = await self._producer.send(
-                        o.topic, o.value, o.key, o.partition, headers=list(o.headers)
-                    )
-                    acks.append(ack)
+                for output in outputs:
+                    acks.append(await send(self._producer, output))  # noqa: PERF401
                 await asyncio.gather(*acks)
         except BaseException:
             for ack in acks:
@@ -86,7 +57,7 @@ class KafkaSink:
         producer, self._producer = self._producer, None
         self._known.clear()
         if producer is not None:
-            await _abandon(producer)
+            await abandon(producer)
 
     async def _learn(self, wanted: set[tuple[str, int]]) -> None:
         # Before the producer hears of a topic: in asking for one it might create it.
@@ -98,22 +69,5 @@ class KafkaSink:
             if partition >= counts[topic]:
                 message = f"Topic {topic!r} has no partition {partition}, only {counts[topic]}"
                 raise TransportError(message)
-            while partition not in await self._producer.partitions_for(topic):
-                await self._producer.client.force_metadata_update()
+        await learn(self._producer, unknown)
         self._known |= wanted
-
-
-async def _abandon(producer: Any) -> None:  # noqa: ANN401
-    # stop() waits until everything is delivered, perhaps for ever. So the task that delivers ends
-    # first, what hangs in it with the connections, and stop() finds nothing left to wait for.
-    sender = producer._sender.sender_task  # noqa: SLF001
-    if sender is not None:
-        sender.cancel()
-        await completes(producer.client.close())
-        for _ in range(2):  # while it ends it may hang once more
-            await asyncio.wait({sender}, timeout=SENDER_S)
-            sender.cancel()
-    buffers = producer._message_accumulator  # noqa: SLF001
-    buffers._batches.clear()  # noqa: SLF001
-    buffers._pending_batches.clear()  # noqa: SLF001
-    await completes(producer.stop())

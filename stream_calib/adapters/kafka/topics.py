@@ -40,7 +40,7 @@ async def check_topics(config: KafkaConfig, names: Iterable[str]) -> dict[str, i
     TransportError
         The broker cannot be reached.
     """
-    async with _admin(config, "looking for topics") as admin:
+    async with admin_client(config, "looking for topics") as admin:
         counts = await _partition_counts(admin)
     wanted = sorted(set(names))
     for name in wanted:
@@ -48,6 +48,22 @@ async def check_topics(config: KafkaConfig, names: Iterable[str]) -> dict[str, i
             message = f"Topic {name!r} does not exist; `stream-calib topics create` makes it"
             raise MissingTopicError(message)
     return {name: counts[name] for name in wanted}
+
+
+async def list_partitions(config: KafkaConfig) -> dict[str, set[int]]:
+    """Return the partitions of every topic, those without a leader too.
+
+    Raises
+    ------
+    TransportError
+        The broker cannot be reached.
+    """
+    async with admin_client(config, "looking for topics") as admin:
+        return {
+            topic["topic"]: {partition["partition"] for partition in topic["partitions"]}
+            for topic in await admin.describe_topics()
+            if topic["error_code"] == 0
+        }
 
 
 async def ensure_topics(
@@ -69,7 +85,7 @@ async def ensure_topics(
     TransportError
         The broker cannot be reached, or refuses.
     """
-    async with _admin(config, "creating topics") as admin:
+    async with admin_client(config, "creating topics") as admin:
         counts = await _partition_counts(admin)
         missing = [spec for spec in specs if spec.name not in counts]
         small = [spec for spec in specs if grow and spec.partitions > counts.get(spec.name, 2**31)]
@@ -99,7 +115,8 @@ async def _create(admin: Any, specs: Sequence[TopicSpec]) -> None:  # noqa: ANN4
 
 
 @contextlib.asynccontextmanager
-async def _admin(config: KafkaConfig, doing: str) -> AsyncIterator[Any]:
+async def admin_client(config: KafkaConfig, doing: str) -> AsyncIterator[Any]:
+    """Connect an administrator for a few requests, all within one deadline."""
     async with within(connect_s(config), config, doing):
         await reach(config)
         admin = AIOKafkaAdminClient(**client_options(config))

@@ -1,13 +1,8 @@
-"""The settings tree: one TOML file, the environment, command-line flags; the later wins.
-
-Environment variables are ``STREAM_CALIB__SECTION__KEY``. Secrets come from there alone.
-Unknown keys are refused with their path. Durations are text with a unit: "500ms", "5s", "2h".
-"""
+"""The settings tree as models; durations are text with a unit: "500ms", "5s", "2h"."""
 
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,16 +14,10 @@ from pydantic import (
     Field,
     PlainSerializer,
     SecretStr,
-    ValidationError,
     model_validator,
 )
-from pydantic.fields import FieldInfo
-from pydantic_settings import EnvSettingsSource
-
-from stream_calib.errors import ConfigError
 
 ENV_PREFIX = "STREAM_CALIB__"
-ENV_SECRETS = ("kafka.sasl_password", "kafka.ssl_password", "http.token")
 UNITS_NS = {
     "ns": 1,
     "us": 1_000,
@@ -133,6 +122,29 @@ class OutputConfig(Section):
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "calib"
 
 
+class DeliveryConfig(Section):
+    """How results become durable, and when an owner gives up."""
+
+    mode: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    commit_interval: PositiveNs = UNITS_NS["s"]
+    transaction_timeout: Annotated[Ns, Field(ge=UNITS_NS["s"])] = UNITS_NS["s"] * 15
+    give_up_after: PositiveNs = UNITS_NS["m"] * 10
+    watchdog_after: PositiveNs = UNITS_NS["m"]
+
+
+class SnapshotConfig(Section):
+    """Where the state is saved, so that a start does not repeat the whole input.
+
+    A folder that is not absolute lies beside the configuration file; without a file and
+    without a folder there are no snapshots.
+    """
+
+    enabled: bool = True
+    folder: Path | None = None
+    keep: Annotated[int, Field(ge=1, le=100)] = 3
+    replay_cost: PositiveNs = UNITS_NS["s"] * 5
+
+
 class HttpConfig(Section):
     """The address of /metrics, /healthz and /readyz; beyond loopback a token is required."""
 
@@ -220,6 +232,8 @@ class Config(Section):
     input: InputConfig = InputConfig()
     time: TimeConfig = TimeConfig()
     output: OutputConfig = OutputConfig()
+    delivery: DeliveryConfig = DeliveryConfig()
+    snapshots: SnapshotConfig = SnapshotConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
     universe: tuple[UniverseConfig, ...]
@@ -258,141 +272,29 @@ class Config(Section):
         """Input topics of ``universe``."""
         return self.input.topics if universe.topics is None else universe.topics
 
+    def settings(self, universe: UniverseConfig) -> dict[str, Any]:
+        """Every setting that can change the bytes published for ``universe``, as JSON values."""
+        return {
+            "universe": universe.model_dump(mode="json", by_alias=True, exclude={"topics"}),
+            "time": self.time.model_dump(mode="json", exclude={"idle_slack", "flush_after"}),
+            "input": self.input.model_dump(mode="json", include={"format", "rejects_per_second"}),
+        }
+
+    def under(self, settings: Mapping[str, Any]) -> "Config":
+        """Return the configuration of one universe with what ``settings`` once returned."""
+        document = self.model_dump()
+        return Config(
+            **document
+            | {
+                "time": document["time"] | settings["time"],
+                "input": document["input"] | settings["input"],
+                "universe": [settings["universe"]],
+            }
+        )
+
     def fingerprint(self, universe: UniverseConfig) -> str:
-        """Identity of every setting that can change the bytes published for ``universe``."""
-        parts = (
-            universe.model_dump_json(exclude={"topics"}),
-            self.time.model_dump_json(exclude={"idle_slack", "flush_after"}),
-            self.input.model_dump_json(include={"format", "rejects_per_second"}),
-        )
-        return _digest("\n".join(parts))
-
-
-class _Environment(EnvSettingsSource):
-    """The environment, refusing variables with our prefix that name no section.
-
-    A list is written as in JSON or with commas.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            Config,  # type: ignore[arg-type]  # it is read for its fields alone
-            env_prefix=ENV_PREFIX,
-            env_nested_delimiter="__",
-            env_ignore_empty=True,
-        )
-
-    def __call__(self) -> dict[str, Any]:
-        for variable in self.env_vars:
-            if variable.upper().startswith(ENV_PREFIX):
-                section = variable[len(ENV_PREFIX) :].split("__")[0].lower()
-                if section not in Config.model_fields:
-                    message = f"{section}: unknown key, from environment {variable.upper()}"
-                    raise ConfigError(message)
-        return super().__call__()
-
-    def decode_complex_value(self, field_name: str, _field: FieldInfo, value: str) -> object:
-        """Read a list, or a section that is written in one piece."""
-        if not value.lstrip().startswith(("[", "{")):
-            return [part.strip() for part in value.split(",")]
-        try:
-            return json.loads(value)
-        except ValueError:
-            message = f"{field_name}: what the environment holds for it is not valid JSON"
-            raise ConfigError(message) from None
-
-
-def load_config(path: str | Path, overrides: Mapping[str, object] | None = None) -> Config:
-    """Read the settings from a TOML file, the environment and ``overrides``.
-
-    Parameters
-    ----------
-    path
-        The TOML file.
-    overrides
-        Values by dotted key ("http.port"), as from command-line flags; they win.
-
-    Raises
-    ------
-    ConfigError
-        One sentence that names the offending key.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{path}: cannot read the configuration ({_reason(error)})"
-        raise ConfigError(message) from None
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message = f"{path}: not valid TOML ({error})"
-        raise ConfigError(message) from None
-    return parse_config(tree, overrides, origin=str(path))
-
-
-def parse_config(
-    tree: Mapping[str, Any], overrides: Mapping[str, object] | None = None, origin: str = "config"
-) -> Config:
-    """Check a settings tree that is already in memory; otherwise as ``load_config``."""
-    for dotted in ENV_SECRETS:
-        section, key = dotted.split(".")
-        if isinstance(tree.get(section), Mapping) and key in tree[section]:
-            variable = f"{ENV_PREFIX}{section.upper()}__{key.upper()}"
-            message = f"{origin}: {dotted}: a secret comes from the environment only ({variable})"
-            raise ConfigError(message)
-    merged = _merge(tree, _Environment()())
-    for dotted, value in (overrides or {}).items():
-        section, _, key = dotted.partition(".")
-        merged = _merge(merged, {section: {key: value} if key else value})
-    try:
-        return Config(**merged)
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {_sentence(error)}") from None
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    path = ""
-    for part in first["loc"]:
-        if part == "str":  # one of the types that bootstrap_servers may have
-            break
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    kind, reason = first["type"], first["msg"].removeprefix("Value error, ")
-    if words := _REASONS.get(kind, _REASONS.get(kind.split("_")[0])):
-        reason = words.format(**first.get("ctx", {}))
-    return f"{path}: {reason}" if path else reason
-
-
-# What pydantic says, in the words of a TOML file; by kind of error, or by its first word.
-_REASONS = {
-    "bool": "must be true or false",
-    "extra": "unknown key",
-    "float": "must be a number",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "int": "must be a whole number",
-    "less_than_equal": "must be at most {le}",
-    "literal": "must be {expected}",
-    "missing": "is missing",
-    "model": "must be a table",
-    "string": "must be text",
-    "string_pattern_mismatch": "must be made of letters, digits, '.', '_' and '-'",
-    "string_too_short": "must not be empty",
-    "too_short": "must not be empty",
-    "tuple": "must be a list",
-}
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else "not UTF-8 text"
+        """Identity of ``settings``."""
+        return _digest(json.dumps(self.settings(universe), sort_keys=True))
 
 
 def _digest(text: str) -> str:

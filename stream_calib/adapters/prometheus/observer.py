@@ -1,15 +1,11 @@
-"""Metrics for Prometheus: what the observer is told, counted and shown to a scraper.
-
-``METRICS`` is the reference: every exported name, its labels and its meaning. Labels hold few
-values by design: never a symbol, never a pair.
-"""
+"""What the observer is told, counted and shown to a scraper."""
 
 import importlib.metadata
 import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from prometheus_client import (
@@ -26,6 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from stream_calib.adapters.prometheus.metrics import METRICS, PREFIX
 from stream_calib.values import (
     F64,
     NO_TIME,
@@ -37,87 +34,12 @@ from stream_calib.values import (
     TickBatch,
 )
 
-PREFIX = "stream_calib_"
 OTHER = "other"
 LABEL_VALUES_MAX = 1000  # per label of a metric; what comes after is counted as OTHER
 USED = ("applied", "late", "unknown_symbol", "unused")
 OUTCOMES = (*USED, "rejected")
 
-_STALL_S = (1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-_STEP_S = (5e-5, 1e-4, 2.5e-4, 5e-4, *_STALL_S)
-_PUBLISH_S = (*_STALL_S, 10, 30, 60)
-
 M = TypeVar("M", Counter, Gauge, Histogram)
-
-
-class Metric(NamedTuple):
-    """A row of the reference; ``standing`` ones are gauges read from the last ``Progress``."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram", "standing"]
-    labels: tuple[str, ...]
-    help: str
-    buckets: tuple[float, ...] = ()
-
-
-_U = ("universe",)
-_UT = ("universe", "topic")
-_UE = ("universe", "estimator")
-_UTP = ("universe", "topic", "partition")
-
-METRICS = (
-    Metric("build_info", "gauge", ("version", "python", "numba"), "Always 1; versions in labels."),
-    Metric("compile_seconds", "gauge", (), "Time to compile the kernels or load them from cache."),
-    # what came in
-    Metric("records_total", "counter", _UT, "Records read."),
-    Metric("record_bytes_total", "counter", _UT, "Bytes of the values of the records read."),
-    Metric("decoded_total", "counter", ("universe", "format"), "Records decoded, by format."),
-    Metric("ticks_total", "counter", (*_UT, "outcome"), "Ticks, by what became of them."),
-    Metric("duplicates_total", "counter", _U, "Applied ticks that repeat the one before."),
-    Metric("rejects_total", "counter", ("universe", "reason"), "Ticks and records not usable."),
-    # where it stands
-    Metric("consumer_position", "standing", _UTP, "Position of the next record to be read."),
-    Metric("consumer_end", "standing", _UTP, "Position after the last record of the log."),
-    Metric("consumer_lag_records", "standing", _UTP, "Records in the log not read yet."),
-    Metric("watermark_timestamp_seconds", "standing", _U, "Event time: nothing older is awaited."),
-    Metric("newest_event_timestamp_seconds", "standing", _U, "Newest event time seen."),
-    Metric("watermark_lag_seconds", "standing", _U, "Newest event time minus the watermark."),
-    Metric("universe_symbols", "standing", ("universe", "state"), "Symbols ready and pending."),
-    # how fast
-    Metric("bars_total", "counter", _U, "Bars closed."),
-    Metric(
-        "step_seconds",
-        "histogram",
-        ("universe", "stage"),
-        "Time of one batch in decode, advance, publish.",
-        _STEP_S,
-    ),
-    Metric(
-        "bar_close_to_publish_seconds",
-        "histogram",
-        _U,
-        "From the poll that closed a bar until its matrix was durable.",
-        _PUBLISH_S,
-    ),
-    Metric("event_loop_lag_seconds", "histogram", (), "How late the event loop woke up.", _STALL_S),
-    # what went out
-    Metric("matrices_total", "counter", _UE, "Matrices made."),
-    Metric("published_records_total", "counter", ("topic",), "Records written."),
-    Metric("published_bytes_total", "counter", ("topic",), "Bytes of their keys and values."),
-    Metric("last_matrix_timestamp_seconds", "gauge", _UE, "Wall time of the last publication."),
-    Metric("last_matrix_event_timestamp_seconds", "gauge", _UE, "Event time of the last matrix."),
-    Metric("sequence", "gauge", _UE, "Sequence number of the last matrix."),
-    Metric("events_total", "counter", ("universe", "type"), "Events, such as a symbol ready."),
-    # how good it is
-    Metric("average_correlation", "gauge", _UE, "Mean of all pairs of the last matrix."),
-    Metric("top_eigenvalue_share", "gauge", _UE, "Part of the variance in its first factor, 0-1."),
-    Metric("min_eigenvalue", "gauge", _UE, "Its smallest eigenvalue."),
-    Metric("repair_ratio", "gauge", _UE, "Shrinkage towards identity that made it definite, 0-1."),
-    Metric(
-        "effective_observations", "gauge", _UE, "Median over pairs of its effective observations."
-    ),
-    Metric("capped_pairs", "gauge", _UE, "Its pairs held inside (-1, 1)."),
-)
 
 
 class PrometheusObserver:
@@ -192,6 +114,8 @@ class PrometheusObserver:
         for (topic, outcome), count in effects.counts.items():
             if outcome == "duplicate":
                 duplicates.inc(count)
+            elif outcome == "rejects_suppressed":
+                self._counter["rejects_suppressed_total"](universe).inc(count)
             elif outcome in USED:
                 self._counter["ticks_total"](universe, topic, outcome).inc(count)
             else:
@@ -223,6 +147,29 @@ class PrometheusObserver:
     def progressed(self, universe: str, progress: Progress) -> None:
         """Keep where the universe stands, to be shown when asked."""
         self._standing.progress[universe] = progress
+
+    def recovered(self, universe: str, entries: int, seconds: float) -> None:
+        """Count a state that was built again."""
+        self._counter["recoveries_total"](universe).inc()
+        self._histogram["recovery_seconds"](universe).observe(seconds)
+        self._gauge["recovery_entries"](universe).set(entries)
+
+    def committed(self, universe: str, seconds: float, outcome: str) -> None:
+        """Count a commit."""
+        self._counter["commits_total"](universe, outcome).inc()
+        self._histogram["commit_seconds"](universe).observe(seconds)
+
+    def snapshotted(self, universe: str, n_bytes: int, seconds: float, outcome: str) -> None:
+        """Count a snapshot."""
+        self._counter["snapshots_total"](universe, outcome).inc()
+        self._histogram["snapshot_seconds"](universe).observe(seconds)
+        if outcome == "saved":
+            self._gauge["snapshot_bytes"](universe).set(n_bytes)
+            self._gauge["last_snapshot_timestamp_seconds"](universe).set(self._clock())
+
+    def restarted(self, universe: str, reason: str) -> None:
+        """Count a state that was thrown away."""
+        self._counter["restarts_total"](universe, reason).inc()
 
     def stalled(self, seconds: float) -> None:
         """Count how late the event loop woke up."""

@@ -1,0 +1,393 @@
+"""Where a universe's outputs and journal become durable: in one transaction, or journal first."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+
+from stream_calib.adapters.kafka.connection import address, within
+from stream_calib.adapters.kafka.ending import EndTxnGuard
+from stream_calib.adapters.kafka.marking import PositionMarker
+from stream_calib.adapters.kafka.producing import (
+    BATCH_BYTES,
+    RECORD_BYTES,
+    abandon,
+    is_fenced,
+    learn,
+    record_bytes,
+    send,
+    start_producer,
+)
+from stream_calib.adapters.kafka.reading import read_kept, read_tail
+from stream_calib.adapters.kafka.settings import CheckedTopics, check_output_topics
+from stream_calib.adapters.kafka.topics import admin_client
+from stream_calib.config import KafkaConfig
+from stream_calib.errors import OwnershipError, StreamCalibError, TransportError
+from stream_calib.ports import JournalRecord
+from stream_calib.values import Output, Source
+from stream_calib.wire.cloudevents import last_sequences
+from stream_calib.wire.fits import whole_fits
+
+COMMIT_S = 8.0
+TAIL_RECORDS = 100  # of many chunks and estimators, the last of each is among them
+RETRY_MS = 20  # the broker asks for patience while it ends the transaction before
+REQUEST_S = 60.0  # longer than a commit may take, so that the library re-sends nothing by timeout
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSettings:
+    """What belongs to one universe: who commits, and where to.
+
+    ``topics`` are names by role: "correlations", "events", "rejects", "journal", "fits". The
+    ``group`` never has members; positions are noted there. A commit is given up well before
+    its transaction times out, whatever ``commit_timeout_s`` is.
+    """
+
+    transactional_id: str
+    group: str
+    topics: Mapping[str, str]
+    partition: int
+    transaction_timeout_s: float = 15.0
+    commit_timeout_s: float = COMMIT_S
+
+
+class _KafkaLog:
+    # What both ways of committing share: the topics, the producer, what is read back.
+    def __init__(
+        self,
+        config: KafkaConfig,
+        settings: CommitSettings,
+        at: Callable[[str], None] = lambda _point: None,
+    ) -> None:
+        self.trim_failures = 0
+        self._config = config
+        self._settings = settings
+        self._at = at
+        self._journal = Source(settings.topics["journal"], settings.partition)
+        self._deadline_s = min(settings.commit_timeout_s, 0.6 * settings.transaction_timeout_s)
+        self._checked = CheckedTopics((), {})
+        self._producer: Any = None
+        self._after = 0  # the journal holds nothing from here on, unless another owner wrote it
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What ``own`` found to be said about the topics."""
+        return self._checked.warnings
+
+    async def has_outputs(self) -> bool:
+        """Tell whether anything was ever committed to the outputs; aborted records do not count."""
+        for role in ("correlations", "events"):
+            source = Source(self._settings.topics[role], self._settings.partition)
+            kept = await read_kept(self._config, source, limit=1)
+            if kept.records or kept.first > 0:
+                return True
+        return False
+
+    async def last_sequences(self) -> Mapping[str, int]:
+        """Return the last number published, by estimator and for "events", as far as kept."""
+        found: dict[str, int] = {}
+        for role in ("correlations", "events"):
+            source = Source(self._settings.topics[role], self._settings.partition)
+            kept = await read_tail(self._config, source, TAIL_RECORDS)
+            found |= last_sequences((r.key, r.headers) for r in kept.records)
+        return found
+
+    async def fits(self, hashes: Sequence[str]) -> Mapping[str, Sequence[bytes]]:
+        """Return the chunks of these fits, in order; a fit that is not whole is absent."""
+        source = Source(self._settings.topics["fits"], self._settings.partition)
+        kept = await read_kept(self._config, source)
+        return whole_fits(((r.key, r.headers, r.value) for r in kept.records), hashes)
+
+    async def trim(self, position: int) -> None:
+        """Delete the journal before ``position``; a failure is counted, no more."""
+        if self._producer is None:  # another owner may need what this one does not
+            self.trim_failures += 1
+            return
+        wanted = {TopicPartition(*self._journal): RecordsToDelete(position)}
+        try:
+            async with admin_client(self._config, "trimming the journal") as admin:
+                await admin.delete_records(wanted)
+        except StreamCalibError:
+            self.trim_failures += 1
+
+    async def close(self) -> None:
+        """Let go within a few seconds."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await abandon(producer)
+
+    async def _start_producer(self, **options: object) -> Any:  # noqa: ANN401
+        batch_bytes = min([BATCH_BYTES, *self._checked.max_bytes.values()])
+        producer = await start_producer(
+            self._config,
+            max_batch_size=batch_bytes,
+            retry_backoff_ms=RETRY_MS,
+            request_timeout_ms=int(REQUEST_S * 1000),
+            **options,
+        )
+        try:
+            async with within(self._deadline_s, self._config, "connecting"):
+                partition = self._settings.partition
+                await learn(producer, [(t, partition) for t in self._settings.topics.values()])
+        except BaseException:
+            await abandon(producer)
+            raise
+        return producer
+
+    async def _read_journal(self) -> list[JournalRecord]:
+        kept = await read_kept(self._config, self._journal)
+        self._after = kept.after
+        return [JournalRecord(record.offset, record.value) for record in kept.records]
+
+    def _check(self, outputs: Sequence[Output]) -> None:
+        # What cannot be written is refused before anything is.
+        if self._producer is None:
+            raise TransportError("The journal is not owned: what was committed last is not known")
+        for output in outputs:
+            limit = min(self._checked.max_bytes[output.topic], RECORD_BYTES)
+            if (size := record_bytes(output)) > limit:
+                raise TransportError(
+                    f"A record of {size} bytes is too large for topic {output.topic!r}, which "
+                    f"takes {limit} (max.message.bytes)"
+                )
+
+    @contextlib.asynccontextmanager
+    async def _doubting(self, doing: str) -> AsyncIterator[None]:
+        # Whatever goes wrong inside leaves open what was written: the producer is not used again.
+        producer = self._producer
+        try:
+            async with within(self._deadline_s, self._config, doing):
+                yield
+        except BaseException as error:
+            await self.close()
+            if is_fenced(error, producer):
+                raise self._fenced() from error
+            task = asyncio.current_task()
+            cancelled = task is not None and task.cancelling() > 0
+            if isinstance(error, StreamCalibError) or cancelled:
+                raise
+            if isinstance(
+                error, Exception | asyncio.CancelledError
+            ):  # the library's own, all of it
+                message = f"Kafka at {address(self._config)} failed while {doing}: {error!r}"
+                raise TransportError(message) from error
+            raise
+
+    def _fenced(self) -> OwnershipError:
+        return OwnershipError(
+            f"Another process has taken over {self._settings.transactional_id!r}, or this one was "
+            "stopped for longer than its transaction may take"
+        )
+
+
+class KafkaCommitLog(_KafkaLog):
+    """Outputs and journal in one transaction: a reader of committed records sees all or none.
+
+    Parameters
+    ----------
+    config
+        How to reach the broker.
+    settings
+        Whose outputs these are, and where they go.
+    at
+        Called at named points of a commit; a test may end the process there.
+
+    Attributes
+    ----------
+    recycled
+        How often the producer was replaced because the end of a transaction was sent twice.
+    trim_failures
+        How often the journal could not be trimmed.
+    """
+
+    write_ahead = False
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        settings: CommitSettings,
+        at: Callable[[str], None] = lambda _point: None,
+    ) -> None:
+        super().__init__(config, settings, at)
+        self.recycled = 0
+        self._guard: EndTxnGuard | None = None
+
+    async def own(self) -> Sequence[JournalRecord]:
+        """Become the only writer, and return the journal that is kept, oldest entry first."""
+        await self.close()
+        topics, partition = self._settings.topics, self._settings.partition
+        self._checked = await check_output_topics(self._config, topics, partition)
+        producer = await self._start_transactional()
+        try:
+            self._at("own")
+            entries = await self._read_journal()
+        except BaseException:
+            await abandon(producer)
+            raise
+        self._producer = producer
+        return entries
+
+    async def commit(
+        self, outputs: Sequence[Output], entry: Output, positions: Mapping[Source, int]
+    ) -> int:
+        """Write all of it in one transaction; return the entry's offset when it is committed."""
+        self._after = await self._transact(outputs, entry, positions) + 1
+        return self._after - 1
+
+    async def emit(self, outputs: Sequence[Output]) -> None:
+        """Write outputs alone, in one transaction."""
+        if outputs:
+            await self._transact(outputs, None, {})
+
+    async def _transact(
+        self, outputs: Sequence[Output], entry: Output | None, positions: Mapping[Source, int]
+    ) -> int:
+        self._check([*outputs, entry] if entry else outputs)
+        if self._guard is not None and not self._guard.is_safe:
+            await self._recycle()
+        producer, guard, at, offset = self._producer, self._guard, self._at, -1
+        assert guard is not None
+        acks: list[Any] = []
+        async with self._doubting("committing"):
+            try:
+                guard.watch()
+                await producer.begin_transaction()
+                at("begin")
+                for output in outputs:
+                    acks.append(await send(producer, output))
+                    if len(acks) == 1:
+                        at("output")
+                await asyncio.gather(*acks)
+                at("flush")
+                if entry is not None:
+                    acks.append(await send(producer, entry))
+                    offset = (await acks[-1]).offset
+                    at("journal")
+                if positions:
+                    offsets = {TopicPartition(*source): p for source, p in positions.items()}
+                    await producer.send_offsets_to_transaction(offsets, self._settings.group)
+                at("offsets")
+                await producer.commit_transaction()
+            finally:
+                for ack in acks:
+                    ack.cancel()  # of those that are not done nobody asks any more
+        at("commit")
+        return int(offset)
+
+    async def _start_transactional(self) -> Any:  # noqa: ANN401
+        producer = await self._start_producer(
+            transactional_id=self._settings.transactional_id,
+            transaction_timeout_ms=int(self._settings.transaction_timeout_s * 1000),
+        )
+        self._guard = EndTxnGuard(producer, self._at)
+        return producer
+
+    async def _recycle(self) -> None:
+        # A request of the last transaction may still be on its way and would end the next one.
+        # The new producer's epoch makes it void. It fences another owner too, if there is one by
+        # now: what that one has committed shows that this process is no longer the owner.
+        await self.close()
+        producer = await self._start_transactional()
+        try:
+            found = await read_kept(self._config, self._journal, start=self._after, limit=1)
+            if found.records:
+                raise self._fenced()
+        except BaseException:
+            await abandon(producer)
+            raise
+        self._producer = producer
+        self.recycled += 1
+
+
+class KafkaWriteAheadLog(_KafkaLog):
+    """The journal entry first, then the outputs: after a crash the last are written once more.
+
+    Parameters
+    ----------
+    config
+        How to reach the broker.
+    settings
+        Whose outputs these are, and where they go.
+    at
+        Called at named points of a commit; a test may end the process there.
+
+    Attributes
+    ----------
+    trim_failures
+        How often the journal could not be trimmed.
+    """
+
+    write_ahead = True
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        settings: CommitSettings,
+        at: Callable[[str], None] = lambda _point: None,
+    ) -> None:
+        super().__init__(config, settings, at)
+        self._marker = PositionMarker(config, settings.group)
+
+    @property
+    def mark_failures(self) -> int:
+        """How many times positions could not be noted."""
+        return self._marker.failures
+
+    async def own(self) -> Sequence[JournalRecord]:
+        """Return the journal that is kept, oldest entry first.
+
+        An owner that commits in transactions is fenced. One that does not is found out at its
+        next commit.
+        """
+        await self.close()
+        topics, partition = self._settings.topics, self._settings.partition
+        self._checked = await check_output_topics(self._config, topics, partition)
+        await abandon(await self._start_producer(transactional_id=self._settings.transactional_id))
+        self._at("own")
+        entries = await self._read_journal()
+        self._producer = await self._start_producer()
+        return entries
+
+    async def commit(
+        self, outputs: Sequence[Output], entry: Output, positions: Mapping[Source, int]
+    ) -> int:
+        """Write the entry, then the outputs; return the entry's offset when all are durable."""
+        self._check([*outputs, entry])
+        async with self._doubting("committing"):
+            offset = int((await (await send(self._producer, entry))).offset)
+            if offset != self._after:  # only the owner writes here, and leaves no gaps
+                raise self._fenced()
+            self._after = offset + 1
+            self._at("journal")
+            await self._write(outputs)
+        self._marker.mark(positions)
+        self._at("commit")
+        return offset
+
+    async def emit(self, outputs: Sequence[Output]) -> None:
+        """Write outputs of an entry that is in the journal already."""
+        self._check(outputs)
+        async with self._doubting("writing"):
+            await self._write(outputs)
+
+    async def close(self) -> None:
+        """Let go within a few seconds."""
+        await super().close()
+        await self._marker.close()
+
+    async def _write(self, outputs: Sequence[Output]) -> None:
+        acks: list[Any] = []
+        try:
+            for output in outputs:
+                acks.append(await send(self._producer, output))
+                if len(acks) == 1:
+                    self._at("output")
+            await asyncio.gather(*acks)
+        finally:
+            for ack in acks:
+                ack.cancel()  # of those that are not done nobody asks any more
+        self._at("flush")

@@ -1,0 +1,260 @@
+"""``snapshot list``, ``inspect`` and ``verify``; none of them disturbs a service that runs."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from stream_calib.cli.options import Bootstrap, ClientConfig, ConfigFile, overrides
+
+if TYPE_CHECKING:
+    from stream_calib.config import Config
+    from stream_calib.values import JournalEntry, Snapshot
+
+app = typer.Typer(no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+NEWEST = 1  # column of the engine's "marks" that is the newest event time of each source
+
+
+class Read(NamedTuple):
+    """A file, and what is in it: a snapshot, or why there is none."""
+
+    path: Path
+    snapshot: "Snapshot | None"
+    reason: str = ""
+
+
+@app.callback()
+def snapshot() -> None:
+    """Look at the saved states that a start goes on from."""
+
+
+@app.command("list")
+def list_(config: ConfigFile, as_json: AsJson = False) -> None:
+    """List the snapshots of every universe, newest first."""
+    from stream_calib.config import load_config
+
+    rows = [{"universe": universe, **_row(read)} for universe, read in _kept(load_config(config))]
+    if as_json:
+        _print_json(rows)
+        return
+    lines: list[tuple[str, ...]] = [
+        ("universe", "entry", "as of", "bytes", "valid", "version", "file")
+    ]
+    for row in rows:
+        words = [row["universe"], row["number"], row["as_of"], row["bytes"]]
+        words += ["yes" if row["valid"] else "no", row["software_version"], row["file"]]
+        lines.append(tuple("-" if word is None else str(word) for word in words))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines if rows else [("no snapshots",)]:
+        print("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a snapshot says about itself, and its arrays."""
+    from stream_calib.errors import InputError
+    from stream_calib.wire.snapshots import read_head
+
+    try:
+        head = read_head(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    if as_json:
+        _print_json(head)
+    else:
+        print("\n".join(_lines(head)))
+
+
+@app.command()
+def verify(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Snapshots; default: all of the configuration."),
+    ] = None,
+    config: ClientConfig = None,
+    bootstrap: Bootstrap = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Check the bytes alone, not against the journal.")
+    ] = False,
+) -> None:
+    """Check every byte, and that the journal on Kafka has the entry that each stands for.
+
+    Without a configuration there is no journal to check against. Exit 8 when one cannot be used.
+    """
+    from stream_calib.config import load_config
+    from stream_calib.errors import InputError
+
+    if config is None and not files:
+        raise InputError("Nothing to verify: name snapshots, or a configuration with --config")
+    settings = None
+    if config is not None:
+        settings = load_config(config, overrides(kafka__bootstrap_servers=bootstrap))
+    if files:
+        found = [("", _read(file)) for file in files]
+    else:
+        assert settings is not None
+        found = list(_kept(settings))
+    reads = [read._replace(reason=read.reason or _misnamed(name, read)) for name, read in found]
+    if settings is not None and not offline:
+        reads = asyncio.run(_against_journal(settings, reads))
+    for read in reads:
+        if not read.reason:
+            print(f"{read.path}: good")
+    bad = [read for read in reads if read.reason]
+    for read in bad:
+        typer.echo(f"stream-calib: {read.path}: {read.reason}", err=True)
+    if not reads:
+        print("no snapshots")
+    if bad:
+        from stream_calib.errors import RecoveryError
+
+        raise typer.Exit(RecoveryError.exit_code)
+
+
+def _kept(config: "Config") -> Iterator[tuple[str, Read]]:
+    from stream_calib.adapters.snapshots import SnapshotFolder
+    from stream_calib.errors import InputError
+    from stream_calib.service.wiring import snapshot_folder
+
+    for universe in config.universe:
+        folder = snapshot_folder(config, universe)
+        if folder is None:
+            raise InputError("The configuration keeps no snapshots: snapshots.enabled is false")
+        for name in SnapshotFolder(folder).names():
+            yield universe.name, _read(folder / name)
+
+
+def _read(path: Path) -> Read:
+    from stream_calib.errors import InputError
+    from stream_calib.wire.snapshots import decode_snapshot
+
+    try:
+        return Read(path, decode_snapshot(path.read_bytes()))
+    except InputError as error:
+        return Read(path, None, str(error))
+    except OSError as error:
+        return Read(path, None, f"cannot be read ({error.strerror})")
+
+
+def _misnamed(universe: str, read: Read) -> str:
+    found = read.snapshot
+    assert found is not None
+    if universe and found.universe != universe:
+        return f"it is of universe {found.universe!r}, in the folder of {universe!r}"
+    if read.path.name != (name := f"{found.number:020d}-{found.chain}.snap"):
+        return f"by what is in it, its name would be {name}"
+    return ""
+
+
+async def _against_journal(config: "Config", reads: list[Read]) -> list[Read]:
+    journals: dict[str, Mapping[int, JournalEntry]] = {}
+    names = [universe.name for universe in config.universe]
+    checked = []
+    for read in reads:
+        if read.snapshot is None or read.reason:
+            checked.append(read)
+            continue
+        name = read.snapshot.universe
+        if name not in names:
+            reason = f"it is of universe {name!r}, which the configuration does not name"
+            checked.append(read._replace(reason=reason))
+            continue
+        if name not in journals:
+            journals[name] = await _journal(config, names.index(name))
+        reason = _misfit(read.snapshot, journals[name])
+        # a service that runs may have dropped it meanwhile, and the journal before the next
+        if not reason or read.path.exists():
+            checked.append(read._replace(reason=reason))
+    return checked
+
+
+async def _journal(config: "Config", partition: int) -> "Mapping[int, JournalEntry]":
+    from stream_calib.adapters.kafka import check_topics
+    from stream_calib.adapters.kafka.reading import read_kept
+    from stream_calib.errors import InputError, RecoveryError
+    from stream_calib.values import Source
+    from stream_calib.wire.journal import decode_entry
+
+    topic = f"{config.output.prefix}.journal"
+    counts = await check_topics(config.kafka, [topic])
+    if partition >= counts[topic]:
+        return {}
+    kept = await read_kept(config.kafka, Source(topic, partition))
+    try:
+        entries = [decode_entry(record.value or b"") for record in kept.records]
+    except InputError as error:
+        message = f"Topic {topic!r} partition {partition} holds what is no journal: {error}"
+        raise RecoveryError(message) from None
+    return {entry.number: entry for entry in entries}
+
+
+def _misfit(found: "Snapshot", journal: "Mapping[int, JournalEntry]") -> str:
+    from stream_calib.wire.snapshots import digest_state
+
+    entry = journal.get(found.number)
+    if not journal:
+        return "the journal is empty"
+    if entry is None:
+        where = f"the journal holds entries {min(journal)} to {max(journal)}"
+        return f"entry {found.number} is not in the journal: {where}"
+    if entry.chain != found.chain:
+        return f"entry {found.number} of the journal is another one (chain {entry.chain})"
+    if entry.state_digest and entry.state_digest != digest_state(found.arrays):
+        return f"its state is not that of entry {found.number} of the journal"
+    return ""
+
+
+def _row(read: Read) -> dict[str, Any]:
+    found = read.snapshot
+    return {
+        "number": None if found is None else found.number,
+        "as_of": None if found is None else _as_of(found),
+        "bytes": read.path.stat().st_size if read.path.exists() else None,
+        "valid": found is not None,
+        "reason": read.reason,
+        "software_version": None if found is None else found.software_version,
+        "file": str(read.path),
+    }
+
+
+def _as_of(found: "Snapshot") -> str | None:
+    from stream_calib.values import NO_TIME
+    from stream_calib.wire.cloudevents import rfc3339
+
+    for name, array in found.arrays.items():
+        if name.rpartition(".")[2] == "marks" and array.ndim == 2 and len(array):
+            newest_ns = int(array[:, NEWEST].max())
+            return None if newest_ns == NO_TIME else rfc3339(newest_ns)
+    return None
+
+
+def _lines(head: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    import numpy as np
+
+    for name, value in head.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}:"
+            yield from _lines(value, indent + "  ")
+        elif name != "arrays":
+            text = ", ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"{indent}{name}: {text}"
+    if not indent:
+        yield "arrays:"
+        for array in head["arrays"]:
+            shape = ", ".join(map(str, array["shape"]))
+            yield f"  {array['name']}: {np.dtype(array['dtype']).name} ({shape})"
+
+
+def _print_json(document: object) -> None:
+    import orjson
+
+    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())

@@ -1,0 +1,29 @@
+"""The settings tree: what can be set, and where it is read from."""
+
+from stream_calib.config.loading import ENV_SECRETS, load_config, parse_config
+from stream_calib.config.sections import (
+    Config,
+    DeliveryConfig,
+    HttpConfig,
+    KafkaConfig,
+    LogConfig,
+    SnapshotConfig,
+    UniverseConfig,
+    format_duration,
+    parse_duration,
+)
+
+__all__ = [
+    "ENV_SECRETS",
+    "Config",
+    "DeliveryConfig",
+    "HttpConfig",
+    "KafkaConfig",
+    "LogConfig",
+    "SnapshotConfig",
+    "UniverseConfig",
+    "format_duration",
+    "load_config",
+    "parse_config",
+    "parse_duration",
+]

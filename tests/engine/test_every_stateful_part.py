@@ -1,0 +1,342 @@
+"""What every part that keeps state promises; a new one enters ``PARTS``.
+
+Saved and restored anywhere, fed in any cut and any interleaving, it has the same bytes; with its
+symbols in another order, the bytes in that order.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from stream_calib.config import Config
+from stream_calib.engine.engine import Engine
+from stream_calib.engine.intake import Intake
+from stream_calib.engine.membership import Membership
+from stream_calib.estimation.ewma import Ewma
+from stream_calib.estimation.sampling import Sampler, Ticks
+from stream_calib.values import Correlation, Move, ReturnBlock, Step, TickBatch
+from tests.engine.driver import SECOND, settings
+from tests.engine.schedule import FITS, SYMBOLS, VERSION, Bits, Run, bits_of, stormy_log
+from tests.engine.schedule import stormy_settings as stormy
+
+Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
+Order = Sequence[int]
+
+
+class Stateful(Protocol):
+    def state(self) -> Arrays: ...
+
+
+class Part(NamedTuple):
+    """How a part is made, fed and restored.
+
+    ``scenes`` draws what is fed, for symbols in the order of the universe; ``feed`` takes one
+    scene in some cut; ``turned`` puts the symbols of a scene in another order.
+    """
+
+    make: Callable[[Config], Any]
+    restore: Callable[[Config, Arrays], Any]
+    scenes: Callable[[Config, Random], Sequence[Any]]
+    feed: Callable[[Any, Any, Random], None]
+    turned: Callable[[Any, Order], Any]
+    by_symbol: Callable[[Arrays, Order], Arrays]
+
+
+# how states of n symbols look in another order
+
+
+def one_axis(*names: str) -> Callable[[Arrays, Order], Arrays]:
+    """Arrays whose last axis is by symbol."""
+
+    def turn(arrays: Arrays, order: Order) -> Arrays:
+        return {**arrays, **{name: arrays[name][..., order] for name in names}}
+
+    return turn
+
+
+def triangles(arrays: Arrays, order: Order) -> Arrays:
+    """The EWMA's: squares (n, n) read out of both triangles, turned, and packed again."""
+    n = len(order)
+    rows, columns = np.triu_indices(n)
+    pairs = (("products",) * 2, ("squares_i", "squares_j"), ("squares_j", "squares_i"))
+    out = dict(one_axis("fourth")(arrays, order))
+    for upper, lower in (*pairs, ("exposures",) * 2, ("exposures2",) * 2):
+        square = np.empty((n, n))
+        square[columns, rows] = arrays[lower]
+        square[rows, columns] = arrays[upper]
+        out[upper] = square[np.ix_(order, order)][rows, columns]
+    return out
+
+
+def assets(arrays: Arrays, order: Order) -> Arrays:
+    """Symbols that are named by their place."""
+    place = np.append(np.argsort(order), -1)  # the last, for -1: unknown
+    names = ("ticks.asset", "held.asset")
+    return {**arrays, **{name: place[arrays[name]] for name in names}}
+
+
+def whole_engine(arrays: Arrays, order: Order) -> Arrays:
+    out: dict[str, np.ndarray[Any, Any]] = {}
+    for part, turn in (
+        ("intake", assets),
+        ("sampler", one_axis(*SAMPLER)),
+        ("membership", one_axis("ready")),
+        ("ewma", triangles),
+    ):
+        own = {k[len(part) + 1 :]: a for k, a in arrays.items() if k.startswith(part + ".")}
+        out |= {f"{part}.{name}": array for name, array in turn(own, order).items()}
+    rest = {k: a for k, a in arrays.items() if k not in out}
+    facts = rest["engine.facts"].tobytes()
+    symbols = b",".join(b'"%s"' % s.encode() for s in SYMBOLS)
+    turned = b",".join(b'"%s"' % SYMBOLS[i].encode() for i in order)
+    assert facts.count(symbols) == 1
+    rest["engine.facts"] = np.frombuffer(facts.replace(symbols, turned), np.uint8)
+    return {**out, **rest}
+
+
+# what each part is fed
+
+SAMPLER = ("last_price", "last_bar", "last_time_ns", "last_ident")
+
+
+def tick_scenes(_: Config, random: Random) -> list[tuple[int, Ticks]]:
+    """Bars, each with its ticks in order."""
+    scenes = []
+    bar = 1000
+    for _bar in range(random.randint(1, 40)):
+        bar += random.choice((1, 1, 1, 2, 70))
+        n = random.randint(1, 8)
+        times = sorted(bar * SECOND + random.randrange(10) * SECOND // 10 for _ in range(n))
+        scenes.append(
+            (
+                bar,
+                Ticks(
+                    np.array(times, np.int64),
+                    np.array([random.randrange(4) for _ in range(n)], np.int64),
+                    np.array([random.choice((99.0, 100.0, 101.5)) for _ in range(n)]),
+                    np.array([random.randrange(3) for _ in range(n)], np.int64),
+                ),
+            )
+        )
+    return scenes
+
+
+def sample(sampler: Sampler, scene: tuple[int, Ticks], _: Random) -> None:
+    sampler.sample(scene[1], np.array([scene[0]]), np.ones(1))
+
+
+def blocks(_: Config, random: Random) -> list[ReturnBlock]:
+    rng = np.random.default_rng(random.randrange(2**32))
+    k = random.randint(1, 80)
+    returns = 0.01 * (rng.standard_t(5, (k, 1)) + rng.standard_t(5, (k, 4)))
+    returns[rng.random((k, 4)) < 0.2] = np.nan
+    exposure = np.where(np.isnan(returns), 0.0, rng.choice([1.0, 1.0, 2.0], (k, 4)))
+    whole = ReturnBlock(np.arange(k), returns, exposure, rng.choice([1.0, 1.0, 3.0], k))
+    return [whole.rows(t, t + 1) for t in range(k)]
+
+
+def turned_block(block: ReturnBlock, order: Order) -> ReturnBlock:
+    returns, exposure = (np.ascontiguousarray(a[:, order]) for a in (block.returns, block.exposure))
+    return ReturnBlock(block.time_ns, returns, exposure, block.elapsed_bars)
+
+
+def knowledge(_: Config, random: Random) -> list[Correlation]:
+    rng = np.random.default_rng(random.randrange(2**32))
+    scenes = []
+    for _scene in range(random.randint(1, 10)):
+        n_eff = rng.choice([0.0, 2.0, 4.0, 6.0, 9.0], (4, 4))
+        n_eff = np.minimum(n_eff, n_eff.T)
+        np.fill_diagonal(n_eff, rng.choice([3.0, 6.0, 9.0], 4))
+        corr = np.where(n_eff > 0.0, 0.5, np.nan)
+        scenes.append(Correlation(corr, np.ones(4), n_eff, 0.0, 0))
+    return scenes
+
+
+def turned_knowledge(known: Correlation, order: Order) -> Correlation:
+    cut = np.ix_(order, order)
+    return Correlation(known.corr[cut], known.vol[order], known.n_eff[cut], 0.0, 0)
+
+
+class Scene(NamedTuple):
+    """The choices of a move, and the symbols that its ticks are decoded for."""
+
+    move: Move
+    run: Run
+
+
+def schedule(config: Config, random: Random) -> list[Scene]:
+    run = Run(config, stormy_log(random, n=random.choice((30, 120)))).live(random)
+    return [Scene(move, run) for move in run.recorder.cut()]
+
+
+def turned_scene(scene: Scene, order: Order) -> Scene:
+    config = with_symbols(scene.run.config, order)
+    return Scene(scene.move, Run(config, scene.run.log))
+
+
+def batches(scene: Scene, random: Random) -> list[TickBatch]:
+    return list(scene.run._cut(scene.move, random, random.choice((1, 5, 100))))
+
+
+def admit(intake: Intake, scene: Scene, random: Random) -> None:
+    for source in scene.move.discovered:
+        intake.discover(source)
+    for batch in batches(scene, random):
+        intake.admit(batch)
+    for mark in scene.move.watermarks:
+        intake.decide(mark)
+    before_ns = intake.watermark_ns()
+    intake.take(before_ns)
+    intake.take_rejects(before_ns)
+
+
+def advance(engine: Engine, scene: Scene, random: Random) -> None:
+    move = scene.move
+    installs = tuple(FITS[name] for name in move.installs)
+    steps = [
+        Step(discovered=move.discovered, installs=installs),
+        *(Step(batches=(batch,)) for batch in batches(scene, random)),
+        Step(watermarks=move.watermarks),
+    ]
+    for step in steps:
+        effects = engine.advance(step)
+        while effects.bars_waiting:
+            effects = engine.advance(Step())
+
+
+PARTS: dict[str, Part] = {
+    "sampler": Part(
+        lambda _: Sampler(4, SECOND, 60, "log"),
+        lambda _, state: Sampler.from_state(state),
+        tick_scenes,
+        sample,
+        lambda scene, order: (scene[0], scene[1]._replace(asset=np.argsort(order)[scene[1].asset])),
+        one_axis(*SAMPLER),
+    ),
+    "membership": Part(
+        lambda config: Membership(config.universe[0].symbols, 5.0),
+        lambda config, state: Membership.from_state(config.universe[0].symbols, 5.0, state),
+        knowledge,
+        lambda membership, known, _: membership.update(known),
+        turned_knowledge,
+        one_axis("ready"),
+    ),
+    "ewma": Part(
+        lambda _: Ewma(4, 20.0, clock="time"),
+        lambda _, state: Ewma.from_state(state),
+        blocks,
+        lambda ewma, block, _: ewma.update(block),
+        turned_block,
+        triangles,
+    ),
+    "intake": Part(
+        lambda config: Intake(config, config.universe[0]),
+        lambda config, state: Intake.from_state(config, config.universe[0], state),
+        schedule,
+        admit,
+        turned_scene,
+        assets,
+    ),
+    "engine": Part(
+        lambda config: Engine(config, config.universe[0], VERSION),
+        lambda config, state: Engine.from_state(config, config.universe[0], VERSION, state),
+        schedule,
+        advance,
+        turned_scene,
+        whole_engine,
+    ),
+}
+every_part = pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+seeds = st.integers(0, 2**32 - 1)
+some = hypothesis_settings(max_examples=40, deadline=None)
+
+
+def with_symbols(config: Config, order: Order) -> Config:
+    symbols = tuple(SYMBOLS[i] for i in order)
+    universe = config.universe[0].model_copy(update={"symbols": symbols})
+    return config.model_copy(update={"universe": (universe,)})
+
+
+def fed(part: Part, config: Config, scenes: Sequence[Any], seed: int) -> Any:
+    own, random = part.make(config), Random(seed)
+    for scene in scenes:
+        part.feed(own, scene, random)
+    return own
+
+
+def bits(own: Stateful) -> Bits:
+    return bits_of(own.state())
+
+
+@every_part
+@given(seed=seeds)
+@some
+def test_saving_and_restoring_anywhere_changes_nothing(part: Part, seed: int) -> None:
+    random = Random(seed)
+    config = stormy(random)
+    scenes = part.scenes(config, random)
+    own, saved = part.make(config), part.make(config)
+    for scene in scenes:
+        cut = random.randrange(2**32)
+        part.feed(own, scene, Random(cut))
+        if random.random() < 0.5:
+            state = saved.state()
+            for array in state.values():
+                array.flags.writeable = False
+            saved = part.restore(config, state)
+            assert bits(saved) == bits_of(state)
+        part.feed(saved, scene, Random(cut))
+        assert bits(saved) == bits(own)
+
+
+@every_part
+@given(seed=seeds)
+@some
+def test_how_the_input_was_cut_or_interleaved_cannot_be_seen(part: Part, seed: int) -> None:
+    random = Random(seed)
+    config = stormy(random)
+    scenes = part.scenes(config, random)
+    assert bits(fed(part, config, scenes, seed)) == bits(fed(part, config, scenes, seed + 1))
+
+
+@every_part
+@given(seed=seeds)
+@some
+def test_permuted_symbols_give_the_permuted_bits(part: Part, seed: int) -> None:
+    random = Random(seed)
+    config = stormy(random)
+    scenes = part.scenes(config, random)
+    order = random.sample(range(4), 4)
+    turned = fed(part, with_symbols(config, order), [part.turned(s, order) for s in scenes], seed)
+    expected = part.by_symbol(fed(part, config, scenes, seed).state(), order)
+    assert bits(turned) == bits_of(expected)
+
+
+@every_part
+def test_a_saved_state_is_a_copy(part: Part) -> None:
+    random = Random(7)
+    config = settings(SYMBOLS)
+    scenes = part.scenes(config, random)
+    own = fed(part, config, scenes, 7)
+    before = bits(own)
+    for array in own.state().values():
+        array[...] = 7
+    restored = part.restore(config, own.state())
+    for scene in scenes[-1:]:
+        if part.scenes is not schedule:  # which cannot be read twice
+            part.feed(restored, scene, Random(8))
+    assert bits(own) == before
+
+
+@every_part
+def test_a_state_is_made_of_numbers_alone(part: Part) -> None:
+    own = fed(part, settings(SYMBOLS), part.scenes(settings(SYMBOLS), Random(5)), 5)
+    state = own.state()
+    assert {array.dtype.kind for array in state.values()} <= set("biuf")
+    assert all(array.flags.c_contiguous for array in state.values())

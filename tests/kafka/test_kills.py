@@ -1,0 +1,113 @@
+"""Kill -9 at every named point and at any time: the same bytes on the output topics.
+
+``make chaos`` runs the long form and prints the table that the README shows.
+"""
+
+import asyncio
+import statistics
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.kafka.killing import Published, Victim, ticks_in
+
+POINTS = (
+    "own",
+    "restore",
+    "begin",
+    "output",
+    "flush",
+    "journal",
+    "offsets",
+    "end_txn",
+    "commit",
+    "snapshot_write",
+    "snapshot_written",
+    "snapshot_renamed",
+    "snapshot_saved",
+)
+DURING_RECOVERY = ("own", "restore", "begin")
+CHAOS_ROUNDS = 6
+
+
+@pytest.fixture
+def random(request: pytest.FixtureRequest) -> Random:
+    seed = request.config.getoption("randomly_seed", 0)
+    return Random(seed)
+
+
+async def world(
+    bootstrap: str, folder: Path, seed: int, **changes: object
+) -> tuple[Victim, Published]:
+    """Return a service to be killed, and what one publishes that is left alone."""
+    topic, symbols = await ticks_in(bootstrap, seed)
+    alone = await Victim(bootstrap, folder / "alone", [topic], symbols).prepare()
+    expected = await alone.finish()
+    assert len(expected["correlations"]) > 300
+    assert len(expected["rejects"]) > 100
+    victim = Victim(bootstrap, folder / "victim", [topic], symbols, **changes)  # type: ignore[arg-type]
+    return await victim.prepare(), expected
+
+
+def kill_at_every_point(victim: Victim, random: Random) -> None:
+    for point in random.sample(POINTS, len(POINTS)):
+        crash = f"{point}:{1 if point in {'own', 'restore'} else random.randint(1, 3)}"
+        assert victim.until_killed(crash), crash
+
+
+async def test_killed_at_every_point_it_publishes_the_same_bytes(
+    kafka_bootstrap: str, tmp_path: Path, random: Random
+) -> None:
+    victim, expected = await world(kafka_bootstrap, tmp_path, random.getrandbits(32))
+    await asyncio.to_thread(kill_at_every_point, victim, random)
+    assert await victim.finish(expected) == expected
+    assert victim.kills == len(POINTS)
+
+
+async def test_killed_at_any_time_and_twice_in_a_row_it_publishes_the_same_bytes(
+    kafka_bootstrap: str, tmp_path: Path, random: Random
+) -> None:
+    victim, expected = await world(kafka_bootstrap, tmp_path, random.getrandbits(32))
+    for point in DURING_RECOVERY:
+        await asyncio.to_thread(victim.killed_after, random.uniform(1.0, 2.0))
+        assert await asyncio.to_thread(victim.until_killed, f"{point}:1")
+    assert await victim.finish(expected) == expected
+
+
+async def test_written_ahead_everything_is_published_at_least_once(
+    kafka_bootstrap: str, tmp_path: Path, random: Random
+) -> None:
+    victim, expected = await world(
+        kafka_bootstrap, tmp_path, random.getrandbits(32), mode="at_least_once"
+    )
+    for _ in range(4):
+        await asyncio.to_thread(victim.killed_after, random.uniform(1.0, 1.6))
+    found = await victim.finish()
+    assert {role: list(dict.fromkeys(rows)) for role, rows in found.items()} == expected
+
+
+@pytest.mark.chaos
+async def test_killed_a_hundred_times_it_publishes_the_same_bytes(
+    kafka_bootstrap: str, tmp_path: Path, random: Random, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recoveries, kills = [], 0
+    for k in range(CHAOS_ROUNDS):
+        seed = random.getrandbits(32)
+        victim, expected = await world(kafka_bootstrap, tmp_path / str(k), seed)
+        await asyncio.to_thread(kill_at_every_point, victim, random)
+        for point in DURING_RECOVERY:
+            await asyncio.to_thread(victim.killed_after, random.uniform(0.8, 2.0))
+            assert await asyncio.to_thread(victim.until_killed, f"{point}:1")
+        assert await victim.finish(expected) == expected, f"seed {seed}"
+        recoveries += victim.recoveries
+        kills += victim.kills
+    seconds = sorted(r.seconds for r in recoveries)
+    cuts = statistics.quantiles(seconds, n=100)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{kills} kills -9, every output identical; {len(seconds)} recoveries: "
+            f"p50 {cuts[49]:.2f} s, p99 {cuts[98]:.2f} s, longest {seconds[-1]:.2f} s\n"
+        )
+    assert kills >= 100

@@ -1,0 +1,245 @@
+"""One universe with its input, its broker and its disk, through any number of lives."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+import orjson
+import structlog
+
+from stream_calib.adapters.embedded import EmbeddedLog, EmbeddedSource
+from stream_calib.config import Config, parse_config
+from stream_calib.errors import TransportError
+from stream_calib.ports import JournalRecord
+from stream_calib.service.numerics import Build
+from stream_calib.service.recovery import decode_journal, installed_fits
+from stream_calib.service.repetition import Allowed, Repetition
+from stream_calib.service.runner import unobserved
+from stream_calib.service.universe import Outside, UniverseService
+from stream_calib.service.watchdog import Watchdog
+from stream_calib.values import Fit, Output, RecordBatch, Source
+from tests.simulation.broker import (
+    Broker,
+    Crash,
+    Faults,
+    Process,
+    SimulatedCommitLog,
+    WriteAheadCommitLog,
+)
+from tests.simulation.memory import MemoryDisk, MemorySnapshots
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+SYMBOLS = ("A", "B", "C", "D")
+BUILD = Build("1.2.3", {"simulated": "1"})
+LIVES_MAX = 60
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+Row = tuple[int, bytes | None, int]  # partition, value, log time
+
+
+def make_input(random: Random, n_partitions: int) -> list[Row]:
+    """Ticks of four correlated symbols, some late, some broken, over several partitions."""
+    prices, rows, time_s = dict.fromkeys(SYMBOLS, 100.0), [], 0.0
+    for _ in range(random.randint(60, 160)):
+        time_s += random.expovariate(6.0)
+        common = random.gauss(0.0, 0.003)
+        symbol = random.choice(SYMBOLS)
+        prices[symbol] *= float(np.exp(common + random.gauss(0.0, 0.002)))
+        late_s = random.choice([0.0, 0.0, 0.0, 0.4, 3.0])
+        time_ns = START + int((time_s - late_s) * SECOND)
+        value: bytes | None = orjson.dumps(
+            {"symbol": symbol, "time": time_ns, "price": prices[symbol]}
+        )
+        if random.random() < 0.05:
+            value = random.choice([b"{", b"", None, b'{"symbol":"A","time":1,"price":-1}'])
+        stamp_ms = (START + int(time_s * SECOND)) // 1_000_000
+        rows.append((random.randrange(n_partitions), value, stamp_ms))
+    return rows
+
+
+class SimulatedSource(EmbeddedSource):
+    """Reads partitions in any order and any cut, in a process that may die."""
+
+    def __init__(self, log: EmbeddedLog, process: Process, finished: Callable[[], bool]) -> None:
+        super().__init__(log, ["ticks"], finished)
+        self._process = process
+
+    async def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
+        await self._process.step()
+        order = list(self._positions.items())
+        self._process.random.shuffle(order)
+        self._positions = dict(order)
+        return await super().poll(self._process.random.randint(1, max_records), timeout_s)
+
+    async def read(self, source: Source, start: int, stop: int, max_records: int) -> RecordBatch:
+        await self._process.step()
+        return await super().read(source, start, stop, self._process.random.randint(1, max_records))
+
+    async def bounds(self, sources: object) -> Mapping[Source, tuple[int, int]]:
+        await self._process.step()
+        return await super().bounds(sources)  # type: ignore[arg-type]
+
+
+@dataclass
+class World:
+    """Everything that outlives a process."""
+
+    random: Random
+    faults: Faults
+    rows: list[Row]
+    n_partitions: int
+    write_ahead: bool = False
+    damage: bool = False
+    refits: bool = False
+    grows: bool = False
+    broker: Broker = field(default_factory=Broker)
+    disk: MemoryDisk = field(default_factory=MemoryDisk)
+    log: EmbeddedLog = field(default_factory=EmbeddedLog)
+    lives: int = 0
+    damaged: int = 0
+
+    def __post_init__(self) -> None:
+        self.broker.trims = not self.damage  # what was trimmed cannot be had without a snapshot
+        self.config = settings(self.random)
+        self.log.create_topic("ticks", self.n_partitions)
+        for partition, value, stamp_ms in self.rows:
+            self.log.append("ticks", partition, None, value, (), stamp_ms)
+
+    async def run(self) -> "World":
+        """Let processes live and die until one comes to the end of the input."""
+        growing = asyncio.get_running_loop().create_task(self._grow())
+        try:
+            await self._live()
+        finally:
+            growing.cancel()
+        return self
+
+    async def _live(self) -> None:
+        while not await self._life():
+            self.disk.crash()
+            self._break_something()
+            assert self.lives < LIVES_MAX
+            await asyncio.sleep(self.random.random())
+
+    async def _grow(self) -> None:
+        # partitions appear while the service runs, with ticks of all times
+        while self.grows and self.n_partitions < 5:
+            await asyncio.sleep(0.3 * self.random.random())
+            self.log.create_topic("ticks", self.n_partitions + 1)
+            for _, value, stamp_ms in self.random.sample(self.rows, 20):
+                self.log.append("ticks", self.n_partitions, None, value, (), stamp_ms)
+            self.n_partitions += 1
+
+    async def _life(self) -> bool:
+        self.lives += 1
+        process = Process(self.random, self.faults)
+        if self.lives > LIVES_MAX // 2:
+            process.faults = Faults(guarded=self.faults.guarded)
+        log = WriteAheadCommitLog if self.write_ahead else SimulatedCommitLog
+        service = UniverseService(
+            self.config,
+            self.config.universe[0],
+            Outside(
+                lambda: SimulatedSource(self.log, process, self._is_grown),
+                lambda: log(self.broker, process),
+                MemorySnapshots(self.disk, self.config.snapshots.keep, process.at),
+                unobserved(),
+                Watchdog(60.0),
+                fits=self._fits if self.refits else tuple,
+            ),
+            BUILD,
+            Allowed(),
+        )
+        try:
+            await service.run(asyncio.Event())
+        except Crash:
+            return False
+        except TransportError:
+            process.dead = True
+            return False
+        return not process.dead
+
+    def _is_grown(self) -> bool:
+        return not self.grows or self.n_partitions == 5
+
+    def _fits(self) -> tuple[Fit, ...]:
+        if self.random.random() > 0.1:
+            return ()
+        return (Fit("dcc", {"a": np.array([self.random.random()])}),)
+
+    def _break_something(self) -> None:
+        if not (self.damage and self.disk.files):
+            return
+        self.damaged += 1
+        name = self.random.choice(sorted(self.disk.files))
+        value = self.disk.files[name]
+        match self.random.randrange(5):
+            case 0:
+                del self.disk.files[name]
+            case 1:
+                self.disk.files[name] = value[: self.random.randrange(len(value))]
+            case 2:
+                at = self.random.randrange(len(value))
+                self.disk.files[name] = value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
+            case 3:  # of a commit that did not take place, or of a zombie's
+                number = int(name.partition("-")[0]) + self.random.randint(0, 2)
+                self.disk.files[f"{number:020d}-{'0' * 32}.snap"] = value
+            case 4:
+                self.disk.files.clear()
+
+    def published(self) -> dict[str, list[Output]]:
+        """What a reader of committed records sees."""
+        return {role: self.broker.topic(role) for role in ("correlations", "events", "rejects")}
+
+    async def repeated(self) -> dict[str, list[Output]]:
+        """What the whole journal gives, repeated from its beginning."""
+        records = [JournalRecord(i, o.value) for i, o in enumerate(self.broker.topic("journal"))]
+        entries = decode_journal(records, "u")
+        healthy = Process(Random(0), Faults())
+        loop = asyncio.get_running_loop()
+        repetition = Repetition(
+            self.config,
+            self.config.universe[0],
+            SimulatedSource(self.log, healthy, lambda: True),
+            BUILD,
+            Allowed(),
+            lambda work: loop.run_in_executor(None, work),
+        )
+        fits = await installed_fits(entries, SimulatedCommitLog(self.broker, healthy), "u")
+        out: list[Output] = []
+        for entry in entries:
+            out += await repetition.repeat(entry, fits)
+        return {
+            role: [o for o in out if o.topic.endswith(f".{role}")]
+            for role in ("correlations", "events", "rejects")
+        }
+
+
+def settings(random: Random) -> Config:
+    """Small settings; those that must not be seen in the output are drawn."""
+    return parse_config(
+        {
+            "input": {
+                "topics": ["ticks"],
+                "max_records": random.choice([3, 10, 50]),
+                "rejects_per_second": 3,
+            },
+            "time": {"lateness": "1s", "idle_slack": "2s"},
+            "delivery": {"commit_interval": random.choice(["50ms", "500ms"])},
+            "snapshots": {"keep": random.choice([1, 3]), "replay_cost": "60ms"},
+            "universe": [
+                {
+                    "name": "u",
+                    "symbols": list(SYMBOLS),
+                    "bar": "1s",
+                    "ready_n_eff": 3.0,
+                    "ewma": {"half_life": "10s"},
+                }
+            ],
+        }
+    )
