@@ -177,6 +177,10 @@ class Engine:
             engine._fits[model] = Fit(model, arrays)
         return engine
 
+    def announce(self, type_: str, details: Mapping[str, object]) -> None:
+        """Let the next step begin with an event."""
+        self._announcements.append((type_, self._due * self.universe.bar, dict(details)))
+
     def _install(self, fit: Fit) -> Event:
         self._model_version += 1
         self._fits[fit.model] = fit

@@ -78,7 +78,7 @@ class UniverseLoop:
         self._paused: frozenset[Source] = frozenset()
         self._marked_s = -math.inf
         self._n_taken = 0
-        self._cost_s = math.inf if recovered.entries_repeated else 0.0
+        self._cost_s = math.inf  # what this start repeated or accepted the next one need not
         self._entry_positions = recovered.entry_positions
         self._snapshot_number = recovered.snapshot_number
         self._committing: asyncio.Task[None] | None = None

@@ -59,6 +59,7 @@ class Recovery:
         self._in_thread = in_thread
         self._name = parts.universe.name
         self._log = structlog.get_logger().bind(universe=self._name)
+        self._unread: list[Range] = []
         self._repetition = Repetition(
             parts.config,
             parts.universe,
@@ -107,7 +108,8 @@ class Recovery:
             await log.emit(unemitted)
         session = self._session(entries[-1].chain, self._changes())
         session.positions = positions
-        self._parts.source.resume(positions)
+        session.pass_over(self._unread)
+        self._parts.source.resume(session.positions)
         numbers = [entry.number for entry in entries]
         where = dict(zip(numbers, [record.position for record in records], strict=True))
         return Recovered(session, where, snapshot.number if snapshot else -1, len(todo))
@@ -169,7 +171,7 @@ class Recovery:
         return ""
 
     async def _check_input(self, todo: Sequence[JournalEntry]) -> dict[Source, int]:
-        """Return where to go on reading; all that is to be repeated is in the log."""
+        """Return where reading goes on; all that is to be repeated is in the log."""
         repetition = self._repetition
         ranges = [wanted for entry in todo for move in entry.moves for wanted in move.ranges]
         runner = repetition.runner
@@ -178,26 +180,29 @@ class Recovery:
         bounds = await self._parts.source.bounds(sorted(reached))
         for wanted in ranges:
             first, end = bounds.get(wanted.source, (0, 0))
-            if wanted.position_before < first or wanted.position_after > end:
+            within = first <= wanted.position_before and wanted.position_after <= end
+            if wanted.n_records and not within:
                 repetition.lose(wanted, f"is not in the log, which holds {first} to {end}")
         for source, position in reached.items():
             first, end = bounds.get(source, (0, 0))
             if not first <= position <= end:
                 go_on = first if position < first else end
-                gone = Range(source, position, max(position, go_on), 0, 0)
-                if gone not in repetition.lost:
-                    repetition.lose(gone, f"is not in the log, which holds {first} to {end}")
-                reached[source] = go_on
+                unread = Range(source, position, go_on, 0, 0)
+                repetition.refuse_gap(
+                    unread, f"was not read yet, and the log holds {first} to {end}"
+                )
+                self._unread.append(unread)
         return reached
 
     def _changes(self) -> list[Change]:
         """Return what the next entry says is different from now on."""
         repetition, changes = self._repetition, [self._ownership()]
         wanted = self._parts.config.settings(self._parts.universe)
-        if repetition.lost:
-            ranges = [[*r.source, r.position_before, r.position_after] for r in repetition.lost]
-            changes.append(Change("gap", {"ranges": ranges}))
-        elif repetition.diverged:
+        for gone, repeated in ((self._unread, False), (repetition.lost, True)):
+            if gone:
+                ranges = [[*r.source, r.position_before, r.position_after] for r in gone]
+                changes.append(Change("gap", {"ranges": ranges, "repeated": repeated}))
+        if repetition.diverged:
             changes.append(Change("divergence", {"reason": repetition.diverged}))
         found = difference(repetition.settings, wanted)
         if found is not None and not self._allowed.reset_state:
@@ -208,8 +213,7 @@ class Recovery:
         if repetition.settings != wanted:
             changes.append(Change("migrate" if found is None else "reset", {"settings": wanted}))
         for change in changes:
-            if change.kind in {"owner", "migrate", "reset"}:
-                repetition.apply(change)
+            repetition.apply(change)
         return changes
 
     def _ownership(self) -> Change:

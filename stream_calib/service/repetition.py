@@ -25,6 +25,7 @@ from stream_calib.values import (
     Range,
     RecordBatch,
     Snapshot,
+    Step,
     TickBatch,
 )
 from stream_calib.wire.journal import OutputDigest, RecordDigest
@@ -123,7 +124,10 @@ class Repetition:
                 self.runner = self._runner(engine)
             case "migrate" | "reset":
                 self._change_settings(change.kind, details["settings"])
+            case "gap" if not details["repeated"]:
+                self._announce("gap_accepted", details)
             case "gap" | "divergence":
+                self._announce(f"{change.kind}_accepted", details)
                 if not (self._allowed.gap or self._allowed.divergence):
                     raise RecoveryError(
                         f"The journal of universe {self._universe.name!r} went on after entry "
@@ -146,7 +150,7 @@ class Repetition:
             self.apply(change)
         runner = self.runner
         assert runner is not None
-        taken: list[Effects] = []
+        taken = runner.apply([Step()]) if entry.changes else []
         for move in entry.moves:
             records = {wanted: await self._read(wanted) for wanted in move.ranges}
             taken += await self._in_thread(partial(_apply, runner, move, records, fits))
@@ -162,7 +166,12 @@ class Repetition:
         return outputs
 
     def lose(self, wanted: Range, what: str) -> None:
-        """Pass over input that is gone, when that is allowed."""
+        """Pass over input that has to be repeated and is gone, when that is allowed."""
+        self.refuse_gap(wanted, what)
+        self.lost.append(wanted)
+
+    def refuse_gap(self, wanted: Range, what: str) -> None:
+        """Raise unless input may be passed over."""
         topic, partition = wanted.source
         sentence = (
             f"Input of topic {topic!r} partition {partition} from position "
@@ -171,7 +180,10 @@ class Repetition:
         if not self._allowed.gap:
             raise LostInputError(f"{sentence}; --accept-gap goes on without it")
         self._log.warning("gap accepted", reason=sentence)
-        self.lost.append(wanted)
+
+    def _announce(self, type_: str, details: Mapping[str, object]) -> None:
+        assert self.runner is not None
+        self.runner.engine.announce(type_, details)
 
     def _runner(self, engine: Engine) -> Runner:
         config = self._config.under(self.settings)
@@ -195,8 +207,9 @@ class Repetition:
 
     async def _read(self, wanted: Range) -> list[RecordBatch]:
         source, position, stop, n_records, digest = wanted
-        if wanted in self.lost:
-            return []
+        passed_over = [RecordBatch(source, position, stop, (), (), ())]
+        if wanted in self.lost or not n_records:
+            return passed_over
         batches, found = [], RecordDigest()
         while position < stop:
             batch = await self._source.read(source, position, stop, self._config.input.max_records)
@@ -205,7 +218,7 @@ class Repetition:
             found.update(batch)
         if (sum(len(b.values) for b in batches), found.value()) != (n_records, digest):
             self.lose(wanted, "does not hold the records any more that were read")
-            return []
+            return passed_over
         return batches
 
     async def _same_state(self, entry: JournalEntry) -> bool:

@@ -14,9 +14,11 @@ from stream_calib.values import (
     Fit,
     JournalEntry,
     Output,
+    Range,
     RecordBatch,
     Snapshot,
     Source,
+    Step,
 )
 from stream_calib.wire.fits import encode_fit
 from stream_calib.wire.journal import OutputDigest, encode_entry, link
@@ -100,6 +102,7 @@ class Session:
         self._known = set(runner.engine.intake.sources)
         self._cut_at_s = -math.inf
         self._pending = _Pending(changes=list(changes))
+        self._absorb(runner.apply([Step()]), math.nan)  # what the changes let the engine say
 
     def take(
         self,
@@ -127,6 +130,17 @@ class Session:
         for batch in batches:
             self.positions[batch.source] = batch.position_after
             pending.n_records += len(batch.values)
+        self._absorb(taken, now_s)
+        if math.isnan(pending.since_s) and self.runner.recorder.has_moves:
+            pending.since_s = now_s
+
+    def pass_over(self, unread: Sequence[Range]) -> None:
+        """Go on behind records that will never be read."""
+        for source, before, after, _, _ in unread:
+            self.take([RecordBatch(source, before, after, (), (), ())], (), {}, 0.0)
+
+    def _absorb(self, taken: Sequence[Effects], now_s: float) -> None:
+        pending = self._pending
         for effects in taken:
             if any((effects.matrices, effects.events, effects.rejects, effects.counts)):
                 pending.effects.append(effects)
@@ -136,8 +150,6 @@ class Session:
                 pending.n_bytes += sum(len(o.value) for o in outputs)
             if effects.matrices and math.isnan(pending.closed_at_s):
                 pending.closed_at_s = now_s
-        if math.isnan(pending.since_s) and self.runner.recorder.has_moves:
-            pending.since_s = now_s
 
     def due(self, now_s: float) -> bool:
         """Tell whether it is time to commit: something was published, or some time has passed."""

@@ -28,24 +28,21 @@ class RecordDigest:
     """A 64-bit digest of consecutive records: offsets, log times, lengths and values."""
 
     def __init__(self) -> None:
-        self._numbers = hashlib.blake2b(digest_size=8)
-        self._values = hashlib.blake2b(digest_size=8)
+        # a stream for each column, so that a cut between two batches does not show
+        self._columns = [hashlib.blake2b(digest_size=8) for _ in range(4)]
 
     def update(self, records: RecordBatch) -> None:
         """Take in the next records."""
-        values = records.values
-        rows = (records.offsets, records.timestamps_ms, _lengths(values))
-        # by record, so that a cut between two batches does not show
-        numbers = array("q", bytes(24 * len(values)))
-        for k, column in enumerate(rows):
-            numbers[k::3] = array("q", column)
-        self._numbers.update(numbers.tobytes())
-        self._values.update(b"".join(filter(None, values)))
+        offsets, stamps, lengths, values = self._columns
+        offsets.update(array("q", records.offsets).tobytes())
+        stamps.update(array("q", records.timestamps_ms).tobytes())
+        lengths.update(array("q", _lengths(records.values)).tobytes())
+        values.update(b"".join(filter(None, records.values)))
 
     def value(self) -> int:
         """Return the digest of all records so far."""
-        both = self._numbers.digest() + self._values.digest()
-        return int.from_bytes(hashlib.blake2b(both, digest_size=8).digest(), "big")
+        whole = hashlib.blake2b(b"".join(c.digest() for c in self._columns), digest_size=8)
+        return int.from_bytes(whole.digest(), "big")
 
 
 def _lengths(values: Sequence[bytes | None]) -> list[int]:
@@ -67,12 +64,11 @@ class OutputDigest:
         self.n_outputs += len(outputs)
         for o in outputs:
             digest = self._topics.setdefault(o.topic, hashlib.blake2b(digest_size=16))
-            head = [o.partition, len(o.key), len(o.value)]
-            head += [len(part) for header in o.headers for part in header]
-            digest.update(array("q", head).tobytes() + o.key)
-            digest.update(o.value)
-            for name, text in o.headers:
-                digest.update(name.encode() + text)
+            parts = [o.key, o.value]
+            parts += [part for name, text in o.headers for part in (name.encode(), text)]
+            digest.update(array("q", [o.partition, len(parts), *map(len, parts)]).tobytes())
+            for part in parts:
+                digest.update(part)
 
     def value(self) -> str:
         """Return the digest of all records so far."""

@@ -26,7 +26,7 @@ from stream_calib.adapters.kafka.reading import read_kept, read_tail
 from stream_calib.adapters.kafka.settings import CheckedTopics, check_output_topics
 from stream_calib.adapters.kafka.topics import admin_client
 from stream_calib.config import KafkaConfig
-from stream_calib.errors import OwnershipError, StreamCalibError, TransportError
+from stream_calib.errors import ConfigError, OwnershipError, StreamCalibError, TransportError
 from stream_calib.ports import JournalRecord
 from stream_calib.values import Output, Source
 from stream_calib.wire.cloudevents import last_sequences
@@ -150,7 +150,7 @@ class _KafkaLog:
         for output in outputs:
             limit = min(self._checked.max_bytes[output.topic], RECORD_BYTES)
             if (size := record_bytes(output)) > limit:
-                raise TransportError(
+                raise ConfigError(
                     f"A record of {size} bytes is too large for topic {output.topic!r}, which "
                     f"takes {limit} (max.message.bytes)"
                 )

@@ -161,5 +161,6 @@ def out_of_range(error: OffsetOutOfRangeError) -> LostInputError:
     ((topic, partition), position) = next(iter(error.args[0].items()))
     return LostInputError(
         f"Position {position} of topic {topic!r} partition {partition} is no longer in the log: "
-        "its records were deleted before they were read, or the topic was made anew"
+        "its records were deleted before they were read, or the topic was made anew; "
+        "--accept-gap goes on without them"
     )
