@@ -12,6 +12,7 @@ from random import Random
 from stream_calib.errors import OwnershipError, TransportError
 from stream_calib.ports import JournalRecord
 from stream_calib.values import Output, Source
+from stream_calib.wire.cloudevents import last_sequences
 from stream_calib.wire.fits import whole_fits
 
 
@@ -114,7 +115,7 @@ class SimulatedCommitLog:
         return bool(self._broker.topic("correlations") or self._broker.topic("events"))
 
     async def last_sequences(self) -> Mapping[str, int]:
-        return {}
+        return last_sequences((o.key, o.headers) for o in self._broker.committed)
 
     async def fits(self, hashes: Sequence[str]) -> Mapping[str, Sequence[bytes]]:
         records = ((o.key, o.headers, o.value) for o in self._broker.topic("fits"))

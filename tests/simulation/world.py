@@ -34,6 +34,7 @@ from tests.simulation.memory import MemoryDisk, MemorySnapshots
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 SYMBOLS = ("A", "B", "C", "D")
+NOTHING = Allowed()
 BUILD = Build("1.2.3", {"simulated": "1"})
 LIVES_MAX = 60
 
@@ -100,6 +101,8 @@ class World:
     broker: Broker = field(default_factory=Broker)
     disk: MemoryDisk = field(default_factory=MemoryDisk)
     log: EmbeddedLog = field(default_factory=EmbeddedLog)
+    allowed: Allowed = NOTHING
+    build: Build = BUILD
     lives: int = 0
     damaged: int = 0
 
@@ -152,8 +155,8 @@ class World:
                 Watchdog(60.0),
                 fits=self._fits if self.refits else tuple,
             ),
-            BUILD,
-            Allowed(),
+            self.build,
+            self.allowed,
         )
         try:
             await service.run(asyncio.Event())
