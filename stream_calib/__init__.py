@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stream_calib.config import Config, load_config
     from stream_calib.errors import StreamCalibError
     from stream_calib.estimation.ewma import Ewma
+    from stream_calib.estimation.hayashi_yoshida import hayashi_yoshida
     from stream_calib.service.replay import replay
     from stream_calib.simulation import simulate
     from stream_calib.values import Matrix
@@ -22,6 +23,7 @@ _PUBLIC = {
     "Matrix": "stream_calib.values",
     "Problem": "stream_calib.client",
     "StreamCalibError": "stream_calib.errors",
+    "hayashi_yoshida": "stream_calib.estimation.hayashi_yoshida",
     "load_config": "stream_calib.config",
     "replay": "stream_calib.service.replay",
     "simulate": "stream_calib.simulation",
@@ -33,6 +35,7 @@ __all__ = [
     "Matrix",
     "Problem",
     "StreamCalibError",
+    "hayashi_yoshida",
     "load_config",
     "replay",
     "simulate",

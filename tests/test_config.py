@@ -371,11 +371,14 @@ def test_shown_settings_load_to_the_same_settings(
     assert "sasl_password" not in tomllib.loads(shown)["kafka"]
 
 
+SHORT = [UNIVERSE | {"bar": "1ms", "ewma": {"half_life": "1s"}}]
+
+
 def test_settings_that_were_written_down_give_the_same_fingerprint() -> None:
     config = parse(universe=[UNIVERSE | {"return": "diff"}, UNIVERSE | {"name": "v"}])
     for universe in config.universe:
         written = json.loads(json.dumps(config.settings(universe)))
-        under = parse(time={"lateness": "7s"}).under(written)
+        under = parse(time={"lateness": "7s", "flush_after": "1ms"}, universe=SHORT).under(written)
         assert under.fingerprint(under.universe[0]) == config.fingerprint(universe)
         assert under.universe[0].name == universe.name
 

@@ -110,13 +110,14 @@ async def _repeat(settings: "Config", out: Path | None, *, as_json: bool) -> Non
     summary: dict[str, dict[str, int | str]] = {}
     try:
         for universe in settings.universe:
-            n_entries = n_outputs = 0
+            n_entries = n_outputs = first = 0
             async for entry, outputs in repeat_journal(settings, universe):
+                first = first if n_entries else entry.number
                 n_entries, n_outputs = n_entries + 1, n_outputs + len(outputs)
                 chain = entry.chain
                 if sink is not None:
                     await sink.publish(outputs)
-            summary[universe.name] = {"entries": n_entries, "outputs": n_outputs}
+            summary[universe.name] = {"first": first, "entries": n_entries, "outputs": n_outputs}
             if n_entries:
                 summary[universe.name]["chain"] = chain
     finally:
@@ -126,8 +127,11 @@ async def _repeat(settings: "Config", out: Path | None, *, as_json: bool) -> Non
         typer.echo(orjson.dumps(summary).decode(), err=out == STDOUT)
         return
     for name, found in summary.items():
-        sentence = f"{name}: {found['entries']:,} entries repeated, {found['outputs']:,} records"
-        typer.echo(f"{sentence}, every digest as in the journal", err=out == STDOUT)
+        sentence = (
+            f"{name}: {found['entries']:,} entries repeated from entry {found['first']} on, "
+            f"{found['outputs']:,} records, every digest as in the journal"
+        )
+        typer.echo(sentence, err=out == STDOUT)
 
 
 async def _open(out: Path | None) -> "FileSink | None":

@@ -283,10 +283,11 @@ class Config(Section):
     def under(self, settings: Mapping[str, Any]) -> "Config":
         """Return the configuration of one universe with what ``settings`` once returned."""
         document = self.model_dump()
+        # when to flush is decided now, whatever the bars were
         return Config(
             **document
             | {
-                "time": document["time"] | settings["time"],
+                "time": document["time"] | {"flush_after": None} | settings["time"],
                 "input": document["input"] | settings["input"],
                 "universe": [settings["universe"]],
             }

@@ -17,6 +17,9 @@ from stream_calib.service.session import Cut
 from stream_calib.values import Effects, Fit, RecordBatch, Snapshot, Source
 from stream_calib.wire.snapshots import encode_snapshot
 
+FIRST_RECORDS = 64
+TURN_BYTES = 4 * 2**20
+TURN_S = 0.5
 POLL_S = 0.2  # longest wait for the first record: how soon silence is noticed
 MARK_EVERY_S = 1.0
 STALL_PROBE_S = 0.1
@@ -69,6 +72,7 @@ class UniverseLoop:
         self._source, self._log, self._store = parts.source, parts.log, parts.snapshots
         self._observer = parts.observer
         self._max_records = parts.config.input.max_records
+        self._at_once = min(FIRST_RECORDS, self._max_records)
         self._keep = parts.config.snapshots.keep
         self._replay_cost_s = parts.config.snapshots.replay_cost / 1e9
         self._in_thread = in_thread
@@ -116,7 +120,7 @@ class UniverseLoop:
         exhausted = self._source.exhausted()
         discovered = await self._source.discover()
         self._source.pause(self._paused)
-        batches = [] if exhausted else await self._source.poll(self._max_records, POLL_S)
+        batches = [] if exhausted else await self._source.poll(self._at_once, POLL_S)
         return _Polled(batches, discovered, exhausted)
 
     async def _take(self, polled: _Polled) -> None:
@@ -144,7 +148,9 @@ class UniverseLoop:
         await self._in_thread(compute)
         now_s = asyncio.get_running_loop().time()
         self._cost_s += now_s - started_s
-        self._n_taken += sum(len(batch.values) for batch in polled.batches)
+        n_records = sum(len(batch.values) for batch in polled.batches)
+        self._n_taken += n_records
+        self._adapt(n_records, now_s - started_s)
         self.has_sources |= bool(polled.discovered)
         if self._on_progress is not None:
             lag = sum(max(0, end - session.positions.get(s, end)) for s, end in ends.items())
@@ -152,6 +158,13 @@ class UniverseLoop:
         if now_s - self._marked_s >= MARK_EVERY_S:
             self._marked_s = now_s
             self._observer.progressed(self.name, session.runner.progress(ends))
+
+    def _adapt(self, n_records: int, seconds: float) -> None:
+        # a turn is as long as what its records bring, which nobody knows before
+        if self.session.pending_bytes > TURN_BYTES or seconds > TURN_S:
+            self._at_once = max(1, min(self._at_once, n_records) // 2)
+        elif n_records >= self._at_once:
+            self._at_once = min(2 * self._at_once, self._max_records)
 
     async def _commit_when_due(self) -> None:
         if self._committing is not None and (self._committing.done() or self.session.full):

@@ -82,7 +82,8 @@ class Recovery:
             The outside did not answer.
         """
         records = await self._parts.log.own()
-        entries = decode_journal(records, self._name)
+        journal = decode_journal(records, self._name)
+        entries = list(journal.values())
         if not entries:
             return Recovered(await self._genesis(), {}, -1, 0)
         repetition, log = self._repetition, self._parts.log
@@ -110,8 +111,7 @@ class Recovery:
         session.positions = positions
         session.pass_over(self._unread)
         self._parts.source.resume(session.positions)
-        numbers = [entry.number for entry in entries]
-        where = dict(zip(numbers, [record.position for record in records], strict=True))
+        where = {entry.number: position for position, entry in journal.items()}
         return Recovered(session, where, snapshot.number if snapshot else -1, len(todo))
 
     async def _genesis(self) -> Session:
@@ -144,7 +144,7 @@ class Recovery:
             assert store is not None
             try:
                 snapshot = decode_snapshot(store.load(name))
-                reason = self._misfit(snapshot, known)
+                reason = misfit(snapshot, self._name, known)
             except OSError as error:  # it may be readable another time
                 self._log.warning("snapshot not read", name=name, reason=str(error))
                 continue
@@ -155,20 +155,6 @@ class Recovery:
             self._log.warning("snapshot refused", name=name, reason=reason)
             store.delete(name)
         return None
-
-    def _misfit(self, snapshot: Snapshot, known: Mapping[int, JournalEntry]) -> str:
-        entry = known.get(snapshot.number)
-        if snapshot.universe != self._name:
-            return f"it is of universe {snapshot.universe!r}"
-        if snapshot.number > max(known):
-            return "it is of a commit that did not take place"
-        if entry is None:
-            return "it is older than the journal that is kept"
-        if entry.chain != snapshot.chain:
-            return "it is of another course of the journal"
-        if entry.state_digest and entry.state_digest != digest_state(snapshot.arrays):
-            return "its state is not the one in the journal"
-        return ""
 
     async def _check_input(self, todo: Sequence[JournalEntry]) -> dict[Source, int]:
         """Return where reading goes on; all that is to be repeated is in the log."""
@@ -243,8 +229,13 @@ class Recovery:
         )
 
 
-def decode_journal(records: Sequence[ports.JournalRecord], universe: str) -> list[JournalEntry]:
-    """Return the entries of a journal, each following the one before.
+def decode_journal(
+    records: Sequence[ports.JournalRecord], universe: str
+) -> dict[int, JournalEntry]:
+    """Return the entries of a journal by position, each following the one before.
+
+    Written ahead, the journal may hold entries of a process that did not know of the last ones:
+    the first entry to follow another one counts, and of the others nothing was published.
 
     Raises
     ------
@@ -253,7 +244,9 @@ def decode_journal(records: Sequence[ports.JournalRecord], universe: str) -> lis
     ConfigError
         They are of another universe.
     """
-    entries: list[JournalEntry] = []
+    entries: dict[int, JournalEntry] = {}
+    last: JournalEntry | None = None
+    chains: set[str] = set()
     for record in records:
         where = f"The journal of universe {universe!r} at position {record.position}"
         try:
@@ -265,14 +258,33 @@ def decode_journal(records: Sequence[ports.JournalRecord], universe: str) -> lis
                 f"universe.name: {where} belongs to universe {entry.universe!r}; universes "
                 "keep their order in the configuration, and new ones go last"
             )
-        last = entries[-1] if entries else None
         if last is not None and (entry.number, entry.previous) != (last.number + 1, last.chain):
+            if entry.emitted < entry.number <= last.number and entry.previous in chains:
+                structlog.get_logger().warning("entry of another process passed over", where=where)
+                continue
             raise RecoveryError(
                 f"{where}: entry {entry.number} does not follow entry {last.number}; "
-                "two processes may have written it at the same time"
+                "entries are missing, or two processes have written it at the same time"
             )
-        entries.append(entry)
+        entries[record.position] = last = entry
+        chains.update((entry.previous, entry.chain))
     return entries
+
+
+def misfit(snapshot: Snapshot, universe: str, known: Mapping[int, JournalEntry]) -> str:
+    """Return why a snapshot is not the state after one of these entries; empty when it is."""
+    entry = known.get(snapshot.number)
+    if snapshot.universe != universe:
+        return f"it is of universe {snapshot.universe!r}"
+    if snapshot.number > max(known):
+        return "it is of a commit that did not take place"
+    if entry is None:
+        return "it is older than the journal that is kept"
+    if entry.chain != snapshot.chain:
+        return "it is of another course of the journal"
+    if entry.state_digest and entry.state_digest != digest_state(snapshot.arrays):
+        return "its state is not the one in the journal"
+    return ""
 
 
 async def installed_fits(

@@ -1,20 +1,23 @@
 """The whole engine over recorded files, or over a journal and the input it names."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from stream_calib.adapters.files import FileSource
 from stream_calib.adapters.kafka import KafkaSource, read_journal
+from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.config import Config, UniverseConfig, load_config
-from stream_calib.errors import RecoveryError
+from stream_calib.errors import InputError, RecoveryError
 from stream_calib.service.numerics import Build, numeric_fingerprint
-from stream_calib.service.recovery import decode_journal, installed_fits
+from stream_calib.service.recovery import decode_journal, installed_fits, misfit
 from stream_calib.service.repetition import Allowed, Repetition
 from stream_calib.service.runner import Runner, unobserved
-from stream_calib.service.wiring import VERSION, kafka_log, topics_by_role
-from stream_calib.values import Effects, JournalEntry, Matrix, Output
+from stream_calib.service.wiring import VERSION, kafka_log, snapshot_folder, topics_by_role
+from stream_calib.values import Effects, JournalEntry, Matrix, Output, Snapshot
+from stream_calib.wire.snapshots import decode_snapshot
 from stream_calib.wire.ticks import check_format
 
 
@@ -67,7 +70,8 @@ async def repeat_journal(
 ) -> AsyncIterator[tuple[JournalEntry, list[Output]]]:
     """Repeat the journal of a universe on Kafka; yield its entries and what they published.
 
-    Nothing is owned and nothing written: this can be done beside the running service.
+    Nothing is owned and nothing written: this can be done beside the running service. Where
+    the journal was trimmed, it begins behind the oldest snapshot.
 
     Raises
     ------
@@ -83,22 +87,37 @@ async def repeat_journal(
         await source.start()
         topic, partition = topics_by_role(config)["journal"], config.universe.index(universe)
         records = await read_journal(config.kafka, topic, partition)
-        entries = decode_journal(records, universe.name)
-        if entries and entries[0].number != 0:
-            raise RecoveryError(
-                f"The journal of universe {universe.name!r} begins at entry {entries[0].number}: "
-                "what is before was trimmed, and nothing can be repeated without it"
-            )
-        fits = await installed_fits(entries, log, universe.name)
+        entries = list(decode_journal(records, universe.name).values())
         loop = asyncio.get_running_loop()
         repetition = Repetition(
             config, universe, source, build, Allowed(), partial(loop.run_in_executor, None)
         )
+        if entries and entries[0].number != 0:  # what is before was trimmed
+            repetition.restore(_oldest_snapshot(config, universe, entries))
+            entries = [entry for entry in entries if entry.number > repetition.number]
+        fits = await installed_fits(entries, log, universe.name)
         for entry in entries:
             yield entry, await repetition.repeat(entry, fits)
     finally:
         await source.close()
         await log.close()
+
+
+def _oldest_snapshot(
+    config: Config, universe: UniverseConfig, entries: Sequence[JournalEntry]
+) -> Snapshot:
+    folder, known = snapshot_folder(config, universe), {e.number: e for e in entries}
+    store = None if folder is None else SnapshotFolder(folder)
+    for name in reversed(store.names() if store is not None else []):
+        assert store is not None
+        with contextlib.suppress(OSError, InputError):
+            snapshot = decode_snapshot(store.load(name))
+            if not misfit(snapshot, universe.name, known):
+                return snapshot
+    raise RecoveryError(
+        f"The journal of universe {universe.name!r} begins at entry {entries[0].number}, and no "
+        "snapshot that fits it is here: what is before was trimmed, and nothing can be repeated"
+    )
 
 
 def replay(

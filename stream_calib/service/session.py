@@ -25,7 +25,7 @@ from stream_calib.wire.journal import OutputDigest, encode_entry, link
 from stream_calib.wire.snapshots import digest_state
 
 BACKLOG_RECORDS = 500_000  # taken in while a commit is under way
-BACKLOG_BYTES = 64 * 2**20
+BACKLOG_BYTES = 16 * 2**20
 
 
 class Cut(NamedTuple):
@@ -162,6 +162,11 @@ class Session:
     def pending(self) -> bool:
         """Whether anything happened since the last cut."""
         return not self._pending.empty
+
+    @property
+    def pending_bytes(self) -> int:
+        """Size of what waits to be published."""
+        return self._pending.n_bytes
 
     @property
     def full(self) -> bool:

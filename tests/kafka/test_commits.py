@@ -21,6 +21,7 @@ from stream_calib.adapters.kafka import (
     KafkaWriteAheadLog,
     TopicSpec,
     check_input_topics,
+    commits,
     ensure_topics,
 )
 from stream_calib.adapters.kafka.ending import EndTxnGuard
@@ -64,7 +65,10 @@ async def test_points_of_a_commit_come_in_order(universe: Universe) -> None:
     assert universe.topics["journal"] in ahead.warnings[0]  # one replica
 
 
-async def test_positions_are_seen_by_lag_tools(universe: Universe) -> None:
+async def test_positions_are_seen_by_lag_tools(
+    universe: Universe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "NOTE_EVERY_S", 0.0)
     bootstrap = str(universe.config.bootstrap_servers)
     here = Source(universe.topics["rejects"], 0)
     for log in (universe.log(), universe.write_ahead_log()):

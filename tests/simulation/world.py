@@ -202,7 +202,7 @@ class World:
     async def repeated(self) -> dict[str, list[Output]]:
         """What the whole journal gives, repeated from its beginning."""
         records = [JournalRecord(i, o.value) for i, o in enumerate(self.broker.topic("journal"))]
-        entries = decode_journal(records, "u")
+        entries = list(decode_journal(records, "u").values())
         healthy = Process(Random(0), Faults())
         loop = asyncio.get_running_loop()
         repetition = Repetition(

@@ -1,26 +1,39 @@
-"""The records of one file, whatever its format, as far as they are asked for."""
+"""The records of one file, whatever its format, as far as they are asked for.
+
+By the name without ``.gz`` and ``.zst``, in which any but ``.zip`` may be compressed:
+
+``.tsv``
+    Topic, tab, value: as recorded from Kafka.
+``.csv``
+    With a header. Where the first column is a time and every other one is named by a symbol
+    (wide), each cell that is not empty becomes a native tick ``{"symbol", "time", "price"}``,
+    its time in ns; otherwise each row becomes one JSON object (``tables``). Times of a wide
+    file, and those in a column ``ts_utc``, are UTC where they have no zone. A time is taken as
+    it is written: bars stamped with their beginning are a bar early.
+``.zip``
+    Trades or quotes of one symbol and day as QuantConnect's Lean keeps them; symbol, day and
+    zone are in the path (``lean``).
+``.jsonl`` and all others
+    A line is a record.
+"""
 
 import csv
 import gzip
-import itertools
-import math
-import re
+import zipfile
 import zlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import orjson
 import zstandard
 
+from stream_calib.adapters.files.lean import layout_of, ticks
+from stream_calib.adapters.files.tables import records
 from stream_calib.errors import InputError
 
 CHUNK_BYTES = 256 * 1024
 LINE_BYTES = 16 * 1024 * 1024  # beyond, it is not a file of lines
-ROWS = 1000
 BOM = b"\xef\xbb\xbf"
-UNREAD = {".bz2": "bzip2", ".xz": "xz", ".zip": "zip", ".lz4": "lz4", ".parquet": "Parquet"}
-
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+UNREAD = {".bz2": "bzip2", ".xz": "xz", ".lz4": "lz4", ".parquet": "Parquet"}
 
 
 class LinesFile:
@@ -43,7 +56,7 @@ class LinesFile:
         if path.suffix in UNREAD:
             raise InputError(f"{path}: {UNREAD[path.suffix]} is not read, only .gz and .zst are")
         self.path = path
-        self._waiting: dict[str, list[bytes]] = {only or path.name: []}
+        self._waiting: dict[str, list[bytes]] = {only or _topic(path): []}
         if only is None and _kind(path) == ".tsv":
             names = {topic for block in _blocks(path) for topic in block}
             self._waiting = {name: [] for name in names}
@@ -86,6 +99,10 @@ def _kind(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
+def _topic(path: Path) -> str:
+    return layout_of(path).topic if _kind(path) == ".zip" else path.name
+
+
 def _blocks(path: Path) -> Generator[dict[str, list[bytes]]]:
     # The values of a piece of the file, by topic.
     try:
@@ -94,11 +111,16 @@ def _blocks(path: Path) -> Generator[dict[str, list[bytes]]]:
                 yield from _tsv(path)
             case ".csv":
                 yield from ({path.name: values} for values in _csv(path))
+            case ".zip":
+                layout = layout_of(path)
+                yield from ({layout.topic: values} for values in ticks(layout, _lines(path)))
             case _:
                 for lines in _lines(path):
                     yield {path.name: [line for line in lines if line]}
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError):
         raise InputError(f"{path}: its compressed data are damaged") from None
+    except zipfile.BadZipFile:
+        raise InputError(f"{path}: it is no whole zip file") from None
     except EOFError:
         raise InputError(f"{path}: it is cut off, its compressed data do not end") from None
     except OSError as error:
@@ -110,6 +132,9 @@ def _blocks(path: Path) -> Generator[dict[str, list[bytes]]]:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
+    if path.suffix == ".zip":
+        yield from _unzipped(path)
+        return
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         if path.suffix != ".zst":
             while chunk := file.read(CHUNK_BYTES):
@@ -126,6 +151,20 @@ def _chunks(path: Path) -> Iterator[bytes]:
                     frame = None
         if frame is not None:
             raise EOFError
+
+
+def _unzipped(path: Path) -> Iterator[bytes]:
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if len(members) != 1:
+            raise InputError(f"{path}: one file is expected in it, not {len(members)}")
+        if members[0].flag_bits & 1:
+            raise InputError(f"{path}: it is encrypted")
+        if members[0].compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise InputError(f"{path}: it is not compressed in the usual way")
+        with archive.open(members[0]) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
 
 
 def _lines(path: Path) -> Iterator[list[bytes]]:
@@ -160,24 +199,4 @@ def _tsv(path: Path) -> Iterator[dict[str, list[bytes]]]:
 
 def _csv(path: Path) -> Iterator[list[bytes]]:
     rows = csv.reader(f"{line.decode()}\n" for lines in _lines(path) for line in lines)
-    names = [name.strip() for name in next(rows, [])]
-    if "time" not in names:
-        names = ["time" if name == "timestamp" else name for name in names]
-    while part := list(itertools.islice(rows, ROWS)):
-        yield [_object(names, row) for row in part if row]
-
-
-def _object(names: Sequence[str], row: Sequence[str]) -> bytes:
-    if len(row) != len(names):
-        return ",".join(row).encode()  # no record; whoever decodes it says so
-    # An empty cell is something that was not observed.
-    return orjson.dumps({name: _cell(text) for name, text in zip(names, row, strict=True) if text})
-
-
-def _cell(text: str) -> str | int | float:
-    number = _NUMBER.fullmatch(text)
-    if number is None:
-        return text
-    if number.lastindex is None:
-        return int(text) if len(text) <= 20 and -(2**63) <= int(text) < 2**64 else text
-    return float(text) if math.isfinite(float(text)) else text
+    yield from records(next(rows, []), rows)

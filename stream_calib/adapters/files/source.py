@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stream_calib.adapters.files.lines import ROWS, LinesFile
+from stream_calib.adapters.files.lines import LinesFile
+from stream_calib.adapters.files.tables import ROWS
 from stream_calib.errors import LostInputError
 from stream_calib.values import RecordBatch, Source
 
@@ -13,7 +14,8 @@ class FileSource:
     """Reads files of recorded ticks, a part at a time; positions are record numbers.
 
     A file is one topic, named after it, with partition 0; a ``.tsv`` file holds the topics
-    that its lines name. Where two files hold the same topic, each is a partition of it.
+    that its lines name, and the topic of a ``.zip`` file is named by its folders too. Where two
+    files hold the same topic, each is a partition of it.
 
     Parameters
     ----------

@@ -4,11 +4,8 @@ The client library hides most failures in its own log and retries for ever. Here
 a deadline, every failure is one TransportError sentence, and a client in doubt is thrown away.
 """
 
-from stream_calib.adapters.kafka.commits import (
-    CommitSettings,
-    KafkaCommitLog,
-    KafkaWriteAheadLog,
-)
+from stream_calib.adapters.kafka.ahead import KafkaWriteAheadLog
+from stream_calib.adapters.kafka.commits import CommitSettings, KafkaCommitLog
 from stream_calib.adapters.kafka.connection import client_options
 from stream_calib.adapters.kafka.reading import read_journal
 from stream_calib.adapters.kafka.settings import check_input_topics, check_output_topics

@@ -1,4 +1,4 @@
-"""Where a universe's outputs and journal become durable: in one transaction, or journal first."""
+"""Where a universe's outputs and journal become durable, in one transaction."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,6 @@ from aiokafka.admin import RecordsToDelete
 
 from stream_calib.adapters.kafka.connection import address, within
 from stream_calib.adapters.kafka.ending import EndTxnGuard
-from stream_calib.adapters.kafka.marking import PositionMarker
 from stream_calib.adapters.kafka.producing import (
     BATCH_BYTES,
     RECORD_BYTES,
@@ -26,13 +25,19 @@ from stream_calib.adapters.kafka.reading import read_kept, read_tail
 from stream_calib.adapters.kafka.settings import CheckedTopics, check_output_topics
 from stream_calib.adapters.kafka.topics import admin_client
 from stream_calib.config import KafkaConfig
-from stream_calib.errors import ConfigError, OwnershipError, StreamCalibError, TransportError
+from stream_calib.errors import (
+    ConfigError,
+    OwnershipError,
+    StreamCalibError,
+    TransportError,
+)
 from stream_calib.ports import JournalRecord
 from stream_calib.values import Output, Source
 from stream_calib.wire.cloudevents import last_sequences
 from stream_calib.wire.fits import whole_fits
 
 COMMIT_S = 8.0
+NOTE_EVERY_S = 1.0
 TAIL_RECORDS = 100  # of many chunks and estimators, the last of each is among them
 RETRY_MS = 20  # the broker asks for patience while it ends the transaction before
 REQUEST_S = 60.0  # longer than a commit may take, so that the library re-sends nothing by timeout
@@ -55,8 +60,9 @@ class CommitSettings:
     commit_timeout_s: float = COMMIT_S
 
 
-class _KafkaLog:
-    # What both ways of committing share: the topics, the producer, what is read back.
+class KafkaLog:
+    """What both ways of committing share: the topics, the producer, what is read back."""
+
     def __init__(
         self,
         config: KafkaConfig,
@@ -184,7 +190,7 @@ class _KafkaLog:
         )
 
 
-class KafkaCommitLog(_KafkaLog):
+class KafkaCommitLog(KafkaLog):
     """Outputs and journal in one transaction: a reader of committed records sees all or none.
 
     Parameters
@@ -215,6 +221,7 @@ class KafkaCommitLog(_KafkaLog):
         super().__init__(config, settings, at)
         self.recycled = 0
         self._guard: EndTxnGuard | None = None
+        self._note_at_s = 0.0
 
     async def own(self) -> Sequence[JournalRecord]:
         """Become the only writer, and return the journal that is kept, oldest entry first."""
@@ -257,19 +264,16 @@ class KafkaCommitLog(_KafkaLog):
                 guard.watch()
                 await producer.begin_transaction()
                 at("begin")
-                for output in outputs:
+                # all at once: the order of topics does not matter inside a transaction
+                for output in [*outputs, entry] if entry else outputs:
                     acks.append(await send(producer, output))
                     if len(acks) == 1:
                         at("output")
-                await asyncio.gather(*acks)
                 at("flush")
-                if entry is not None:
-                    acks.append(await send(producer, entry))
-                    offset = (await acks[-1]).offset
-                    at("journal")
-                if positions:
-                    offsets = {TopicPartition(*source): p for source, p in positions.items()}
-                    await producer.send_offsets_to_transaction(offsets, self._settings.group)
+                written = await asyncio.gather(*acks)
+                offset = written[-1].offset
+                at("journal")
+                await self._note(producer, positions)
                 at("offsets")
                 await producer.commit_transaction()
             finally:
@@ -277,6 +281,14 @@ class KafkaCommitLog(_KafkaLog):
                     ack.cancel()  # of those that are not done nobody asks any more
         at("commit")
         return int(offset)
+
+    async def _note(self, producer: Any, positions: Mapping[Source, int]) -> None:  # noqa: ANN401
+        # two more requests, for lag tools alone: not with every commit
+        now_s = asyncio.get_running_loop().time()
+        if positions and now_s >= self._note_at_s:
+            self._note_at_s = now_s + NOTE_EVERY_S
+            offsets = {TopicPartition(*source): p for source, p in positions.items()}
+            await producer.send_offsets_to_transaction(offsets, self._settings.group)
 
     async def _start_transactional(self) -> Any:  # noqa: ANN401
         producer = await self._start_producer(
@@ -301,93 +313,3 @@ class KafkaCommitLog(_KafkaLog):
             raise
         self._producer = producer
         self.recycled += 1
-
-
-class KafkaWriteAheadLog(_KafkaLog):
-    """The journal entry first, then the outputs: after a crash the last are written once more.
-
-    Parameters
-    ----------
-    config
-        How to reach the broker.
-    settings
-        Whose outputs these are, and where they go.
-    at
-        Called at named points of a commit; a test may end the process there.
-
-    Attributes
-    ----------
-    trim_failures
-        How often the journal could not be trimmed.
-    """
-
-    write_ahead = True
-
-    def __init__(
-        self,
-        config: KafkaConfig,
-        settings: CommitSettings,
-        at: Callable[[str], None] = lambda _point: None,
-    ) -> None:
-        super().__init__(config, settings, at)
-        self._marker = PositionMarker(config, settings.group)
-
-    @property
-    def mark_failures(self) -> int:
-        """How many times positions could not be noted."""
-        return self._marker.failures
-
-    async def own(self) -> Sequence[JournalRecord]:
-        """Return the journal that is kept, oldest entry first.
-
-        An owner that commits in transactions is fenced. One that does not is found out at its
-        next commit.
-        """
-        await self.close()
-        topics, partition = self._settings.topics, self._settings.partition
-        self._checked = await check_output_topics(self._config, topics, partition)
-        await abandon(await self._start_producer(transactional_id=self._settings.transactional_id))
-        self._at("own")
-        entries = await self._read_journal()
-        self._producer = await self._start_producer()
-        return entries
-
-    async def commit(
-        self, outputs: Sequence[Output], entry: Output, positions: Mapping[Source, int]
-    ) -> int:
-        """Write the entry, then the outputs; return the entry's offset when all are durable."""
-        self._check([*outputs, entry])
-        async with self._doubting("committing"):
-            offset = int((await (await send(self._producer, entry))).offset)
-            if offset != self._after:  # only the owner writes here, and leaves no gaps
-                raise self._fenced()
-            self._after = offset + 1
-            self._at("journal")
-            await self._write(outputs)
-        self._marker.mark(positions)
-        self._at("commit")
-        return offset
-
-    async def emit(self, outputs: Sequence[Output]) -> None:
-        """Write outputs of an entry that is in the journal already."""
-        self._check(outputs)
-        async with self._doubting("writing"):
-            await self._write(outputs)
-
-    async def close(self) -> None:
-        """Let go within a few seconds."""
-        await super().close()
-        await self._marker.close()
-
-    async def _write(self, outputs: Sequence[Output]) -> None:
-        acks: list[Any] = []
-        try:
-            for output in outputs:
-                acks.append(await send(self._producer, output))
-                if len(acks) == 1:
-                    self._at("output")
-            await asyncio.gather(*acks)
-        finally:
-            for ack in acks:
-                ack.cancel()  # of those that are not done nobody asks any more
-        self._at("flush")
