@@ -143,11 +143,12 @@ class Change:
 
     ``genesis``: it begins, with these settings. ``owner``: a process took it over.
     ``migrate``: other symbols; ``reset``: other settings and a fresh state, both with the
-    sequences going on. ``gap``: input that is gone was passed over. ``divergence``: the state
+    sequences going on. ``retire``: sources are not read any more. ``gap``: input that is gone was
+    passed over. ``divergence``: the state
     is accepted though it does not reproduce what was published.
     """
 
-    kind: Literal["genesis", "owner", "migrate", "reset", "gap", "divergence"]
+    kind: Literal["genesis", "owner", "migrate", "reset", "retire", "gap", "divergence"]
     details: Mapping[str, object] = field(default_factory=dict)
 
 

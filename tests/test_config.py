@@ -381,6 +381,9 @@ def test_settings_that_were_written_down_give_the_same_fingerprint() -> None:
         under = parse(time={"lateness": "7s", "flush_after": "1ms"}, universe=SHORT).under(written)
         assert under.fingerprint(under.universe[0]) == config.fingerprint(universe)
         assert under.universe[0].name == universe.name
+        assert under.time.flush_after is None
+    later = parse(time={"flush_after": "9s"}).under(config.settings(config.universe[0]))
+    assert later.time.flush_after == 9_000_000_000
 
 
 def test_snapshots_lie_beside_the_file(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def run(
     It ends by itself on an error, within five seconds on SIGTERM or Ctrl-C, and at once when
     asked a second time.
     """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until the service listens itself
     from stream_calib.config import load_config
 
     flags = overrides(

@@ -283,11 +283,14 @@ class Config(Section):
     def under(self, settings: Mapping[str, Any]) -> "Config":
         """Return the configuration of one universe with what ``settings`` once returned."""
         document = self.model_dump()
-        # when to flush is decided now, whatever the bars were
+        time = document["time"] | settings["time"]
+        flush_after = self.time.flush_after
+        if flush_after is not None and flush_after < parse_duration(settings["universe"]["bar"]):
+            time["flush_after"] = None  # it belongs to the bars of today
         return Config(
             **document
             | {
-                "time": document["time"] | {"flush_after": None} | settings["time"],
+                "time": time,
                 "input": document["input"] | settings["input"],
                 "universe": [settings["universe"]],
             }

@@ -1,7 +1,7 @@
 """The program: ``advance(step) -> Effects``, one universe, no clock."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +25,7 @@ from stream_calib.values import (
     Matrix,
     Quality,
     Regime,
+    Source,
     Step,
     eigenvalue_floor,
 )
@@ -180,6 +181,13 @@ class Engine:
     def announce(self, type_: str, details: Mapping[str, object]) -> None:
         """Let the next step begin with an event."""
         self._announcements.append((type_, self._due * self.universe.bar, dict(details)))
+
+    def retire(self, sources: Iterable[Source]) -> None:
+        """Go on without these sources, and let the next step say so."""
+        gone = sorted(sources)
+        for source in gone:
+            self.intake.retire(source)
+        self.announce("sources_retired", {"sources": [[*source] for source in gone]})
 
     def _install(self, fit: Fit) -> Event:
         self._model_version += 1

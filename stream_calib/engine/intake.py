@@ -12,6 +12,7 @@ from stream_calib.engine.arrays import Arrays
 from stream_calib.engine.rejects import Original, RejectQueue, Waiting
 from stream_calib.engine.sources import (
     NO_POSITION,
+    RETIRED,
     Columns,
     SourceState,
     read_sources,
@@ -42,14 +43,22 @@ class Intake:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All sources known, in order."""
-        return tuple(sorted(self._sources))
+        """All sources that are read, in order."""
+        return tuple(sorted(s for s, state in self._sources.items() if state.position != RETIRED))
 
     def discover(self, source: Source, closed_ns: int = NO_TIME) -> None:
         """Await ``source`` from now on; what it has from before ``closed_ns`` is late."""
         if source not in self._sources:
             rejects = RejectQueue(self._rejects_per_second)
             self._sources[source] = SourceState(rejects, decided_ns=closed_ns)
+        state = self._sources[source]
+        if state.position == RETIRED:
+            state.position, state.decided_ns = NO_POSITION, max(state.decided_ns, closed_ns)
+
+    def retire(self, source: Source) -> None:
+        """Await nothing more from ``source``; what it has brought so far counts."""
+        if source in self._sources:
+            self._sources[source].position = RETIRED
 
     def position(self, source: Source) -> int:
         """Position after the last record taken from ``source``; 0 before the first."""
@@ -77,9 +86,7 @@ class Intake:
 
     def watermark_ns(self) -> int:
         """Time before which no tick is awaited from anywhere; NO_TIME while one source holds."""
-        return min(
-            (s.watermark_ns(self._lateness_ns) for s in self._sources.values()), default=NO_TIME
-        )
+        return min((self.source_watermark_ns(source) for source in self.sources), default=NO_TIME)
 
     def source_watermark_ns(self, source: Source) -> int:
         """Time before which no tick is awaited from ``source``."""

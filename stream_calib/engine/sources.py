@@ -24,6 +24,7 @@ from stream_calib.estimation.sampling import Ticks
 from stream_calib.values import F64, I64, NO_TIME, Source
 
 NO_POSITION = -1
+RETIRED = -2
 _HELD = ("time_ns", "stamp_ns", "asset", "price", "bid", "ask", "ident")
 
 

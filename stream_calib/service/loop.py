@@ -69,6 +69,7 @@ class UniverseLoop:
         self.session = recovered.session
         self.has_sources = bool(recovered.session.positions)
         self.has_published = False
+        self.has_committed = False
         self._source, self._log, self._store = parts.source, parts.log, parts.snapshots
         self._observer = parts.observer
         self._max_records = parts.config.input.max_records
@@ -191,6 +192,7 @@ class UniverseLoop:
         position = await self._log.commit(cut.outputs, cut.entry, cut.positions)
         done_s = clock()
         self._entry_positions[cut.number] = position
+        self.has_committed = True
         self._observer.committed(self.name, done_s - started_s, "committed")
         if cut.outputs:
             self._observer.published(

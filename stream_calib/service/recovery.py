@@ -60,6 +60,7 @@ class Recovery:
         self._name = parts.universe.name
         self._log = structlog.get_logger().bind(universe=self._name)
         self._unread: list[Range] = []
+        self._retired: list[Source] = []
         self._repetition = Repetition(
             parts.config,
             parts.universe,
@@ -169,8 +170,19 @@ class Recovery:
             within = first <= wanted.position_before and wanted.position_after <= end
             if wanted.n_records and not within:
                 repetition.lose(wanted, f"is not in the log, which holds {first} to {end}")
-        for source, position in reached.items():
-            first, end = bounds.get(source, (0, 0))
+        topics = self._parts.config.topics_of(self._parts.universe)
+        for source, position in list(reached.items()):
+            if source.topic not in topics:
+                self._retired.append(source)
+                del reached[source]
+                continue
+            if source not in bounds:
+                unread = Range(source, position, position, 0, 0)
+                repetition.refuse_gap(unread, "cannot be read: the partition is gone")
+                self._retired.append(source)
+                del reached[source]
+                continue
+            first, end = bounds[source]
             if not first <= position <= end:
                 go_on = first if position < first else end
                 unread = Range(source, position, go_on, 0, 0)
@@ -184,6 +196,9 @@ class Recovery:
         """Return what the next entry says is different from now on."""
         repetition, changes = self._repetition, [self._ownership()]
         wanted = self._parts.config.settings(self._parts.universe)
+        if self._retired:
+            sources = [[*source] for source in self._retired]
+            changes.append(Change("retire", {"sources": sources}))
         for gone, repeated in ((self._unread, False), (repetition.lost, True)):
             if gone:
                 ranges = [[*r.source, r.position_before, r.position_after] for r in gone]
@@ -196,11 +211,25 @@ class Recovery:
                 f"{found}, and the state of universe {self._name!r} depends on it; --reset-state "
                 "begins afresh with it"
             )
-        if repetition.settings != wanted:
-            changes.append(Change("migrate" if found is None else "reset", {"settings": wanted}))
+        if found is not None or self._allowed.reset_state:
+            changes.append(Change("reset", {"settings": wanted}))
+        elif repetition.settings != wanted:
+            changes.append(Change("migrate", {"settings": wanted}))
+        self._warn_of_unused(changes)
         for change in changes:
             repetition.apply(change)
         return changes
+
+    def _warn_of_unused(self, changes: Sequence[Change]) -> None:
+        kinds = {change.kind for change in changes}
+        allowed = self._allowed
+        unused = {
+            "--genesis": allowed.genesis,
+            "--accept-gap": allowed.gap and not kinds & {"gap", "retire"},
+            "--accept-divergence": allowed.divergence and "divergence" not in kinds,
+        }
+        for flag in (flag for flag, is_unused in unused.items() if is_unused):
+            self._log.warning("flag was not needed", flag=flag)
 
     def _ownership(self) -> Change:
         build = self._parts.build

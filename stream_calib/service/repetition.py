@@ -25,6 +25,7 @@ from stream_calib.values import (
     Range,
     RecordBatch,
     Snapshot,
+    Source,
     Step,
     TickBatch,
 )
@@ -124,6 +125,9 @@ class Repetition:
                 self.runner = self._runner(engine)
             case "migrate" | "reset":
                 self._change_settings(change.kind, details["settings"])
+            case "retire":
+                assert self.runner is not None
+                self.runner.engine.retire(Source(*source) for source in details["sources"])
             case "gap" if not details["repeated"]:
                 self._announce("gap_accepted", details)
             case "gap" | "divergence":

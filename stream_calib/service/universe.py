@@ -133,6 +133,8 @@ class UniverseService:
             silent_s = asyncio.get_running_loop().time() - self._contact_s
             if not self.running.is_set() or silent_s > self._give_up_s:
                 raise
+            if self._loop is not None and self._loop.has_committed:
+                self._allowed = Allowed()  # what was accepted is on record
             self._out_of_contact = str(error)
             self._log.warning("starting over from the journal", reason=str(error))
             self._outside.observer.restarted(self.name, type(error).__name__)
@@ -179,7 +181,6 @@ class UniverseService:
                 outside.fits,
             )
             self._contact_s = clock()
-            self._allowed = Allowed()  # for this start alone
             self._out_of_contact = ""
             self.running.set()
             probing = asyncio.create_task(self._probe(source))

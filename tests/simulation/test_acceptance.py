@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from stream_calib.config import Config
-from stream_calib.errors import ConfigError, RecoveryError
+from stream_calib.errors import ConfigError, LostInputError, RecoveryError
 from stream_calib.service.numerics import Build
 from stream_calib.service.repetition import Allowed
 from stream_calib.values import JournalEntry, Output
@@ -169,3 +169,51 @@ def test_changed_symbols_are_migrated_and_the_journal_repeats_across_it() -> Non
     assert last["symbols"] == ["D", "A", "C"]
     assert last["pending"] == ["X"]
     assert clock.run(world.repeated()) == world.published()
+
+
+def with_topics(config: Config, *topics: str) -> Config:
+    return config.model_copy(update={"input": config.input.model_copy(update={"topics": topics})})
+
+
+def test_a_topic_that_is_taken_out_holds_nobody_up() -> None:
+    world = ended(8)
+    world.log.create_topic("more")
+    newest_ms = max(stamp for _, _, stamp in world.rows)
+    tick = {"symbol": "A", "time": newest_ms * 1_000_000, "price": 100.0}
+    world.log.append("more", 0, None, orjson.dumps(tick), (), newest_ms)
+    world.config = with_topics(world.config, "ticks", "more")
+    again(world)
+    before = len(world.broker.topic("correlations"))
+    world.config = with_topics(world.config, "ticks")
+    again(world)
+    assert len(world.broker.topic("correlations")) > before + 5
+    (retired,) = [e for e in events(world) if e["type"] == "sources_retired"]
+    assert retired["details"] == {"sources": [["more", 0]]}
+    world.config = with_topics(world.config, "ticks", "more")  # and back
+    again(world)
+    assert_contiguous(world)
+    assert clock.run(world.repeated()) == world.published()
+
+
+def test_a_reset_that_is_asked_for_takes_place_though_nothing_changed() -> None:
+    world = ended(9)
+    again(world, reset_state=True)
+    assert [e["type"] for e in events(world)].count("state_reset") == 1
+    again(world)
+    assert_contiguous(world)
+    assert clock.run(world.repeated()) == world.published()
+
+
+def test_input_that_was_not_read_and_is_gone_is_passed_over_on_record() -> None:
+    world = ended(10)
+    for _ in range(2):
+        for i in range(2):
+            world.log.append("ticks", i, None, b"lost", (), 0)
+            world.log.trim("ticks", i, world.log.bounds("ticks", i)[1])
+        world.broker.trimmed = len(world.broker.topic("journal")) - 1
+        with pytest.raises(LostInputError, match=r"was not read yet.*--accept-gap"):
+            again(world, rows=0)
+        again(world, gap=True)
+        again(world)
+    assert_contiguous(world)
+    assert [e["type"] for e in events(world)].count("gap_accepted") == 2

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -66,8 +66,14 @@ def make_input(random: Random, n_partitions: int) -> list[Row]:
 class SimulatedSource(EmbeddedSource):
     """Reads partitions in any order and any cut, in a process that may die."""
 
-    def __init__(self, log: EmbeddedLog, process: Process, finished: Callable[[], bool]) -> None:
-        super().__init__(log, ["ticks"], finished)
+    def __init__(
+        self,
+        log: EmbeddedLog,
+        process: Process,
+        finished: Callable[[], bool],
+        topics: Sequence[str] = ("ticks",),
+    ) -> None:
+        super().__init__(log, topics, finished)
         self._process = process
 
     async def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
@@ -148,7 +154,9 @@ class World:
             self.config,
             self.config.universe[0],
             Outside(
-                lambda: SimulatedSource(self.log, process, self._is_grown),
+                lambda: SimulatedSource(
+                    self.log, process, self._is_grown, self.config.input.topics
+                ),
                 lambda: log(self.broker, process),
                 MemorySnapshots(self.disk, self.config.snapshots.keep, process.at),
                 unobserved(),
