@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stream_calib.errors import StreamCalibError
     from stream_calib.estimation.ewma import Ewma
     from stream_calib.estimation.hayashi_yoshida import hayashi_yoshida
+    from stream_calib.estimation.two_scale import TwoScale
     from stream_calib.service.replay import replay
     from stream_calib.simulation import simulate
     from stream_calib.values import Matrix
@@ -23,6 +24,7 @@ _PUBLIC = {
     "Matrix": "stream_calib.values",
     "Problem": "stream_calib.client",
     "StreamCalibError": "stream_calib.errors",
+    "TwoScale": "stream_calib.estimation.two_scale",
     "hayashi_yoshida": "stream_calib.estimation.hayashi_yoshida",
     "load_config": "stream_calib.config",
     "replay": "stream_calib.service.replay",
@@ -35,6 +37,7 @@ __all__ = [
     "Matrix",
     "Problem",
     "StreamCalibError",
+    "TwoScale",
     "hayashi_yoshida",
     "load_config",
     "replay",

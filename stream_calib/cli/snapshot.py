@@ -156,6 +156,8 @@ def _misnamed(universe: str, read: Read) -> str:
 
 
 async def _against_journal(config: "Config", reads: list[Read]) -> list[Read]:
+    from stream_calib.service.recovery import misfit
+
     journals: dict[str, Mapping[int, JournalEntry]] = {}
     names = [universe.name for universe in config.universe]
     checked = []
@@ -169,48 +171,24 @@ async def _against_journal(config: "Config", reads: list[Read]) -> list[Read]:
             checked.append(read._replace(reason=reason))
             continue
         if name not in journals:
-            journals[name] = await _journal(config, names.index(name))
-        reason = _misfit(read.snapshot, journals[name])
+            journals[name] = await _journal(config, name, names.index(name))
+        reason = misfit(read.snapshot, name, journals[name])
         # a service that runs may have dropped it meanwhile, and the journal before the next
         if not reason or read.path.exists():
             checked.append(read._replace(reason=reason))
     return checked
 
 
-async def _journal(config: "Config", partition: int) -> "Mapping[int, JournalEntry]":
-    from stream_calib.adapters.kafka import check_topics
-    from stream_calib.adapters.kafka.reading import read_kept
-    from stream_calib.errors import InputError, RecoveryError
-    from stream_calib.values import Source
-    from stream_calib.wire.journal import decode_entry
+async def _journal(config: "Config", universe: str, partition: int) -> "dict[int, JournalEntry]":
+    from stream_calib.adapters.kafka import check_topics, read_journal
+    from stream_calib.service.recovery import decode_journal
 
     topic = f"{config.output.prefix}.journal"
     counts = await check_topics(config.kafka, [topic])
     if partition >= counts[topic]:
         return {}
-    kept = await read_kept(config.kafka, Source(topic, partition))
-    try:
-        entries = [decode_entry(record.value or b"") for record in kept.records]
-    except InputError as error:
-        message = f"Topic {topic!r} partition {partition} holds what is no journal: {error}"
-        raise RecoveryError(message) from None
-    return {entry.number: entry for entry in entries}
-
-
-def _misfit(found: "Snapshot", journal: "Mapping[int, JournalEntry]") -> str:
-    from stream_calib.wire.snapshots import digest_state
-
-    entry = journal.get(found.number)
-    if not journal:
-        return "the journal is empty"
-    if entry is None:
-        where = f"the journal holds entries {min(journal)} to {max(journal)}"
-        return f"entry {found.number} is not in the journal: {where}"
-    if entry.chain != found.chain:
-        return f"entry {found.number} of the journal is another one (chain {entry.chain})"
-    if entry.state_digest and entry.state_digest != digest_state(found.arrays):
-        return f"its state is not that of entry {found.number} of the journal"
-    return ""
+    records = await read_journal(config.kafka, topic, partition)
+    return {entry.number: entry for entry in decode_journal(records, universe).values()}
 
 
 def _row(read: Read) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from stream_calib.wire.snapshots import encode_snapshot
 FIRST_RECORDS = 64
 TURN_BYTES = 4 * 2**20
 TURN_S = 0.5
+SLICE_BYTES = 256 * 2**20
 POLL_S = 0.2  # longest wait for the first record: how soon silence is noticed
 MARK_EVERY_S = 1.0
 STALL_PROBE_S = 0.1
@@ -30,8 +32,8 @@ OnEffects = Callable[[str, Effects], None]
 
 class _Polled(NamedTuple):
     batches: list[RecordBatch]
-    discovered: tuple[Source, ...]
-    exhausted: bool
+    discovered: tuple[Source, ...] = ()
+    exhausted: bool = False
 
 
 class UniverseLoop:
@@ -51,7 +53,7 @@ class UniverseLoop:
     on_effects
         Called with the universe's name after effects became durable.
     on_progress
-        Called after every turn with how many records were taken in and the lag that is known.
+        Called after every turn with how far reading has got and the lag that is known.
     fits
         Asked before every turn for fits to be installed.
     """
@@ -74,6 +76,8 @@ class UniverseLoop:
         self._observer = parts.observer
         self._max_records = parts.config.input.max_records
         self._at_once = min(FIRST_RECORDS, self._max_records)
+        self._slice_records = max(1, SLICE_BYTES // (30 * len(parts.universe.symbols) ** 2))
+        self._left: deque[_Polled] = deque()
         self._keep = parts.config.snapshots.keep
         self._replay_cost_s = parts.config.snapshots.replay_cost / 1e9
         self._in_thread = in_thread
@@ -102,13 +106,20 @@ class UniverseLoop:
             exhausted = False
             while not (stop.is_set() or exhausted):
                 await self._commit_when_due()
-                waiting = {polling} if self._committing is None else {polling, self._committing}
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if polling.done():
-                    polled, exhausted = polling.result(), polling.result().exhausted
+                if self._left and self._committing is not None:
+                    await asyncio.wait({self._committing})  # room for what is left
+                elif not self._left:
+                    waiting = {polling} if self._committing is None else {polling, self._committing}
+                    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    if not polling.done():
+                        continue
+                    self._left.extend(self._slices(polling.result()))
                     # read on while this turn computes; what is paused is then one turn behind
                     polling = asyncio.create_task(self._poll())
+                while self._left and self.session.pending_bytes <= TURN_BYTES:
+                    polled = self._left.popleft()
                     await self._take(polled)
+                    exhausted = polled.exhausted
             await self._finish()
         finally:
             tasks = [t for t in (polling, self._committing, self._saving) if t is not None]
@@ -123,6 +134,17 @@ class UniverseLoop:
         self._source.pause(self._paused)
         batches = [] if exhausted else await self._source.poll(self._at_once, POLL_S)
         return _Polled(batches, discovered, exhausted)
+
+    def _slices(self, polled: _Polled) -> Iterator[_Polled]:
+        # every record may bring a matrix, and of large ones not many fit into the memory
+        head, tail = _Polled([], polled.discovered), _Polled([], (), polled.exhausted)
+        pieces = [p for batch in polled.batches for p in _pieces(batch, self._slice_records)]
+        if len(pieces) <= len(polled.batches):
+            yield polled
+            return
+        yield head
+        yield from (_Polled([piece]) for piece in pieces)
+        yield tail
 
     async def _take(self, polled: _Polled) -> None:
         session, ends, fits = self.session, self._source.ends(), self._fits()
@@ -150,7 +172,7 @@ class UniverseLoop:
         now_s = asyncio.get_running_loop().time()
         self._cost_s += now_s - started_s
         n_records = sum(len(batch.values) for batch in polled.batches)
-        self._n_taken += n_records
+        self._n_taken += sum(b.position_after - b.position_before for b in polled.batches)
         self._adapt(n_records, now_s - started_s)
         self.has_sources |= bool(polled.discovered)
         if self._on_progress is not None:
@@ -251,6 +273,23 @@ class UniverseLoop:
             await self._saving
         if self._store is not None and self._snapshot_number < self.session.number:
             await self._save(await self._in_thread(self.session.snapshot))
+
+
+def _pieces(batch: RecordBatch, size: int) -> Iterator[RecordBatch]:
+    n = len(batch.values)
+    if n <= size:
+        yield batch
+        return
+    for start in range(0, n, size):
+        stop = min(n, start + size)
+        yield RecordBatch(
+            batch.source,
+            batch.offsets[start] if start else batch.position_before,
+            batch.offsets[stop] if stop < n else batch.position_after,
+            batch.offsets[start:stop],
+            batch.timestamps_ms[start:stop],
+            batch.values[start:stop],
+        )
 
 
 @contextmanager

@@ -305,6 +305,8 @@ def misfit(snapshot: Snapshot, universe: str, known: Mapping[int, JournalEntry])
     entry = known.get(snapshot.number)
     if snapshot.universe != universe:
         return f"it is of universe {snapshot.universe!r}"
+    if not known:
+        return "the journal is empty"
     if snapshot.number > max(known):
         return "it is of a commit that did not take place"
     if entry is None:

@@ -213,10 +213,10 @@ def kafka_log(
     config: Config, universe: UniverseConfig, at: Callable[[str], None] = _nothing
 ) -> ports.CommitLog:
     """Build the commit log of a universe on Kafka; until it owns, it can only be read."""
-    name = f"{config.app}.{universe.name}"
     settings = CommitSettings(
-        name,
-        name,
+        # of the journal, not of the app: whoever writes there fences whoever wrote before
+        f"{config.output.prefix}.{universe.name}",
+        f"{config.app}.{universe.name}",
         topics_by_role(config),
         config.universe.index(universe),
         config.delivery.transaction_timeout / SECOND_NS,

@@ -21,7 +21,6 @@ from stream_calib.adapters.kafka import (
     KafkaWriteAheadLog,
     TopicSpec,
     check_input_topics,
-    commits,
     ensure_topics,
 )
 from stream_calib.adapters.kafka.ending import EndTxnGuard
@@ -32,7 +31,7 @@ from tests.kafka.commit_log import Universe
 from tests.kafka.test_kafka_adapter import committed_positions, config_of
 from tests.real_parts import ROOT, TopicMaker
 
-POINTS = ["begin", "output", "flush", "journal", "offsets", "end_txn", "commit"]
+POINTS = ["begin", "output", "flush", "journal", "end_txn", "commit"]
 DEADLINE_S = 60.0
 
 
@@ -65,10 +64,7 @@ async def test_points_of_a_commit_come_in_order(universe: Universe) -> None:
     assert universe.topics["journal"] in ahead.warnings[0]  # one replica
 
 
-async def test_positions_are_seen_by_lag_tools(
-    universe: Universe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(commits, "NOTE_EVERY_S", 0.0)
+async def test_positions_are_seen_by_lag_tools(universe: Universe) -> None:
     bootstrap = str(universe.config.bootstrap_servers)
     here = Source(universe.topics["rejects"], 0)
     for log in (universe.log(), universe.write_ahead_log()):

@@ -20,7 +20,6 @@ POINTS = (
     "output",
     "flush",
     "journal",
-    "offsets",
     "end_txn",
     "commit",
     "snapshot_write",

@@ -1,15 +1,13 @@
 """Where a universe's journal becomes durable first, and its outputs after it."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stream_calib.adapters.kafka.commits import CommitSettings, KafkaLog
-from stream_calib.adapters.kafka.marking import PositionMarker
+from stream_calib.adapters.kafka.commits import KafkaLog
 from stream_calib.adapters.kafka.producing import abandon, send
 from stream_calib.adapters.kafka.reading import read_kept
 from stream_calib.adapters.kafka.settings import check_output_topics
-from stream_calib.config import KafkaConfig
 from stream_calib.ports import JournalRecord
 from stream_calib.values import Output, Source
 
@@ -34,27 +32,13 @@ class KafkaWriteAheadLog(KafkaLog):
 
     write_ahead = True
 
-    def __init__(
-        self,
-        config: KafkaConfig,
-        settings: CommitSettings,
-        at: Callable[[str], None] = lambda _point: None,
-    ) -> None:
-        super().__init__(config, settings, at)
-        self._marker = PositionMarker(config, settings.group)
-
-    @property
-    def mark_failures(self) -> int:
-        """How many times positions could not be noted."""
-        return self._marker.failures
-
     async def own(self) -> Sequence[JournalRecord]:
         """Return the journal that is kept, oldest entry first.
 
         An owner that commits in transactions is fenced. One that does not is found out at its
         next commit.
         """
-        await self.close()
+        await self._throw_away()
         topics, partition = self._settings.topics, self._settings.partition
         self._checked = await check_output_topics(self._config, topics, partition)
         await abandon(await self._start_producer(transactional_id=self._settings.transactional_id))
@@ -93,11 +77,6 @@ class KafkaWriteAheadLog(KafkaLog):
         self._check(outputs)
         async with self._doubting("writing"):
             await self._write(outputs)
-
-    async def close(self) -> None:
-        """Let go within a few seconds."""
-        await super().close()
-        await self._marker.close()
 
     async def _write(self, outputs: Sequence[Output]) -> None:
         acks: list[Any] = []

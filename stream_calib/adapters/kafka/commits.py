@@ -11,6 +11,7 @@ from aiokafka.admin import RecordsToDelete
 
 from stream_calib.adapters.kafka.connection import address, within
 from stream_calib.adapters.kafka.ending import EndTxnGuard
+from stream_calib.adapters.kafka.marking import PositionMarker
 from stream_calib.adapters.kafka.producing import (
     BATCH_BYTES,
     RECORD_BYTES,
@@ -37,7 +38,6 @@ from stream_calib.wire.cloudevents import last_sequences
 from stream_calib.wire.fits import whole_fits
 
 COMMIT_S = 8.0
-NOTE_EVERY_S = 1.0
 TAIL_RECORDS = 100  # of many chunks and estimators, the last of each is among them
 RETRY_MS = 20  # the broker asks for patience while it ends the transaction before
 REQUEST_S = 60.0  # longer than a commit may take, so that the library re-sends nothing by timeout
@@ -77,6 +77,7 @@ class KafkaLog:
         self._deadline_s = min(settings.commit_timeout_s, 0.6 * settings.transaction_timeout_s)
         self._checked = CheckedTopics((), {})
         self._producer: Any = None
+        self._marker = PositionMarker(config, settings.group)
         self._after = 0  # the journal holds nothing from here on, unless another owner wrote it
 
     @property
@@ -122,9 +123,18 @@ class KafkaLog:
 
     async def close(self) -> None:
         """Let go within a few seconds."""
+        await self._throw_away()
+        await self._marker.close()
+
+    async def _throw_away(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             await abandon(producer)
+
+    @property
+    def mark_failures(self) -> int:
+        """How many times positions could not be noted."""
+        return self._marker.failures
 
     async def _start_producer(self, **options: object) -> Any:  # noqa: ANN401
         batch_bytes = min([BATCH_BYTES, *self._checked.max_bytes.values()])
@@ -169,7 +179,7 @@ class KafkaLog:
             async with within(self._deadline_s, self._config, doing):
                 yield
         except BaseException as error:
-            await self.close()
+            await self._throw_away()
             if is_fenced(error, producer):
                 raise self._fenced() from error
             task = asyncio.current_task()
@@ -221,11 +231,10 @@ class KafkaCommitLog(KafkaLog):
         super().__init__(config, settings, at)
         self.recycled = 0
         self._guard: EndTxnGuard | None = None
-        self._note_at_s = 0.0
 
     async def own(self) -> Sequence[JournalRecord]:
         """Become the only writer, and return the journal that is kept, oldest entry first."""
-        await self.close()
+        await self._throw_away()
         topics, partition = self._settings.topics, self._settings.partition
         self._checked = await check_output_topics(self._config, topics, partition)
         producer = await self._start_transactional()
@@ -242,17 +251,16 @@ class KafkaCommitLog(KafkaLog):
         self, outputs: Sequence[Output], entry: Output, positions: Mapping[Source, int]
     ) -> int:
         """Write all of it in one transaction; return the entry's offset when it is committed."""
-        self._after = await self._transact(outputs, entry, positions) + 1
+        self._after = await self._transact(outputs, entry) + 1
+        self._marker.mark(positions)
         return self._after - 1
 
     async def emit(self, outputs: Sequence[Output]) -> None:
         """Write outputs alone, in one transaction."""
         if outputs:
-            await self._transact(outputs, None, {})
+            await self._transact(outputs, None)
 
-    async def _transact(
-        self, outputs: Sequence[Output], entry: Output | None, positions: Mapping[Source, int]
-    ) -> int:
+    async def _transact(self, outputs: Sequence[Output], entry: Output | None) -> int:
         self._check([*outputs, entry] if entry else outputs)
         if self._guard is not None and not self._guard.is_safe:
             await self._recycle()
@@ -273,22 +281,12 @@ class KafkaCommitLog(KafkaLog):
                 written = await asyncio.gather(*acks)
                 offset = written[-1].offset
                 at("journal")
-                await self._note(producer, positions)
-                at("offsets")
                 await producer.commit_transaction()
             finally:
                 for ack in acks:
                     ack.cancel()  # of those that are not done nobody asks any more
         at("commit")
         return int(offset)
-
-    async def _note(self, producer: Any, positions: Mapping[Source, int]) -> None:  # noqa: ANN401
-        # two more requests, for lag tools alone: not with every commit
-        now_s = asyncio.get_running_loop().time()
-        if positions and now_s >= self._note_at_s:
-            self._note_at_s = now_s + NOTE_EVERY_S
-            offsets = {TopicPartition(*source): p for source, p in positions.items()}
-            await producer.send_offsets_to_transaction(offsets, self._settings.group)
 
     async def _start_transactional(self) -> Any:  # noqa: ANN401
         producer = await self._start_producer(
@@ -302,7 +300,7 @@ class KafkaCommitLog(KafkaLog):
         # A request of the last transaction may still be on its way and would end the next one.
         # The new producer's epoch makes it void. It fences another owner too, if there is one by
         # now: what that one has committed shows that this process is no longer the owner.
-        await self.close()
+        await self._throw_away()
         producer = await self._start_transactional()
         try:
             found = await read_kept(self._config, self._journal, start=self._after, limit=1)

@@ -38,16 +38,20 @@ async def check_topics(config: KafkaConfig, names: Iterable[str]) -> dict[str, i
     MissingTopicError
         One of them does not exist.
     TransportError
-        The broker cannot be reached.
+        The broker cannot be reached, or a partition has no leader now.
     """
     async with admin_client(config, "looking for topics") as admin:
-        counts = await _partition_counts(admin)
-    wanted = sorted(set(names))
-    for name in wanted:
-        if name not in counts:
+        found = {topic["topic"]: topic for topic in await admin.describe_topics()}
+    counts = {}
+    for name in sorted(set(names)):
+        if name not in found or found[name]["error_code"]:
             message = f"Topic {name!r} does not exist; `stream-calib topics create` makes it"
             raise MissingTopicError(message)
-    return {name: counts[name] for name in wanted}
+        partitions = found[name]["partitions"]
+        if any(partition["leader"] < 0 for partition in partitions):
+            raise TransportError(f"Topic {name!r} has a partition without a leader")
+        counts[name] = len(partitions)
+    return counts
 
 
 async def list_partitions(config: KafkaConfig) -> dict[str, set[int]]:
