@@ -59,6 +59,9 @@ class Pacer:
             The input is finite and all of it was read: flush without waiting.
         """
         intake = engine.intake
+        newest_ns = intake.reach_ns()
+        if newest_ns == NO_TIME:
+            return ()
         if self._moved_at_s is None:
             self._moved_at_s = now_s
         quiet = [s for s in intake.sources if _caught_up(engine, s, ends)]
@@ -71,9 +74,6 @@ class Pacer:
                 for source in intake.sources
                 if intake.source_watermark_ns(source) < flush_ns
             )
-        newest_ns = intake.reach_ns()
-        if newest_ns == NO_TIME:
-            return ()
         await_ns = newest_ns - self._idle_slack_ns
         return tuple(
             Watermark(source, intake.position(source), await_ns, "idle")
