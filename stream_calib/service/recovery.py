@@ -1,7 +1,7 @@
 """From the journal's end back to the same bits: fence, restore, repeat, compare."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -99,6 +99,7 @@ class Recovery:
             )
         todo = [entry for entry in entries if entry.number > repetition.number]
         positions = await self._check_input(todo)
+        await self._check_latest(entries, todo)
         fits = await installed_fits(todo, log, self._name)
         emitted = max(entry.emitted for entry in entries)
         unemitted: list[Output] = []
@@ -160,7 +161,7 @@ class Recovery:
     async def _check_input(self, todo: Sequence[JournalEntry]) -> dict[Source, int]:
         """Return where reading goes on; all that is to be repeated is in the log."""
         repetition = self._repetition
-        ranges = [wanted for entry in todo for move in entry.moves for wanted in move.ranges]
+        ranges = [wanted for entry in todo for wanted in _ranges(entry)]
         runner = repetition.runner
         reached = {} if runner is None else runner.engine.intake.positions()
         reached |= {wanted.source: wanted.position_after for wanted in ranges}
@@ -191,6 +192,29 @@ class Recovery:
                 )
                 self._unread.append(unread)
         return reached
+
+    async def _check_latest(
+        self, entries: Sequence[JournalEntry], todo: Sequence[JournalEntry]
+    ) -> None:
+        """Make sure that a topic of which nothing is repeated was not made anew meanwhile."""
+        repeated = {wanted.source for entry in todo for wanted in _ranges(entry)}
+        latest = {
+            wanted.source: wanted
+            for entry in entries
+            for wanted in _ranges(entry)
+            if wanted.n_records and wanted.source not in repeated
+        }
+        topics = self._parts.config.topics_of(self._parts.universe)
+        bounds = await self._parts.source.bounds(sorted(latest))
+        for source, wanted in sorted(latest.items()):
+            first, end = bounds.get(source, (0, 0))
+            readable = first <= wanted.position_before and wanted.position_after <= end
+            if source.topic not in topics or not readable:
+                continue
+            if not await self._repetition.read_again(wanted):
+                what = "does not hold the records any more that were read"
+                self._repetition.refuse_gap(wanted, what)
+                self._unread.append(wanted._replace(n_records=0, digest=0))
 
     def _changes(self) -> list[Change]:
         """Return what the next entry says is different from now on."""
@@ -256,6 +280,11 @@ class Recovery:
             parts.build,
             write_ahead=parts.log.write_ahead,
         )
+
+
+def _ranges(entry: JournalEntry) -> Iterator[Range]:
+    for move in entry.moves:
+        yield from move.ranges
 
 
 def decode_journal(

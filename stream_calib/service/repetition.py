@@ -209,21 +209,26 @@ class Repetition:
             Engine.from_state(after, after.universe[0], self._software_version, state)
         )
 
-    async def _read(self, wanted: Range) -> list[RecordBatch]:
+    async def read_again(self, wanted: Range) -> list[RecordBatch]:
+        """Return the records of a range; none when they are not those that were read."""
         source, position, stop, n_records, digest = wanted
-        passed_over = [RecordBatch(source, position, stop, (), (), ())]
-        if wanted in self.lost or not n_records:
-            return passed_over
         batches, found = [], RecordDigest()
         while position < stop:
             batch = await self._source.read(source, position, stop, self._config.input.max_records)
             position = batch.position_after
             batches.append(batch)
             found.update(batch)
-        if (sum(len(b.values) for b in batches), found.value()) != (n_records, digest):
+        same = (sum(len(b.values) for b in batches), found.value()) == (n_records, digest)
+        return batches if same else []
+
+    async def _read(self, wanted: Range) -> list[RecordBatch]:
+        if wanted not in self.lost and wanted.n_records:
+            if batches := await self.read_again(wanted):
+                return batches
             self.lose(wanted, "does not hold the records any more that were read")
-            return passed_over
-        return batches
+        return [
+            RecordBatch(wanted.source, wanted.position_before, wanted.position_after, (), (), ())
+        ]
 
     async def _same_state(self, entry: JournalEntry) -> bool:
         runner = self.runner

@@ -192,7 +192,7 @@ async def test_f23_f24_orphans_of_the_future_and_no_snapshots_at_all(
     (refusal,) = done.said("snapshot refused")
     assert refusal["reason"] == "it is of a commit that did not take place"
     assert done.said("recovered")[0]["snapshot"] == -1
-    assert done.said("recovered")[0]["repeated"] == last.number + 1
+    assert done.said("recovered")[0]["repeated"] > last.number
 
 
 @pytest.mark.chaos
@@ -264,12 +264,12 @@ async def test_f26_folder_is_made_useless_while_it_runs(
 ) -> None:
     rows = tick_rows("", names(6), seed)
     victim = await scene(kafka_bootstrap, tmp_path, lambda t: [(t, 0, v) for _, _, v in rows])
-    settings(victim, 'replay_cost = "100ms"', 'replay_cost = "1ms"')
+    settings(victim, 'replay_cost = "100ms"', 'replay_cost = "1ms"\nkeep = 100')
     expected = await reference(victim)
 
     def enough(found: Published) -> bool:
         if folder(victim).is_dir() and found["correlations"]:
-            shutil.rmtree(folder(victim))
+            folder(victim).rename(tmp_path / "aside")
             folder(victim).write_bytes(b"")
         return reaches(expected)(found)
 

@@ -217,3 +217,15 @@ def test_input_that_was_not_read_and_is_gone_is_passed_over_on_record() -> None:
         again(world)
     assert_contiguous(world)
     assert [e["type"] for e in events(world)].count("gap_accepted") == 2
+
+
+def test_a_topic_that_was_made_anew_is_noticed_though_nothing_is_repeated() -> None:
+    world = ended(11)
+    for i in range(2):
+        part = world.log._topics["ticks"][i]
+        part.records[:] = [r._replace(value=b"another") for r in part.records]
+    with pytest.raises(LostInputError, match="does not hold the records any more that were read"):
+        again(world)
+    again(world, gap=True)
+    again(world)
+    assert_contiguous(world)
