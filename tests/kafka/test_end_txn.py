@@ -15,7 +15,6 @@ from aiokafka.errors import KafkaError
 
 from deploy.kafka.broker import LocalBroker, UnavailableError, free_port
 from stream_calib.adapters.kafka import TopicSpec, ensure_topics
-from stream_calib.adapters.kafka.ending import EndTxnGuard
 from stream_calib.adapters.kafka.producing import abandon
 from stream_calib.adapters.kafka.reading import read_kept
 from stream_calib.config import KafkaConfig
@@ -32,6 +31,7 @@ from tests.kafka.proxy import (
 )
 from tests.real_parts import missing
 
+LARGE = 600_000
 DEADLINE_S = 60.0
 
 
@@ -109,7 +109,7 @@ async def late_end_meets_half_a_transaction(proxy: KafkaProxy, universe: Univers
 
     proxy.inject(PRODUCE, then_hold)
     # too large to go into one request with the others
-    large = [Output(universe.topics["correlations"], 0, b"", bytes(600_000), ())] * 2
+    large = [Output(universe.topics["correlations"], 0, b"", bytes(LARGE), ())] * 2
     with pytest.raises((TransportError, OwnershipError)):
         await log.commit([*universe.outputs(1), *large], universe.entry(1), {})
     assert release.is_set()
@@ -123,15 +123,6 @@ async def test_late_end_does_not_commit_half_of_the_next_transaction(
 ) -> None:
     assert await late_end_meets_half_a_transaction(proxy, universe) == 1
     await universe.assert_whole([0])
-
-
-async def test_without_the_guard_it_would(
-    proxy: KafkaProxy, universe: Universe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(EndTxnGuard, "is_safe", True)
-    assert await late_end_meets_half_a_transaction(proxy, universe) == 0
-    assert await universe.read("journal") == [b"0"]
-    assert await universe.read("correlations") == [b"0.0", b"0.1", b"1.0", b"1.1"]
 
 
 async def test_end_that_is_only_slow_is_waited_for(proxy: KafkaProxy, universe: Universe) -> None:

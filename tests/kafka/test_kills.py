@@ -41,7 +41,7 @@ async def world(
     bootstrap: str, folder: Path, seed: int, **changes: object
 ) -> tuple[Victim, Published]:
     """Return a service to be killed, and what one publishes that is left alone."""
-    topic, symbols = await ticks_in(bootstrap, seed)
+    topic, symbols = await ticks_in(bootstrap, seed, seconds=1200.0)  # enough for every kill
     alone = await Victim(bootstrap, folder / "alone", [topic], symbols).prepare()
     expected = await alone.finish()
     assert len(expected["correlations"]) > 300
