@@ -21,7 +21,7 @@ from stream_calib.wire.snapshots import encode_snapshot
 FIRST_RECORDS = 64
 TURN_BYTES = 4 * 2**20
 TURN_S = 0.5
-SLICE_BYTES = 256 * 2**20
+SLICE_BYTES = 512 * 2**20
 POLL_S = 0.2  # longest wait for the first record: how soon silence is noticed
 MARK_EVERY_S = 1.0
 STALL_PROBE_S = 0.1
@@ -142,9 +142,11 @@ class UniverseLoop:
         if len(pieces) <= len(polled.batches):
             yield polled
             return
-        yield head
+        if polled.discovered:
+            yield head
         yield from (_Polled([piece]) for piece in pieces)
-        yield tail
+        if polled.exhausted:
+            yield tail
 
     async def _take(self, polled: _Polled) -> None:
         session, ends, fits = self.session, self._source.ends(), self._fits()
