@@ -24,6 +24,7 @@ TURN_S = 0.5
 SLICE_BYTES = 512 * 2**20
 POLL_S = 0.2  # longest wait for the first record: how soon silence is noticed
 MARK_EVERY_S = 1.0
+CATCH_UP_S = 0.1  # between two commits while there is more to read than a turn takes
 STALL_PROBE_S = 0.1
 COLLECT_AFTER = (50_000, 20, 100)
 
@@ -87,6 +88,8 @@ class UniverseLoop:
         self._paused: frozenset[Source] = frozenset()
         self._marked_s = -math.inf
         self._n_taken = 0
+        self._lag = 0
+        self._cut_at_s = -math.inf
         self._cost_s = math.inf  # what this start repeated or accepted the next one need not
         self._entry_positions = recovered.entry_positions
         self._snapshot_number = recovered.snapshot_number
@@ -177,9 +180,9 @@ class UniverseLoop:
         self._n_taken += sum(b.position_after - b.position_before for b in polled.batches)
         self._adapt(n_records, now_s - started_s)
         self.has_sources |= bool(polled.discovered)
+        self._lag = sum(max(0, end - session.positions.get(s, end)) for s, end in ends.items())
         if self._on_progress is not None:
-            lag = sum(max(0, end - session.positions.get(s, end)) for s, end in ends.items())
-            self._on_progress(self._n_taken, lag)
+            self._on_progress(self._n_taken, self._lag)
         if now_s - self._marked_s >= MARK_EVERY_S:
             self._marked_s = now_s
             self._observer.progressed(self.name, session.runner.progress(ends))
@@ -196,9 +199,15 @@ class UniverseLoop:
             committing, self._committing = self._committing, None
             await committing
         now_s = asyncio.get_running_loop().time()
-        if self._committing is None and self.session.due(now_s):
+        if self._committing is None and self.session.due(now_s) and not self._catching_up(now_s):
+            self._cut_at_s = now_s
             cut = await self._cut(now_s, snapshot=self._snapshot_due())
             self._committing = asyncio.create_task(self._commit(cut))
+
+    def _catching_up(self, now_s: float) -> bool:
+        """Tell whether reading on is more urgent than publishing what is old already."""
+        behind = self._lag > self._max_records and self.session.pending_bytes <= TURN_BYTES
+        return behind and not self.session.full and now_s - self._cut_at_s < CATCH_UP_S
 
     async def _cut(self, now_s: float, *, snapshot: bool) -> Cut:
         if not snapshot:

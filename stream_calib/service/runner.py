@@ -21,6 +21,7 @@ from stream_calib.values import (
 from stream_calib.wire import events, matrices
 from stream_calib.wire.journal import RecordDigest
 from stream_calib.wire.ticks import decode
+from stream_calib.wire.ticks.plain import SymbolTable
 
 
 class _Unobserved:
@@ -92,7 +93,7 @@ class Runner:
         self._pacer = Pacer(config, universe)
         self.observer = observer
         self._format = config.input.format
-        self._symbols = {symbol: i for i, symbol in enumerate(universe.symbols)}
+        self._symbols = SymbolTable({symbol: i for i, symbol in enumerate(universe.symbols)})
         self._partition = config.universe.index(universe) if partition is None else partition
         prefix = config.output.prefix
         self._topics = {name: f"{prefix}.{name}" for name in ("correlations", "events", "rejects")}

@@ -113,6 +113,7 @@ class KafkaSource:
             for source, position in positions.items():
                 if await consumer.position(assigned[source]) != position:
                     consumer.seek(assigned[source], position)
+            _lighten(consumer)
             try:
                 # By name, for the client throws away what it has fetched of a paused partition
                 # when it comes across it.
@@ -237,6 +238,21 @@ class KafkaSource:
         for source, partition in self._assigned.items():
             self._consumer.seek(partition, positions[source])
         self.pause(self._paused)
+
+
+def _lighten(consumer: Any) -> None:  # noqa: ANN401
+    # The client copies each record into an object of eleven fields, three of which are read
+    # here. Where it lets itself be told, it hands its own compiled record on: a quarter less
+    # work for each. Where it does not, all is as before.
+    fetcher = getattr(consumer, "_fetcher", None)
+    for fetched in getattr(fetcher, "_records", {}).values():
+        unpacking: Any = getattr(fetched, "_partition_records", None)
+        if hasattr(unpacking, "_consumer_record"):
+            unpacking._consumer_record = _as_it_is  # noqa: SLF001
+
+
+def _as_it_is(_partition: TopicPartition, record: Any) -> Any:  # noqa: ANN401
+    return record
 
 
 class _Ahead(NamedTuple):

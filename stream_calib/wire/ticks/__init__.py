@@ -11,6 +11,7 @@ from stream_calib.values import I64, Malformed, RecordBatch, TickBatch
 from stream_calib.wire.ticks import cryptofeed, native
 from stream_calib.wire.ticks.fields import MalformedError, Tick, UnusualError
 from stream_calib.wire.ticks.formats import Columns, Document, Format
+from stream_calib.wire.ticks.plain import SymbolTable
 
 FORMATS: Mapping[str, Format] = {f.name: f for f in (native.FORMAT, cryptofeed.FORMAT)}
 BULK_MIN = 32  # below this, reading one by one costs less than finding the odd one out
@@ -33,7 +34,7 @@ def decode(records: RecordBatch, format_name: str, symbols: Mapping[str, int]) -
     format_name
         A name in FORMATS, or ``auto``: the format is told from each record.
     symbols
-        Index of each symbol of the universe.
+        Index of each symbol of the universe; a ``SymbolTable`` is made once for many batches.
 
     Returns
     -------
@@ -43,8 +44,12 @@ def decode(records: RecordBatch, format_name: str, symbols: Mapping[str, int]) -
         ``format``, ``field``, ``number``, ``time_range`` or ``unsupported``.
     """
     formats = tuple(FORMATS.values()) if format_name == "auto" else (FORMATS[format_name],)
-    reader = _Reader(formats, symbols)
-    reader.read(records.values, 0)
+    table = symbols if isinstance(symbols, SymbolTable) else SymbolTable(symbols)
+    reader = _Reader(formats, table)
+    if native.FORMAT in formats and len(records.values) >= BULK_MIN:
+        reader.scan(records.values)
+    else:
+        reader.read(records.values, 0)
     rows, columns = reader.columns()
     return TickBatch(records, dict(reader.formats), rows, *columns, tuple(reader.malformed))
 
@@ -52,14 +57,32 @@ def decode(records: RecordBatch, format_name: str, symbols: Mapping[str, int]) -
 class _Reader:
     """Reads runs of records, in bulk where they are alike, else one by one."""
 
-    def __init__(self, formats: Sequence[Format], symbols: Mapping[str, int]) -> None:
+    def __init__(self, formats: Sequence[Format], symbols: SymbolTable) -> None:
         self._accepted = formats
         self._symbols = symbols
         self._parts: list[tuple[I64, Columns]] = []
         self.formats: Counter[str] = Counter()
         self.malformed: list[Malformed] = []
 
+    def scan(self, values: Sequence[bytes | None]) -> None:
+        """Read plain native ticks from their bytes, and what lies between them as records."""
+        if not self._symbols.scan(values[:1])[0].any():
+            return self.read(values, 0)
+        plain, columns = self._symbols.scan(values)
+        edges = np.flatnonzero(np.diff(plain, prepend=False, append=False))
+        after = 0
+        for start, stop in [*edges.reshape(-1, 2).tolist(), (len(values), len(values))]:
+            if after < start:
+                self.read(values[after:start], after)
+            if start < stop:
+                rows = np.arange(start, stop)
+                self._parts.append((rows, columns.rows(start, stop)))
+                self.formats[native.FORMAT.name] += stop - start
+            after = stop
+        return None
+
     def read(self, values: Sequence[bytes | None], first_row: int) -> None:
+        """Read records, halving a run down to the odd one out."""
         if len(values) < BULK_MIN:
             self._read_each(values, first_row)
             return

@@ -21,6 +21,12 @@ class Columns(NamedTuple):
     ask: F64
     ident: I64
 
+    def rows(self, start: int, stop: int) -> "Columns":
+        """Cut the rows [start, stop) out."""
+        time_ns, asset, price, bid, ask, ident = self
+        cut = slice(start, stop)
+        return Columns(time_ns[cut], asset[cut], price[cut], bid[cut], ask[cut], ident[cut])
+
 
 class Format(NamedTuple):
     """How one message format is recognised and read.
