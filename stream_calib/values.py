@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 F64: TypeAlias = npt.NDArray[np.float64]
 I64: TypeAlias = npt.NDArray[np.int64]
+I8: TypeAlias = npt.NDArray[np.int8]
 
 NO_TIME = -(2**63)  # a time that is not known; compares below every time
 SECOND_NS = 1_000_000_000
@@ -19,6 +20,9 @@ YEAR_NS = 365 * 86_400 * SECOND_NS
 
 JSON_MAX_SYMBOLS = 200  # larger matrices are packed as float32
 REJECT_BYTES_MAX = 65_536  # what is kept of a record that was not used
+
+# what a record is: a tick, or a control record that adjusts earlier prices
+TICK, FACTOR, OFFSET, RESET = 0, 1, 2, 3
 
 
 def eigenvalue_floor(n: int) -> float:
@@ -63,9 +67,11 @@ class Malformed(NamedTuple):
 class TickBatch:
     """The ticks of one RecordBatch, in record order, as columns of length m.
 
-    A tick carries a trade ``price``, a ``bid`` and ``ask``, or both; what it does not carry
+    A tick carries a trade ``price``, a ``bid``, an ``ask``, or several; what it does not carry
     is NaN. ``row`` points to the record it came from; ``asset`` is -1 for a symbol outside
-    the universe; ``ident`` is a 64-bit form of the venue's trade id, 0 for none.
+    the universe; ``ident`` is a 64-bit form of the venue's trade id, 0 for none. ``kind`` is
+    TICK, or FACTOR or OFFSET with that number for a price, or RESET; None: ticks alone.
+    ``bid_size`` and ``ask_size`` are None where no record carries any.
     """
 
     records: RecordBatch
@@ -78,6 +84,9 @@ class TickBatch:
     ask: F64
     ident: I64
     malformed: tuple[Malformed, ...] = ()
+    kind: I8 | None = None
+    bid_size: F64 | None = None
+    ask_size: F64 | None = None
 
 
 class Watermark(NamedTuple):
@@ -235,13 +244,20 @@ class Correlation:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How the published matrix came to be positive definite, and whether it is degraded."""
+    """How the published matrix came to be positive definite, and whether it is degraded.
+
+    Of the variances of all symbols by two scales, ``raw_variances`` keep their noise, because
+    too little would be left without it, and ``floored_variances`` are held at their floor; None
+    with one scale.
+    """
 
     min_eigenvalue: float
     repair: float
     capped_pairs: int
     cleaned: bool = False
     degraded: tuple[str, ...] = ()
+    raw_variances: int | None = None
+    floored_variances: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +275,8 @@ class Matrix:
     ``corr``, ``n_eff`` and ``band`` (n, n); ``vol`` and ``staleness_ns`` (n,). ``vol`` is the
     standard deviation of the return over ``horizon_ns``; times ``annualisation`` it is per
     year. ``band`` is the standard error of sampling; ``band_total`` adds the tracking error
-    when it is known. Fields that a later estimator fills are None.
+    when it is known. ``audit`` says how another estimate of the same correlations compares.
+    Fields that a later estimator fills are None.
     """
 
     universe: str
@@ -288,6 +305,7 @@ class Matrix:
     vol_unit: str = "per_horizon"
     band_total: F64 | None = None
     drift_level: float | None = None
+    audit: Mapping[str, object] | None = None
     model_version: int = 1
     schema_version: int = 1
 

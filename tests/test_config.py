@@ -21,6 +21,12 @@ from stream_calib.config import (
 from stream_calib.errors import ConfigError
 
 UNIVERSE: dict[str, Any] = {"name": "u", "symbols": ["A", "B"]}
+CALENDAR = {
+    "zone": "America/New_York",
+    "sessions": ["09:30-12:00", "13:00-16:00"],
+    "holidays": ["2013-11-28"],
+    "half_days": {"2013-11-29": "13:00"},
+}
 SECRET = "hunter2-and-more"
 NOT_FOR_USERS = ("pydantic", "http://", "https://", "validation error", "input_value", "tuple",
                  "dictionary", "instance of", "KafkaConfig", "\n")  # fmt: skip
@@ -283,6 +289,14 @@ STATE_KEYS: dict[str, list[dict[str, Any]]] = {
         {"stale_after": "30s"},
         {"ready_n_eff": 30},
         {"ewma": {"half_life": "31m"}},
+        {"ewma": {"window": "2m"}},
+        {"ewma": {"winsor": 4.0}},
+        {"returns": {"A": "diff"}},
+        {"filter": {"enabled": False}},
+        {"diurnal": {"enabled": True}},
+        {"audit": False},
+        {"calendar": "us"},
+        {"calendars": {"B": "us"}},
         {"name": "v"},
     ],
     "time": [{"lateness": "3s"}, {"max_ahead": "2m"}, {"max_jump": "2h"}, {"max_gap": "2h"}],
@@ -304,12 +318,39 @@ OTHER_KEYS: dict[str, list[dict[str, Any]]] = {
     "snapshots": [{"enabled": False}, {"folder": "/x"}, {"keep": 2}, {"replay_cost": "1s"}],
     "http": [{"port": 1}, {"enabled": False}],
     "log": [{"level": "debug"}],
+    "calendar": [],
 }
+
+
+def test_a_calendar_counts_where_it_is_used() -> None:
+    changed = CALENDAR | {"zone": "Europe/London"}
+    used = [UNIVERSE | {"calendar": "us"}]
+    prints = set()
+    for calendar in (CALENDAR, changed):
+        config = parse(None, calendar={"us": calendar, "uk": changed}, universe=used)
+        prints.add(config.fingerprint(config.universe[0]))
+        unused = parse(None, calendar={"us": calendar})
+        assert unused.fingerprint(unused.universe[0]) == fingerprint()
+    assert len(prints) == 2
+
+
+def test_a_calendar_that_is_not_there_is_named() -> None:
+    assert "names 'uk', and there is no [calendar.uk]" in refusal(
+        calendar={"us": CALENDAR}, universe=[UNIVERSE | {"calendars": {"A": "uk"}}]
+    )
+    assert "calendars names 'C'" in refusal(
+        calendar={"us": CALENDAR}, universe=[UNIVERSE | {"calendars": {"C": "us"}}]
+    )
+
+
+def test_a_window_of_too_many_bars_is_refused() -> None:
+    text = refusal(universe=[UNIVERSE | {"bar": "10ms"}])
+    assert "ewma.window 1m holds 6000 bars of 10ms, more than 1000" in text
 
 
 def fingerprint(section: str = "log", **change: Any) -> str:
     value: Any = [UNIVERSE | change] if section == "universe" else change
-    config = parse(None, **{section: value})
+    config = parse(None, **{"calendar": {"us": CALENDAR}, section: value})
     return config.fingerprint(config.universe[0])
 
 
@@ -355,8 +396,10 @@ def test_shown_settings_load_to_the_same_settings(
         time={"flush_after": "1.5s", "lateness": 1},
         universe=[
             UNIVERSE | {"symbols": odd, "return": "diff", "stale_after": "90s", "topics": ["x"]},
-            UNIVERSE | {"name": "v", "ready_n_eff": 2.5, "ewma": {"half_life": "1h"}},
+            UNIVERSE
+            | {"name": "v", "ready_n_eff": 2.5, "ewma": {"half_life": "1h"}, "calendar": "us"},
         ],
+        calendar={"us": CALENDAR},
     )
     path = tmp_path / "shown.toml"
     shown = to_toml(config)
@@ -371,7 +414,7 @@ def test_shown_settings_load_to_the_same_settings(
     assert "sasl_password" not in tomllib.loads(shown)["kafka"]
 
 
-SHORT = [UNIVERSE | {"bar": "1ms", "ewma": {"half_life": "1s"}}]
+SHORT = [UNIVERSE | {"bar": "1ms", "ewma": {"half_life": "1s", "window": "5ms"}}]
 
 
 def test_settings_that_were_written_down_give_the_same_fingerprint() -> None:

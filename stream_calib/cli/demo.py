@@ -244,8 +244,10 @@ def _settings(truth: "SimulatedTicks", port: int, address: str | None = None) ->
     universe = {
         "name": "demo",
         "symbols": list(truth.symbols),
-        "bar": "20s",
-        "ewma": {"half_life": "12m"},
+        "bar": "5s",
+        "every": 4,
+        # ticks without noise, two a second: windows need not be longer than ticks are apart
+        "ewma": {"half_life": "12m", "window": "20s"},
     }
     flags = overrides(
         kafka__bootstrap_servers=address,

@@ -1,5 +1,6 @@
 """The settings tree: what can be set, and where it is read from."""
 
+from stream_calib.config.durations import format_duration, parse_duration
 from stream_calib.config.loading import ENV_SECRETS, load_config, parse_config
 from stream_calib.config.sections import (
     Config,
@@ -9,8 +10,6 @@ from stream_calib.config.sections import (
     LogConfig,
     SnapshotConfig,
     UniverseConfig,
-    format_duration,
-    parse_duration,
 )
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The settings tree as models; durations are text with a unit: "500ms", "5s", "2h"."""
+"""The settings tree as models."""
 
 import hashlib
 import json
@@ -7,63 +7,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    SecretStr,
-    model_validator,
+from pydantic import ConfigDict, Field, SecretStr, model_validator
+
+from stream_calib.config.durations import (
+    UNITS_NS,
+    DurationNs,
+    Ns,
+    PositiveNs,
+    format_duration,
+    parse_duration,
+)
+from stream_calib.config.tick_layer import (
+    CalendarConfig,
+    DiurnalConfig,
+    EwmaConfig,
+    FilterConfig,
+    ReturnType,
+    Section,
 )
 
 ENV_PREFIX = "STREAM_CALIB__"
-UNITS_NS = {
-    "ns": 1,
-    "us": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "min": 60_000_000_000,
-    "h": 3_600_000_000_000,
-    "d": 86_400_000_000_000,
-}
-LONGEST_NS = 36_525 * UNITS_NS["d"]  # a hundred years: times stay inside 64 bits
-_DURATION = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([a-z]+)\s*")
-
-
-def parse_duration(text: object) -> int:
-    """Turn "500ms", "5s", "1.5h", "1d" into nanoseconds; an int is nanoseconds already."""
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if found is None or found[2] not in UNITS_NS:
-        message = f"{text!r} is not a duration; write a number with a unit, such as '500ms' or '2h'"
-        raise ValueError(message)
-    return round(float(found[1]) * UNITS_NS[found[2]])
-
-
-def format_duration(time_ns: int) -> str:
-    """Turn nanoseconds into the shortest text that ``parse_duration`` takes back exactly."""
-    for unit in ("d", "h", "m", "s", "ms", "us"):
-        if time_ns and time_ns % UNITS_NS[unit] == 0:
-            return f"{time_ns // UNITS_NS[unit]}{unit}"
-    return f"{time_ns}ns"
-
-
-Ns = Annotated[
-    int, BeforeValidator(parse_duration), PlainSerializer(format_duration), Field(le=LONGEST_NS)
-]
-DurationNs = Annotated[Ns, Field(ge=0)]
-PositiveNs = Annotated[Ns, Field(gt=0)]
+WINDOW_BARS_MAX = 1000  # each bar costs a pass over the bars of a window, for each symbol
 Name = Annotated[str, Field(min_length=1)]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
-
-
-class Section(BaseModel):
-    """A part of the tree: frozen, and strict about its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class KafkaConfig(Section):
@@ -172,12 +138,6 @@ class LogConfig(Section):
     format: Literal["auto", "console", "json"] = "auto"
 
 
-class EwmaConfig(Section):
-    """The exponentially weighted estimator."""
-
-    half_life: PositiveNs = UNITS_NS["m"] * 30
-
-
 class UniverseConfig(Section):
     """A named ordered list of symbols with its settings."""
 
@@ -186,11 +146,17 @@ class UniverseConfig(Section):
     topics: Annotated[tuple[TopicName, ...], Field(min_length=1)] | None = None
     bar: PositiveNs = UNITS_NS["s"]
     every: Annotated[int, Field(ge=1)] = 1
-    price: Literal["last", "mid"] = "last"
-    return_type: Annotated[Literal["log", "simple", "diff"], Field(alias="return")] = "log"
+    price: Literal["last", "mid", "microprice"] = "last"
+    return_type: Annotated[ReturnType, Field(alias="return")] = "log"
+    returns: dict[str, ReturnType] = Field(default_factory=dict)
+    calendar: str | None = None
+    calendars: dict[str, str] = Field(default_factory=dict)
+    audit: bool = True
     stale_after: PositiveNs | None = None
     ready_n_eff: Annotated[float, Field(ge=2)] = 20.0
     ewma: EwmaConfig = EwmaConfig()
+    filter: FilterConfig = FilterConfig()
+    diurnal: DiurnalConfig = DiurnalConfig()
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -203,20 +169,44 @@ class UniverseConfig(Section):
         if doubles:
             message = f"symbols lists {doubles[0]!r} twice"
             raise ValueError(message)
-        most = 2.885 * self.ewma.half_life / self.bar  # steady-state n_eff, methods 1.3
+        for key in ("returns", "calendars"):
+            for symbol in getattr(self, key):
+                if symbol not in self.symbols:
+                    message = f"{key} names {symbol!r}, which is not among the symbols"
+                    raise ValueError(message)
+        k = self.ewma.bars_per_window(self.bar)
+        if k > WINDOW_BARS_MAX:
+            message = (
+                f"ewma.window {format_duration(self.ewma.window)} holds {k} bars of "
+                f"{format_duration(self.bar)}, more than {WINDOW_BARS_MAX}"
+            )
+            raise ValueError(message)
+        most = self.n_eff_max
         if self.ready_n_eff > 0.8 * most:
+            window_ns = max(self.ewma.window, self.bar)
             message = (
                 f"ewma.half_life {format_duration(self.ewma.half_life)} holds at most {most:.0f} "
-                f"effective bars of {format_duration(self.bar)}, too few for "
+                f"effective windows of {format_duration(window_ns)}, too few for "
                 f"ready_n_eff {self.ready_n_eff:g}"
             )
             raise ValueError(message)
         return self
 
     @property
+    def n_eff_max(self) -> float:
+        """Effective observations of a pair in the steady state, every bar observed."""
+        k = self.ewma.bars_per_window(self.bar)
+        # overlapping windows count less, methods 1.4
+        return 2.885 * self.ewma.half_life / self.bar * 3.0 * k / (2.0 * k * k + 1.0)
+
+    @property
     def universe_id(self) -> str:
         """Identity of the ordered symbol list."""
         return _digest("\n".join(self.symbols))
+
+    def return_of(self, symbol: str) -> ReturnType:
+        """Return what a return of ``symbol`` is."""
+        return self.returns.get(symbol, self.return_type)
 
     @property
     def stale_after_bars(self) -> int:
@@ -236,6 +226,7 @@ class Config(Section):
     snapshots: SnapshotConfig = SnapshotConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
+    calendar: dict[str, CalendarConfig] = Field(default_factory=dict)
     universe: tuple[UniverseConfig, ...]
 
     @model_validator(mode="after")
@@ -250,6 +241,13 @@ class Config(Section):
                 raise ValueError(message)
         flush_after = self.time.flush_after
         for universe in self.universe:
+            for calendar in (*universe.calendars.values(), universe.calendar):
+                if calendar is not None and calendar not in self.calendar:
+                    message = (
+                        f"universe.calendar names {calendar!r}, and there is no "
+                        f"[calendar.{calendar}]"
+                    )
+                    raise ValueError(message)
             if flush_after is not None and flush_after < universe.bar:
                 message = (
                     f"time.flush_after {format_duration(flush_after)} is shorter than the bar of "
@@ -274,7 +272,13 @@ class Config(Section):
 
     def settings(self, universe: UniverseConfig) -> dict[str, Any]:
         """Every setting that can change the bytes published for ``universe``, as JSON values."""
+        known = {
+            name: own.model_dump(mode="json")
+            for name, own in self.calendar.items()
+            if name == universe.calendar or name in universe.calendars.values()
+        }
         return {
+            **({"calendar": known} if known else {}),
             "universe": universe.model_dump(mode="json", by_alias=True, exclude={"topics"}),
             "time": self.time.model_dump(mode="json", exclude={"idle_slack", "flush_after"}),
             "input": self.input.model_dump(mode="json", include={"format", "rejects_per_second"}),
@@ -292,6 +296,7 @@ class Config(Section):
             | {
                 "time": time,
                 "input": document["input"] | settings["input"],
+                "calendar": document["calendar"] | settings.get("calendar", {}),
                 "universe": [settings["universe"]],
             }
         )

@@ -11,14 +11,16 @@ from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.arrays import Arrays, read_text, text_array, under, within
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
+from stream_calib.engine.tick_layer import TickLayer
+from stream_calib.estimation.audit import compare_correlations
 from stream_calib.estimation.cleaning import repair_correlation
-from stream_calib.estimation.ewma import CORRELATION_CAP, Ewma
-from stream_calib.estimation.sampling import Sampler
+from stream_calib.estimation.ewma import CORRELATION_CAP
+from stream_calib.estimation.two_scale import TwoScaleCorrelation
 from stream_calib.values import (
+    F64,
     I64,
     NO_TIME,
     YEAR_NS,
-    Correlation,
     Effects,
     Event,
     Fit,
@@ -31,7 +33,6 @@ from stream_calib.values import (
 )
 
 BARS_PER_STEP_MAX = 256  # keeps one call of advance in milliseconds
-GAP_BARS_MIN = 10
 
 
 class Engine:
@@ -50,15 +51,12 @@ class Engine:
     """
 
     def __init__(self, config: Config, universe: UniverseConfig, software_version: str) -> None:
-        n = len(universe.symbols)
         self.universe = universe
         self.fingerprint = config.fingerprint(universe)
         self.intake = Intake(config, universe)
         self.membership = Membership(universe.symbols, universe.ready_n_eff)
         self.software_version = software_version
-        self._sampler = Sampler(n, universe.bar, universe.stale_after_bars, universe.return_type)
-        self._ewma = Ewma(n, universe.ewma.half_life / universe.bar, clock="time")
-        self._gap_bars = max(GAP_BARS_MIN, config.time.max_gap // universe.bar)
+        self._layer = TickLayer(config, universe)
         self._canonical = np.argsort(np.array(universe.symbols))
         self._due = 0
         self._last_bar = -1
@@ -110,13 +108,13 @@ class Engine:
         for mark in step.watermarks:
             self.intake.decide(mark)
         n_bars, waiting = self._close_bars(matrices, events)
-        watermark_ns = self.intake.watermark_ns()
-        rejects = self.intake.take_rejects(watermark_ns)
+        # rejects of bars that wait have to come in their order
+        bound_ns = self._due * self.universe.bar if waiting else self.intake.watermark_ns()
+        rejects = self.intake.take_rejects(bound_ns)
         counts = dict(self.intake.counts)
         self.intake.counts.clear()
-        if self._sampler.duplicates:
-            counts[("", "duplicate")] = self._sampler.duplicates
-            self._sampler.duplicates = 0
+        if duplicates := self._layer.take_duplicates():
+            counts[("", "duplicate")] = duplicates
         return Effects(tuple(matrices), tuple(events), tuple(rejects), counts, n_bars, waiting)
 
     def state(self) -> Arrays:
@@ -140,8 +138,7 @@ class Engine:
         }
         out = {"engine.facts": text_array(facts), **under("intake", self.intake.state())}
         out |= under("membership", self.membership.state())
-        out |= under("sampler", self._sampler.state())
-        out |= under("ewma", self._ewma.state())
+        out |= under("layer", self._layer.state())
         for model, fit in self._fits.items():
             copies = {name: array.copy() for name, array in fit.arrays.items()}
             out |= under("fit", under(model, copies))
@@ -164,8 +161,7 @@ class Engine:
         engine.membership = Membership.from_state(
             universe.symbols, universe.ready_n_eff, within("membership", state)
         )
-        engine._sampler = Sampler.from_state(within("sampler", state))
-        engine._ewma = Ewma.from_state(within("ewma", state))
+        engine._layer = TickLayer.from_state(config, universe, within("layer", state))
         engine._due = facts["due"]
         engine._last_bar = facts["last_bar"]
         engine._data_from_ns = facts["data_from_ns"]
@@ -217,16 +213,19 @@ class Engine:
             inside = bars // every == period
             self._announce_gaps(bars[inside], elapsed[inside], events)
             upto = int(np.searchsorted(ticks.time_ns, (period + 1) * every * bar_ns))
-            block = self._sampler.sample(
-                ticks.chosen(slice(None, upto)),
-                bars[inside],
-                np.minimum(elapsed[inside], self._gap_bars).astype(np.float64),
-            )
-            ticks = ticks.chosen(slice(upto, None))
-            self._ewma.update(block)
+            folded = self._layer.fold(ticks.rows(0, upto), bars[inside], elapsed[inside])
+            ticks = ticks.rows(upto, len(ticks.time_ns))
+            events += [
+                self._event(
+                    "adjusted",
+                    time_ns,
+                    {"symbol": self.universe.symbols[asset], **details},
+                )
+                for time_ns, asset, details in folded.adjusted
+            ]
             if self._data_from_ns == NO_TIME:
                 self._data_from_ns = int(bars[0]) * bar_ns
-            self._unpublished |= bool(block.exposure.any())
+            self._unpublished |= folded.observed
             self._last_bar = int(bars[inside][-1])
         self._publish_before(due // every, matrices, events)
         self._due = due
@@ -234,7 +233,7 @@ class Engine:
 
     def _announce_gaps(self, bars: I64, elapsed: I64, events: list[Event]) -> None:
         for bar, gap in zip(bars, elapsed, strict=True):
-            if gap > self._gap_bars:
+            if gap > self._layer.gap_bars:
                 from_ns = str(int(bar - gap + 1) * self.universe.bar)
                 events.append(
                     self._event(
@@ -251,7 +250,7 @@ class Engine:
             return
         self._unpublished = False
         as_of_ns = (own + 1) * self.universe.every * self.universe.bar
-        known = self._ewma.correlation()
+        known = self._layer.correlation()
         was_ready = self.membership.ready
         if self.membership.update(known):
             self._announce(was_ready, as_of_ns, events)
@@ -266,7 +265,7 @@ class Engine:
                 symbols = [s for s, m in zip(self.universe.symbols, mask, strict=True) if m]
                 events.append(self._event(type_, as_of_ns, {"symbols": symbols}))
 
-    def _matrix(self, known: Correlation, as_of_ns: int) -> Matrix:
+    def _matrix(self, known: TwoScaleCorrelation, as_of_ns: int) -> Matrix:
         universe, ready = self.universe, self.membership.ready
         chosen = np.flatnonzero(ready)
         n = len(chosen)
@@ -276,7 +275,6 @@ class Engine:
             known.corr[cut], eigenvalue_floor(n), np.searchsorted(chosen, by_name)
         )
         corr, n_eff = repaired.corr, known.n_eff[cut]
-        band = (1.0 - corr * corr) * np.sqrt((1.0 + known.kappa) / n_eff)
         upper = np.triu_indices(n, 1)
         self._sequence += 1
         return Matrix(
@@ -293,13 +291,15 @@ class Engine:
             corr=corr,
             vol=known.vol[chosen],
             n_eff=n_eff,
-            band=band,
-            staleness_ns=as_of_ns - self._sampler.last_time_ns[chosen],
+            band=self._layer.band(known, corr, cut),
+            staleness_ns=as_of_ns - self._layer.last_time_ns()[chosen],
             quality=Quality(
                 min_eigenvalue=repaired.min_eigenvalue,
                 repair=repaired.repair,
                 capped_pairs=int((np.abs(known.corr[cut][upper]) >= CORRELATION_CAP).sum()),
                 degraded=("repaired",) if repaired.repair > 0.0 else (),
+                raw_variances=known.raw_variances if self._layer.two_scales else None,
+                floored_variances=known.floored_variances if self._layer.two_scales else None,
             ),
             regime=Regime(
                 # an exact sum: the order of the symbols must not show in the last bit
@@ -312,7 +312,17 @@ class Engine:
             config_fingerprint=self.fingerprint,
             software_version=self.software_version,
             model_version=self._model_version,
+            audit=self._audit(corr, chosen, by_name),
         )
+
+    def _audit(self, corr: F64, chosen: I64, by_name: I64) -> Mapping[str, object] | None:
+        other = self._layer.audit()
+        if other is None:
+            return None
+        cut, order = np.ix_(chosen, chosen), np.searchsorted(chosen, by_name)
+        symbols = tuple(self.universe.symbols[i] for i in chosen)
+        found = compare_correlations(corr, other[cut], symbols, order)
+        return None if found is None else {"estimator": "hayashi_yoshida", **found}
 
     def _event(self, type_: str, time_ns: int, details: dict[str, object]) -> Event:
         self._event_sequence += 1

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.arrays import Arrays
-from stream_calib.engine.rejects import Original, RejectQueue, Waiting
+from stream_calib.engine.buffer import Buffered, Taken, Value, in_order
+from stream_calib.engine.rejects import RejectQueue, Waiting
 from stream_calib.engine.sources import (
     NO_POSITION,
     RETIRED,
@@ -18,9 +19,8 @@ from stream_calib.engine.sources import (
     read_sources,
     source_arrays,
 )
-from stream_calib.estimation.sampling import Ticks
 from stream_calib.kernels.ticks import AHEAD, APPLY, HELD, JUMP, LATE, admit_ticks
-from stream_calib.values import I64, NO_TIME, Reject, Source, TickBatch, Watermark
+from stream_calib.values import I64, NO_TIME, TICK, Reject, Source, TickBatch, Watermark
 
 _SUPPRESSED = ("", "rejects_suppressed")
 
@@ -34,6 +34,10 @@ class Intake:
 
     def __init__(self, config: Config, universe: UniverseConfig) -> None:
         self._universe = universe
+        self._quote_columns = 0 if universe.price == "last" else 4
+        # by symbol, and last of all, for index -1, for those outside the universe
+        types = [*map(universe.return_of, universe.symbols), universe.return_type]
+        self._above_zero = np.array([type_ != "diff" for type_ in types])
         self._lateness_ns = config.time.lateness
         self._max_ahead_ns = config.time.max_ahead
         self._max_jump_ns = config.max_jump_ns(universe)
@@ -125,23 +129,28 @@ class Intake:
                 self._reject(state, mark.source, state.newest_ns, what)
         state.decided_ns = max(state.decided_ns, mark.time_ns)
 
-    def take(self, end_ns: int) -> Ticks:
+    def take(self, end_ns: int) -> Taken:
         """Remove and return the buffered ticks before ``end_ns``, in total order."""
-        taken: list[Ticks] = []
+        taken: list[tuple[Source, Buffered]] = []
         for source in sorted(self._sources):
             state = self._sources[source]
-            kept: list[Ticks] = []
+            kept: list[Buffered] = []
             for chunk in state.chunks:
                 early = chunk.time_ns < end_ns
                 if early.all():
-                    taken.append(chunk)
+                    taken.append((source, chunk))
                     continue
-                taken.append(chunk.chosen(early))
+                if early.any():
+                    taken.append((source, chunk.chosen(early)))
                 kept.append(chunk.chosen(~early))
             state.chunks = kept
-        # sources are in order and records in order within them: a stable sort does the rest
-        ticks = Ticks.join(taken)
-        return ticks.chosen(np.argsort(ticks.time_ns, kind="stable"))
+        return in_order(taken, self._quote_columns)
+
+    def refuse(self, source: Source, time_ns: int, what: tuple[int, str, Value]) -> None:
+        """Reject a tick that was applied, at a time in which its bar is closed."""
+        self.counts["", what[1]] += 1
+        if self._sources[source].rejects.add(time_ns, *what):
+            self.counts[_SUPPRESSED] += 1
 
     def bars_before(self, end_ns: int, bar_ns: int) -> I64:
         """Return the numbers of the bars before ``end_ns`` that hold a buffered tick."""
@@ -177,7 +186,7 @@ class Intake:
 
         How the input was cut or interleaved cannot be seen in them.
         """
-        return source_arrays(self._sources)
+        return source_arrays(self._sources, self._quote_columns)
 
     @classmethod
     def from_state(
@@ -189,10 +198,8 @@ class Intake:
         return intake
 
     def _judge(self, state: SourceState, source: Source, columns: Columns) -> tuple[Columns, I64]:
-        bad_price = np.zeros(len(columns.time_ns), dtype=bool)
-        if self._universe.return_type != "diff":
-            for column in (columns.price, columns.bid, columns.ask):
-                bad_price |= column <= 0.0
+        control = columns.kind != TICK
+        columns, bad_price = self._check_prices(columns, control)
         crossed = columns.bid > columns.ask
         code = np.empty(len(columns.time_ns), dtype=np.int8)
         newest_at = np.empty(len(columns.time_ns), dtype=np.int64)
@@ -208,16 +215,18 @@ class Intake:
             code,
             newest_at,
         )
-        if self._universe.price == "mid":
-            price = (columns.bid + columns.ask) * 0.5
-        else:
-            price = columns.price
         applied = code == APPLY
         known = columns.asset >= 0
-        priced = price == price  # noqa: PLR0124  NaN: the tick is no price under the policy
-        used = applied & known & priced
+        if self._quote_columns:
+            quote = np.stack([columns.bid, columns.ask, columns.bid_size, columns.ask_size], axis=1)
+            priced = ~np.isnan(quote[:, :2]).all(axis=1)
+        else:
+            quote = np.empty((len(code), 0))
+            priced = columns.price == columns.price
+        used = applied & known & (priced | control)
         if used.any():
-            ticks = Ticks(columns.time_ns, columns.asset, price, columns.ident)
+            own = (columns.time_ns, columns.asset, columns.price, columns.ident, columns.kind)
+            ticks = Buffered(*own, quote, columns.row, columns.offsets, columns.values)
             state.chunks.append(ticks if used.all() else ticks.chosen(used))
         topic = source.topic
         n_applied, n_used = int(applied.sum()), int(used.sum())
@@ -238,12 +247,23 @@ class Intake:
                 self._reject(state, source, int(newest_at[t]), (offset, reason, value))
         return columns, newest_at
 
+    def _check_prices(
+        self, columns: Columns, control: npt.NDArray[np.bool_]
+    ) -> tuple[Columns, npt.NDArray[np.bool_]]:
+        above = self._above_zero[columns.asset]
+        # zero for one side of a quote is how many feeds say that it has none
+        bid = np.where(above & (columns.bid == 0.0), np.nan, columns.bid)
+        ask = np.where(above & (columns.ask == 0.0), np.nan, columns.ask)
+        nothing = np.isnan(columns.price) & np.isnan(bid) & np.isnan(ask)
+        bad_price = above & ((columns.price <= 0.0) | (bid < 0.0) | (ask < 0.0)) | nothing
+        return columns._replace(bid=bid, ask=ask), bad_price & ~control
+
     def _reject(
         self,
         state: SourceState,
         source: Source,
         newest_ns: int,
-        what: tuple[int, str, bytes | Original | None],
+        what: tuple[int, str, Value],
     ) -> None:
         self.counts[source.topic, what[1]] += 1
         if state.rejects.add(state.reject_ns(newest_ns), *what):
@@ -257,6 +277,7 @@ class Intake:
 def _columns(batch: TickBatch, held: Columns | None) -> Columns:
     stamps = np.array(batch.records.timestamps_ms, dtype=np.int64)
     stamp_ns = np.where(stamps < 0, -1, stamps * 1_000_000)[batch.row]
+    n = len(batch.time_ns)
     fresh = Columns(
         batch.time_ns,
         stamp_ns,
@@ -265,6 +286,9 @@ def _columns(batch: TickBatch, held: Columns | None) -> Columns:
         batch.bid,
         batch.ask,
         batch.ident,
+        np.full(n, TICK, np.int8) if batch.kind is None else batch.kind,
+        np.full(n, np.nan) if batch.bid_size is None else batch.bid_size,
+        np.full(n, np.nan) if batch.ask_size is None else batch.ask_size,
         batch.row,
         batch.records.offsets,
         batch.records.values,

@@ -19,13 +19,13 @@ from stream_calib.engine.arrays import (
     under,
     within,
 )
+from stream_calib.engine.buffer import Buffered
 from stream_calib.engine.rejects import Original, RejectQueue, Waiting
-from stream_calib.estimation.sampling import Ticks
-from stream_calib.values import F64, I64, NO_TIME, Source
+from stream_calib.values import F64, I8, I64, NO_TIME, Source
 
 NO_POSITION = -1
 RETIRED = -2
-_HELD = ("time_ns", "stamp_ns", "asset", "price", "bid", "ask", "ident")
+_TICKS = ("time_ns", "asset", "price", "ident", "kind", "quote")
 
 
 class Columns(NamedTuple):
@@ -38,6 +38,9 @@ class Columns(NamedTuple):
     bid: F64
     ask: F64
     ident: I64
+    kind: I8
+    bid_size: F64
+    ask_size: F64
     row: I64
     offsets: Sequence[int]
     values: Sequence[bytes | Original | None]
@@ -45,33 +48,26 @@ class Columns(NamedTuple):
     def chosen(self, which: I64) -> "Columns":
         """Copy ticks out, with what is kept of the records they came from."""
         rows = self.row[which]
-        return Columns(
-            self.time_ns[which],
-            self.stamp_ns[which],
-            self.asset[which],
-            self.price[which],
-            self.bid[which],
-            self.ask[which],
-            self.ident[which],
+        columns: Any = [
+            *(getattr(self, name)[which] for name in _HELD),
             np.arange(len(rows)),
             [self.offsets[row] for row in rows],
             [Original.of(self.values[row]) for row in rows],
-        )
+        ]
+        return Columns(*columns)
 
     def followed_by(self, later: "Columns") -> "Columns":
         """Put two runs of ticks together."""
-        return Columns(
-            np.concatenate([self.time_ns, later.time_ns]),
-            np.concatenate([self.stamp_ns, later.stamp_ns]),
-            np.concatenate([self.asset, later.asset]),
-            np.concatenate([self.price, later.price]),
-            np.concatenate([self.bid, later.bid]),
-            np.concatenate([self.ask, later.ask]),
-            np.concatenate([self.ident, later.ident]),
+        columns: Any = [
+            *(np.concatenate([getattr(self, name), getattr(later, name)]) for name in _HELD),
             np.concatenate([self.row, later.row + len(self.offsets)]),
             [*self.offsets, *later.offsets],
             [*self.values, *later.values],
-        )
+        ]
+        return Columns(*columns)
+
+
+_HELD = Columns._fields[:10]
 
 
 @dataclass(slots=True)
@@ -86,7 +82,7 @@ class SourceState:
     decided_ns: int = NO_TIME
     position: int = NO_POSITION
     held: Columns | None = None
-    chunks: list[Ticks] = field(default_factory=list)
+    chunks: list[Buffered] = field(default_factory=list)
 
     def watermark_ns(self, lateness_ns: int) -> int:
         """Time before which no tick of this source is awaited."""
@@ -108,7 +104,7 @@ class SourceState:
         return self.position, self.newest_ns, self.decided_ns, *taken
 
 
-def source_arrays(sources: Mapping[Source, SourceState]) -> Arrays:
+def source_arrays(sources: Mapping[Source, SourceState], quote_columns: int) -> Arrays:
     """Lay sources out, one after the other.
 
     ``marks`` (s, 5) are those of each source; ``*.count`` (s,) say how many entries of the
@@ -116,16 +112,23 @@ def source_arrays(sources: Mapping[Source, SourceState]) -> Arrays:
     """
     order = sorted(sources)
     states = [sources[source] for source in order]
-    ticks = [Ticks.join(state.chunks) for state in states]
+    chunks = [chunk for state in states for chunk in state.chunks]
+    originals = [chunk.originals() for chunk in chunks]
+    nothing = _no_ticks(quote_columns)
     held = [_nothing() if state.held is None else state.held for state in states]
     waiting = [state.rejects.waiting() for state in states]
-    all_ticks, all_held = Ticks.join(ticks), reduce(Columns.followed_by, held, _nothing())
+    all_held = reduce(Columns.followed_by, held, _nothing())
     rejects = [reject for some in waiting for reject in some]
     return {
         "sources": text_array(order),
         "marks": np.array([s.marks() for s in states], np.int64).reshape(-1, 5),
-        "ticks.count": counts_of([t.time_ns for t in ticks]),
-        **under("ticks", all_ticks._asdict()),
+        "ticks.count": np.array([sum(len(c.row) for c in s.chunks) for s in states], np.int64),
+        **{
+            f"ticks.{name}": np.concatenate([getattr(c, name) for c in (nothing, *chunks)])
+            for name in _TICKS
+        },
+        "ticks.offset": np.array([o for offsets, _ in originals for o in offsets], np.int64),
+        **under("ticks.original", original_arrays([o for _, each in originals for o in each])),
         "held.count": counts_of([h.time_ns for h in held]),
         **under("held", {name: getattr(all_held, name).copy() for name in _HELD}),
         "held.offset": np.array(all_held.offsets, np.int64),
@@ -153,6 +156,7 @@ def read_sources(
         )
     ]
     originals = read_originals(within("held.original", arrays))
+    of_ticks = read_originals(within("ticks.original", arrays))
     out: dict[Source, SourceState] = {}
     for source, marks, ticks, held, waiting in zip(
         read_text(arrays["sources"]),
@@ -167,16 +171,27 @@ def read_sources(
         state.position, state.newest_ns, state.decided_ns, queue.taken_second, queue.taken = marks
         queue.fill(rejects[waiting])
         if ticks.start < ticks.stop:
-            columns = (arrays[f"ticks.{name}"][ticks].copy() for name in Ticks._fields)
-            state.chunks = [Ticks(*columns)]
+            columns: Any = [
+                *(arrays[f"ticks.{name}"][ticks].copy() for name in _TICKS),
+                np.arange(ticks.stop - ticks.start),
+                arrays["ticks.offset"][ticks].tolist(),
+                of_ticks[ticks],
+            ]
+            state.chunks = [Buffered(*columns)]
         if held.start < held.stop:
             own = {name: arrays[f"held.{name}"][held].copy() for name in _HELD}
-            row, offsets = np.arange(held.stop - held.start), arrays["held.offset"][held].tolist()
-            state.held = Columns(**own, row=row, offsets=offsets, values=originals[held])
+            rows, offsets = np.arange(held.stop - held.start), arrays["held.offset"][held]
+            state.held = Columns(**own, row=rows, offsets=offsets.tolist(), values=originals[held])
         out[Source(*source)] = state
     return out
 
 
 def _nothing() -> Columns:
-    none, no_price = np.empty(0, np.int64), np.empty(0)
-    return Columns(none, none, none, no_price, no_price, no_price, none, none, [], [])
+    none, no_price, no_kind = np.empty(0, np.int64), np.empty(0), np.empty(0, np.int8)
+    prices = (no_price, no_price, no_price)
+    return Columns(none, none, none, *prices, none, no_kind, no_price, no_price, none, [], [])
+
+
+def _no_ticks(quote_columns: int) -> Buffered:
+    none, quote = np.empty(0, np.int64), np.empty((0, quote_columns))
+    return Buffered(none, none, np.empty(0), none, np.empty(0, np.int8), quote, none, [], [])

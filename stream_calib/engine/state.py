@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_calib.config import Config, UniverseConfig
-from stream_calib.engine.arrays import Arrays, pieces, read_text, text_array
+from stream_calib.engine.arrays import Arrays, pieces, read_text, text_array, under, within
 from stream_calib.engine.engine import Engine
-from stream_calib.values import I64, NO_TIME
+from stream_calib.engine.tick_layer import LAYOUTS, SETTINGS
+from stream_calib.estimation.protocol import Layout
+from stream_calib.values import I64
 
 State = Mapping[str, npt.NDArray[Any]]
-_TRIANGLES = ("products", "squares_i", "squares_j", "exposures", "exposures2")
 _DECIDED = 2  # column of intake.marks
+_BY_SYMBOL = ("universe.returns.", "universe.calendars.")  # of a symbol in one list, its own affair
 
 
 def migrate(state: State, before: UniverseConfig, config: Config, after: UniverseConfig) -> Arrays:
@@ -37,8 +39,7 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
     ValueError
         If more than the symbols differs, or the state is of other symbols than ``before``.
     """
-    apart = {"symbols", "topics"}
-    if before.model_dump(exclude=apart) != after.model_dump(exclude=apart):
+    if difference({"universe": _settings(before)}, {"universe": _settings(after)}) is not None:
         message = "only symbols can be migrated, other settings differ too"
         raise ValueError(message)
     facts = read_text(state["engine.facts"])
@@ -54,12 +55,16 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
     facts |= {"symbols": after.symbols, "fits": {}}
     out = {name: array for name, array in state.items() if not name.startswith("fit.")}
     out["engine.facts"] = text_array(facts)
-    for name, nothing in (("price", np.nan), ("bar", -1), ("time_ns", NO_TIME), ("ident", 0)):
-        out[f"sampler.last_{name}"] = _chosen(state[f"sampler.last_{name}"], origin, nothing)
     out["membership.ready"] = _chosen(state["membership.ready"], origin, nothing=False)
-    out |= _migrated_ewma(state, origin)
-    out |= _migrated_ticks(state, _origin(after.symbols, before.symbols))
-    return _copied(out)
+    for part, layout in LAYOUTS.items():
+        own = within(f"layer.{part}", state)
+        out = {name: a for name, a in out.items() if not name.startswith(f"layer.{part}.")}
+        out |= under(f"layer.{part}", _turned(own, layout, origin, len(before.symbols)))
+    fresh = Engine(config, after, "").state()
+    for name in SETTINGS:
+        out[name] = fresh[name]
+    out |= _migrated_ticks(state, _origin(after.symbols, before.symbols), after.price)
+    return _copied({name: array for name, array in out.items() if name in fresh})
 
 
 def reset(state: State, config: Config, after: UniverseConfig) -> Arrays:
@@ -90,9 +95,10 @@ def reset(state: State, config: Config, after: UniverseConfig) -> Arrays:
     out["engine.facts"] = text_array(fresh)
     carried = {name: array for name, array in state.items() if name.startswith("intake.")}
     usable = np.full(len(state["intake.ticks.time_ns"]), fill_value=facts["price"] == after.price)
-    if after.return_type != "diff":
-        usable &= state["intake.ticks.price"] > 0.0
-    out |= carried | _migrated_ticks(state, _origin(after.symbols, facts["symbols"]), usable)
+    above = np.array([after.return_of(symbol) != "diff" for symbol in facts["symbols"]])
+    usable &= ~(above[state["intake.ticks.asset"]] & (state["intake.ticks.price"] <= 0.0))
+    place = _origin(after.symbols, facts["symbols"])
+    out |= carried | _migrated_ticks(state, place, after.price, usable)
     if facts["due"]:
         # with more lateness than before, ticks of closed bars would be in time again
         marks = state["intake.marks"].copy()
@@ -115,10 +121,18 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | Non
         Such as "universe.ewma.half_life was 20s and is 30s".
     """
     old, new = dict(_leaves(before)), dict(_leaves(after))
+    both = set(old.get("universe.symbols") or ()) & set(new.get("universe.symbols") or ())
     for path in [*new, *(path for path in old if path not in new)]:
-        if path != "universe.symbols" and old.get(path) != new.get(path):
+        symbol = next((path[len(p) :] for p in _BY_SYMBOL if path.startswith(p)), None)
+        if path == "universe.symbols" or (symbol is not None and symbol not in both):
+            continue
+        if old.get(path) != new.get(path):
             return f"{path} was {_worded(old.get(path))} and is {_worded(new.get(path))}"
     return None
+
+
+def _settings(universe: UniverseConfig) -> dict[str, Any]:
+    return universe.model_dump(mode="json", by_alias=True, exclude={"topics"})
 
 
 def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -152,26 +166,38 @@ def _chosen(array: npt.NDArray[Any], origin: I64, nothing: float) -> npt.NDArray
     return out
 
 
-def _migrated_ewma(state: State, origin: I64) -> Arrays:
-    sums = {name: state[f"ewma.{name}"] for name in _TRIANGLES}
-    n_before, n = len(state["membership.ready"]), len(origin)
-    i, j = np.triu_indices(n)
-    first, second = np.minimum(origin[i], origin[j]), np.maximum(origin[i], origin[j])
-    # packed row by row, see kernels/ewma; a pair in the other order has its squares exchanged
-    place = np.where(first < 0, -1, first * n_before - first * (first - 1) // 2 + second - first)
-    turned = origin[i] > origin[j]
-    out = {f"ewma.{name}": _chosen(array, place, 0.0) for name, array in sums.items()}
-    squares_i, squares_j = out["ewma.squares_i"], out["ewma.squares_j"]
-    out["ewma.squares_i"] = np.where(turned, squares_j, squares_i)
-    out["ewma.squares_j"] = np.where(turned, squares_i, squares_j)
-    out["ewma.fourth"] = _chosen(state["ewma.fourth"], origin, 0.0)
-    out["ewma.settings"] = state["ewma.settings"].copy()
-    out["ewma.settings"][0] = n
+def _turned(state: State, layout: Layout, origin: I64, n_before: int) -> Arrays:
+    """Carry the arrays of one part over; ``origin`` is where each symbol stood, -1 for nowhere."""
+    out = {name: array for name, array in state.items() if not layout.drops(name)}
+    for name, nothing in layout.by_symbol.items():
+        if name in out:
+            out[name] = _chosen(out[name], origin, nothing)
+    for name, nothing in layout.by_square.items():
+        if name in out:
+            square = out[name][..., origin[:, None], origin]
+            square[..., (origin < 0)[:, None] | (origin < 0)] = nothing
+            out[name] = square
+    for diagonal, names in ((0, layout.by_triangle), (1, layout.by_pair)):
+        i, j = np.triu_indices(len(origin), diagonal)
+        first, second = np.minimum(origin[i], origin[j]), np.maximum(origin[i], origin[j])
+        # packed row by row; a pair in the other order has some of its triangles exchanged
+        width = n_before - diagonal
+        place = first * width - first * (first - 1) // 2 + second - first - diagonal
+        place = np.where(first < 0, -1, place)
+        for name, nothing in names.items():
+            if name in out and out[name].size:
+                out[name] = _chosen(out[name], place, nothing)
+        if diagonal == 0:
+            turned = origin[i] > origin[j]
+            for one, other in layout.exchanged:
+                if one in out:
+                    a, b = out[one], out[other]
+                    out[one], out[other] = np.where(turned, b, a), np.where(turned, a, b)
     return out
 
 
 def _migrated_ticks(
-    state: State, place: I64, usable: npt.NDArray[np.bool_] | None = None
+    state: State, place: I64, prices: str, usable: npt.NDArray[np.bool_] | None = None
 ) -> Arrays:
     """Give ticks the new places of their symbols; ``place`` is -1 for a symbol that is gone."""
     asset, held = state["intake.ticks.asset"], state["intake.held.asset"]
@@ -181,8 +207,19 @@ def _migrated_ticks(
     counts = [int(kept[piece].sum()) for piece in pieces(state["intake.ticks.count"])]
     out = {
         f"intake.ticks.{name}": state[f"intake.ticks.{name}"][kept]
-        for name in ("time_ns", "price", "ident")
+        for name in ("time_ns", "price", "ident", "kind", "quote", "offset")
     }
+    columns = 0 if prices == "last" else 4
+    if out["intake.ticks.quote"].shape[1] != columns:
+        out["intake.ticks.quote"] = np.empty((int(kept.sum()), columns))
+    original = {
+        name.removeprefix("intake.ticks."): array
+        for name, array in state.items()
+        if name.startswith("intake.ticks.original.")
+    }
+    kept_bytes = np.repeat(kept, np.maximum(original["original.kept"], 0))
+    for name, array in original.items():
+        out[f"intake.ticks.{name}"] = array[kept_bytes if name.endswith(".bytes") else kept]
     out["intake.ticks.asset"] = place[asset[kept]]
     out["intake.ticks.count"] = np.array(counts, np.int64)
     # the last place of all, for index -1, is that of a symbol that was unknown before

@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from stream_calib.estimation.protocol import Layout
 from stream_calib.kernels.ewma import fold_returns, read_correlation
 from stream_calib.values import F64, Correlation, ReturnBlock
 
@@ -50,6 +51,14 @@ class Ewma:
     >>> round(float(ewma.correlation().corr[0, 1]), 6)
     0.999999
     """
+
+    LAYOUT = Layout(
+        by_symbol={"fourth": 0.0},
+        by_triangle=dict.fromkeys(
+            ("products", "squares_i", "squares_j", "exposures", "exposures2"), 0.0
+        ),
+        exchanged=(("squares_i", "squares_j"),),
+    )
 
     def __init__(self, n: int, half_life_obs: float, clock: str = "observations") -> None:
         if n < 2:

@@ -1,12 +1,13 @@
 """Hayashi-Yoshida covariance of asynchronous ticks, without bars: the audit of what uses them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from stream_calib.estimation.protocol import Layout
 from stream_calib.kernels.hayashi_yoshida import fold_ticks, read_covariance
 from stream_calib.values import F64, I64, NO_TIME
 
@@ -56,6 +57,15 @@ class HayashiYoshida:
     0.02
     """
 
+    LAYOUT = Layout(
+        by_symbol={
+            **dict.fromkeys(("price", "lagged", "last_return"), 0.0),
+            "last_ns": NO_TIME,
+            "pending": math.nan,
+        },
+        by_square={"price_then": 0.0, "products": 0.0},
+    )
+
     def __init__(self, n: int, half_life_ns: float | None = None) -> None:
         if n < 1:
             message = f"n must be at least 1, not {n}"
@@ -99,6 +109,36 @@ class HayashiYoshida:
         prices = np.require(np.atleast_1d(log_price), np.float64, ["C", "W"])
         self._check(times, assets, prices)
         fold_ticks(times, assets, prices, self.half_life_ns, *self._arrays())
+
+    def revalue(self, asset: int, by: Callable[[F64], F64]) -> None:
+        """Take all prices of an asset so far for others, as after a split.
+
+        Parameters
+        ----------
+        asset
+            In [0, n).
+        by
+            Turns log prices as they were into those that the next ones follow on, NaN into NaN.
+        """
+        seen = self._last_ns[asset] != NO_TIME
+        if seen:
+            self._price[asset] = by(self._price[asset : asset + 1])[0]
+            self._price_then[:, asset] = by(self._price_then[:, asset])
+        self._pending[asset] = by(self._pending[asset : asset + 1])[0]
+
+    def forget(self, asset: int, time_ns: int) -> None:
+        """Let the next tick of an asset be as its first: no return leads to it.
+
+        What it has brought about stays, and ages to ``time_ns``, not before its last tick.
+        """
+        last_ns = int(self._last_ns[asset])
+        if last_ns != NO_TIME:
+            decay = 2.0 ** (-max(0, time_ns - last_ns) / self.half_life_ns)
+            self._products[asset] *= decay
+            self._lagged[asset] *= decay
+            self._last_return[asset] = 0.0
+            self._last_ns[asset] = NO_TIME
+        self._pending[asset] = np.nan
 
     def covariance(self) -> F64:
         """Return the covariance of all ticks so far.

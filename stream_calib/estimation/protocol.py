@@ -1,9 +1,34 @@
 """The contract of every online estimator."""
 
 from collections.abc import Mapping
-from typing import Protocol, Self
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, Self
 
 from stream_calib.values import F64, Correlation, ReturnBlock
+
+_NONE: Mapping[str, float] = MappingProxyType({})
+
+
+class Layout(NamedTuple):
+    """Which arrays of a state are by symbol, and what a symbol has that was never seen.
+
+    ``by_symbol``: along the last axis. ``by_square``: along the last two. ``by_triangle``: along
+    the last, packed row by row with the diagonal. ``by_pair``: the same without the diagonal.
+    ``exchanged`` are pairs of triangles that stand for each other where a pair is turned
+    around. What is not named is not by symbol; names that begin with ``dropped`` are left out
+    when symbols change.
+    """
+
+    by_symbol: Mapping[str, float] = _NONE
+    by_square: Mapping[str, float] = _NONE
+    by_triangle: Mapping[str, float] = _NONE
+    by_pair: Mapping[str, float] = _NONE
+    exchanged: tuple[tuple[str, str], ...] = ()
+    dropped: str | None = None
+
+    def drops(self, name: str) -> bool:
+        """Tell whether an array is left out when symbols change."""
+        return self.dropped is not None and name.startswith(self.dropped)
 
 
 class Estimator(Protocol):

@@ -1,41 +1,28 @@
 """Ticks in total order to bars of returns."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from stream_calib.estimation.protocol import Layout
+from stream_calib.estimation.two_scale import StampedBlock
 from stream_calib.kernels.sampling import DIFF, LOG, SIMPLE, sample_bars
-from stream_calib.values import F64, I64, NO_TIME, ReturnBlock
+from stream_calib.values import F64, I8, I64, NO_TIME, TICK
 
 RETURN_TYPES = {"log": LOG, "simple": SIMPLE, "diff": DIFF}
 
 
 class Ticks(NamedTuple):
-    """Prices in total order, columns of length m."""
+    """Prices in total order, columns of length m; ``kind`` as in a TickBatch, None: ticks alone."""
 
     time_ns: I64
     asset: I64
     price: F64
     ident: I64
-
-    def chosen(self, which: npt.NDArray[np.bool_] | I64 | slice) -> "Ticks":
-        """Pick ticks by a mask, by indices or by a slice."""
-        return Ticks(self.time_ns[which], self.asset[which], self.price[which], self.ident[which])
-
-    @classmethod
-    def join(cls, parts: list["Ticks"]) -> "Ticks":
-        """Put ticks one after the other."""
-        if not parts:
-            nothing = np.empty(0, dtype=np.int64)
-            return cls(nothing, nothing, np.empty(0), nothing)
-        return cls(
-            np.concatenate([part.time_ns for part in parts]),
-            np.concatenate([part.asset for part in parts]),
-            np.concatenate([part.price for part in parts]),
-            np.concatenate([part.ident for part in parts]),
-        )
+    kind: I8 | None = None
 
 
 class Sampler:
@@ -53,20 +40,33 @@ class Sampler:
     stale_bars
         Age in bars after which a last price is no basis for a return any more.
     return_type
-        ``log``, ``simple`` or ``diff``.
+        ``log``, ``simple`` or ``diff``, of all symbols or one for each.
     """
 
-    def __init__(self, n: int, bar_ns: int, stale_bars: int, return_type: str) -> None:
+    LAYOUT = Layout(
+        by_symbol={
+            "last_price": math.nan,
+            "last_bar": -1,
+            "last_time_ns": NO_TIME,
+            "last_ident": 0,
+            "return_types": 0,
+        }
+    )
+
+    def __init__(
+        self, n: int, bar_ns: int, stale_bars: int, return_type: str | Sequence[str]
+    ) -> None:
         self.bar_ns = bar_ns
         self.stale_bars = stale_bars
-        self.return_type = RETURN_TYPES[return_type]
+        types = [return_type] * n if isinstance(return_type, str) else return_type
+        self.return_types = np.array([RETURN_TYPES[type_] for type_ in types], dtype=np.int64)
         self.last_price = np.full(n, np.nan)
         self.last_bar = np.full(n, -1, dtype=np.int64)
         self.last_time_ns = np.full(n, NO_TIME, dtype=np.int64)
         self.last_ident = np.zeros(n, dtype=np.int64)
         self.duplicates = 0
 
-    def sample(self, ticks: Ticks, bars: I64, elapsed_bars: F64) -> ReturnBlock:
+    def sample(self, ticks: Ticks, bars: I64, elapsed_bars: F64) -> StampedBlock:
         """Close the bars numbered ``bars``; every tick lies in one of them.
 
         Parameters
@@ -78,30 +78,33 @@ class Sampler:
         elapsed_bars : (k,)
             Trading time since the row before, in bars.
         """
-        shape = (len(bars), len(self.last_price))
-        returns, exposure = np.empty(shape), np.empty(shape)
+        k, n = len(bars), len(self.last_price)
+        returns, exposure, age = np.empty((3, k, n))
         self.duplicates += sample_bars(
             ticks.time_ns,
             ticks.asset,
             ticks.price,
             ticks.ident,
+            np.full(len(ticks.price), TICK, np.int8) if ticks.kind is None else ticks.kind,
             bars,
             self.bar_ns,
             self.stale_bars,
-            self.return_type,
+            self.return_types,
             self.last_price,
             self.last_bar,
             self.last_time_ns,
             self.last_ident,
             returns,
             exposure,
+            age,
         )
-        return ReturnBlock((bars + 1) * self.bar_ns, returns, exposure, elapsed_bars)
+        return StampedBlock((bars + 1) * self.bar_ns, returns, exposure, elapsed_bars, age)
 
     def state(self) -> dict[str, F64 | I64]:
         """Return copies of all arrays that make up the state; duplicates were handed on."""
         return {
-            "settings": np.array([self.bar_ns, self.stale_bars, self.return_type], np.int64),
+            "settings": np.array([self.bar_ns, self.stale_bars], np.int64),
+            "return_types": self.return_types.copy(),
             "last_price": self.last_price.copy(),
             "last_bar": self.last_bar.copy(),
             "last_time_ns": self.last_time_ns.copy(),
@@ -111,9 +114,9 @@ class Sampler:
     @classmethod
     def from_state(cls, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Continue from what ``state`` returned."""
-        bar_ns, stale_bars, code = (int(number) for number in state["settings"])
-        (return_type,) = (name for name, known in RETURN_TYPES.items() if known == code)
-        sampler = cls(len(state["last_price"]), bar_ns, stale_bars, return_type)
+        bar_ns, stale_bars = (int(number) for number in state["settings"])
+        sampler = cls(len(state["last_price"]), bar_ns, stale_bars, "log")
+        sampler.return_types[:] = state["return_types"]
         sampler.last_price[:] = state["last_price"]
         sampler.last_bar[:] = state["last_bar"]
         sampler.last_time_ns[:] = state["last_time_ns"]

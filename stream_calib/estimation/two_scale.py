@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_calib.estimation.ewma import CORRELATION_CAP, KAPPA_MAX, Ewma
+from stream_calib.estimation.protocol import Layout
 from stream_calib.kernels.two_scale import fold_windows, read_windows
 from stream_calib.values import F64, I64, Correlation, ReturnBlock
 
@@ -104,6 +105,12 @@ class TwoScale:
     >>> bool(abs(known.corr[0, 1] - 0.5) < 2 * known.band[0, 1])
     True
     """
+
+    LAYOUT = Layout(
+        by_symbol={**Ewma.LAYOUT.by_symbol, **dict.fromkeys(("windows", "marks", "own"), 0.0)},
+        by_triangle={**Ewma.LAYOUT.by_triangle, "sums": 0.0},
+        exchanged=Ewma.LAYOUT.exchanged,
+    )
 
     def __init__(
         self, n: int, half_life_obs: float, k: int = 12, clock: str = "observations"

@@ -61,7 +61,9 @@ def _fold_instant(
         if last_ns[i] == NO_TIME:
             # where it was before its first tick is unknown: nobody shall see it come from there
             price[i] = pending[i]
-            price_then[:, i] = pending[i]
+            for j in range(price.size):
+                if last_ns[j] != NO_TIME:
+                    price_then[j, i] = pending[i]
             last_ns[i] = now_ns
         half_return[i] = 0.5 * (pending[i] - price[i])
     for i in ticking:

@@ -32,8 +32,9 @@ _PLAIN = tuple(
     field.name
     for field in fields(Matrix)
     if field.name
-    not in {*TRIANGLES, *_TIMES, "vol", "staleness_ns", "quality", "regime", "band_total"}
+    not in {*TRIANGLES, *_TIMES, "vol", "staleness_ns", "quality", "regime", "band_total", "audit"}
 )
+_OPTIONAL = ("raw_variances", "floored_variances")  # absent where they do not apply
 
 
 def encode(matrix: Matrix, topic: str, partition: int) -> tuple[Output, ...]:
@@ -139,11 +140,13 @@ def _head(matrix: Matrix) -> dict[str, Any]:
             "capped_pairs": quality.capped_pairs,
             "cleaned": quality.cleaned,
             "degraded": quality.degraded,
+            **{key: n for key in _OPTIONAL if (n := getattr(quality, key)) is not None},
         },
         "regime": {
             "average_correlation": regime.average_correlation,
             "top_eigenvalue_share": regime.top_eigenvalue_share,
         },
+        **({} if matrix.audit is None else {"audit": matrix.audit}),
     }
 
 
@@ -194,7 +197,9 @@ def _matrix(document: Mapping[str, Any]) -> Matrix:
             quality["capped_pairs"],
             quality["cleaned"],
             tuple(quality["degraded"]),
+            *(quality.get(key) for key in _OPTIONAL),
         ),
+        audit=document.get("audit"),
         regime=Regime(**document["regime"]),
     )
 

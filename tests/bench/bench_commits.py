@@ -75,7 +75,7 @@ async def _bare(bootstrap: str, topic: str, size: int) -> Cost:
 
 async def _cost(bootstrap: str, topic: str, n: int, mode: str) -> Cost:
     symbols = [f"SIM:{i:03}" for i in range(n)]
-    universe = {"name": "u", "symbols": symbols, "ewma": {"half_life": "1m"}, "ready_n_eff": 5}
+    universe = {"name": "u", "symbols": symbols, "ewma": {"half_life": "10m"}, "ready_n_eff": 2}
     config = settings(bootstrap, [topic], universe, lateness="0ns")
     delivery = config.delivery.model_copy(update={"mode": mode})
     config = config.model_copy(update={"delivery": delivery})

@@ -44,7 +44,7 @@ async def bench_ticks_in(kafka_bootstrap: str, new_topic: TopicMaker) -> None:
             document["symbol"], document["time"], document["price"]
 
     async def service() -> float:
-        universe = {"name": "u", "symbols": list(ticks.symbols), "ewma": {"half_life": "1m"}}
+        universe = {"name": "u", "symbols": list(ticks.symbols), "ewma": {"half_life": "10m"}}
         config = settings(kafka_bootstrap, [topic], universe)
         # the ticks of the open bar become durable by this, which is no part of the throughput
         often = config.delivery.model_copy(update={"commit_interval": 50_000_000})
@@ -144,7 +144,7 @@ async def _bare_transactions(bootstrap: str, topic: str, n: int, size: int = 60_
 
 async def _bar_close_to_reader(bootstrap: str, topic: str, n: int) -> list[float]:
     symbols = [f"SIM:{i:02}" for i in range(N_SYMBOLS)]
-    universe = {"name": "u", "symbols": symbols, "ewma": {"half_life": "1m"}}
+    universe = {"name": "u", "symbols": symbols, "ewma": {"half_life": "10m"}}
     config = settings(bootstrap, [topic], universe, lateness="0ns")
     start_ns = time.time_ns() // 10**9 * 10**9 - 3600 * 10**9
     taken_ms: list[float] = []

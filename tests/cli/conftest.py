@@ -16,6 +16,7 @@ symbols = ["SIM:BANK1", "SIM:TECH1", "SIM:ENRG1"]
 bar = "1s"
 [universe.ewma]
 half_life = "1m"
+window = "1s"
 """
 
 

@@ -67,7 +67,11 @@ def test_all_settings_in_force_are_shown_without_secrets(
     assert '# token = "**********"' in done.out
     tree = tomllib.loads(done.out)
     assert tree["http"]["port"] == 1234
-    assert tree["universe"][0]["ewma"] == {"half_life": "1m"}
+    assert tree["universe"][0]["ewma"] == {
+        "half_life": "1m",
+        "window": "1s",
+        "winsor": 3.0,
+    }
     (tmp_path / "shown.toml").write_text(done.out)
     assert cli("config", "show", "-c", "shown.toml").out == done.out
 

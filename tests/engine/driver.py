@@ -36,7 +36,8 @@ def settings(symbols: Sequence[str], **changes: object) -> Config:
         "symbols": list(symbols),
         "bar": "1s",
         "ready_n_eff": 5.0,
-        "ewma": {"half_life": "20s"},
+        "ewma": {"half_life": "20s", "window": "1s", "winsor": 0.0},
+        "filter": {"enabled": False},
     }
     tree: dict[str, object] = {"universe": [universe]}
     for key, value in changes.items():

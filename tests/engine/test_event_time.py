@@ -246,7 +246,11 @@ def test_a_source_found_later_does_not_reopen_closed_bars() -> None:
 
 
 def test_an_illiquid_source_is_believed_where_the_others_event_time_gets_to() -> None:
-    config = settings("AB", universe__ewma={"half_life": "1h"}, universe__bar="60s")
+    config = settings(
+        "AB",
+        universe__ewma={"half_life": "1h", "window": "60s", "winsor": 0.0},
+        universe__bar="60s",
+    )
     live = Live(config, P, Q, stamped=False)
     for k in range(20):
         live.send(Q, "B", k * 5000.0, seesaw(k))  # nothing in its own source vouches for it

@@ -18,7 +18,9 @@ from stream_calib.config import Config
 from stream_calib.engine.engine import Engine
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
+from stream_calib.engine.tick_layer import LAYOUTS
 from stream_calib.estimation.ewma import Ewma
+from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import Sampler, Ticks
 from stream_calib.values import Correlation, Move, ReturnBlock, Step, TickBatch
 from tests.engine.driver import SECOND, settings
@@ -60,18 +62,30 @@ def one_axis(*names: str) -> Callable[[Arrays, Order], Arrays]:
     return turn
 
 
-def triangles(arrays: Arrays, order: Order) -> Arrays:
-    """The EWMA's: squares (n, n) read out of both triangles, turned, and packed again."""
-    n = len(order)
-    rows, columns = np.triu_indices(n)
-    pairs = (("products",) * 2, ("squares_i", "squares_j"), ("squares_j", "squares_i"))
-    out = dict(one_axis("fourth")(arrays, order))
-    for upper, lower in (*pairs, ("exposures",) * 2, ("exposures2",) * 2):
-        square = np.empty((n, n))
-        square[columns, rows] = arrays[lower]
-        square[rows, columns] = arrays[upper]
-        out[upper] = square[np.ix_(order, order)][rows, columns]
-    return out
+def by_layout(layout: Layout) -> Callable[[Arrays, Order], Arrays]:
+    """As the layout says; packed triangles are read out of the square, turned, and packed again."""
+    mirror = dict(layout.exchanged) | {b: a for a, b in layout.exchanged}
+
+    def turn(arrays: Arrays, order: Order) -> Arrays:
+        n = len(order)
+        out = dict(arrays)
+        for name in layout.by_symbol.keys() & arrays.keys():
+            out[name] = arrays[name][..., order]
+        for name in layout.by_square.keys() & arrays.keys():
+            out[name] = arrays[name][..., order, :][..., order]
+        for diagonal, names in ((0, layout.by_triangle), (1, layout.by_pair)):
+            rows, columns = np.triu_indices(n, diagonal)
+            for name in names.keys() & arrays.keys():
+                upper, lower = arrays[name], arrays[mirror.get(name, name)]
+                if not upper.size:
+                    continue
+                square = np.empty((*upper.shape[:-1], n, n))
+                square[..., columns, rows] = lower
+                square[..., rows, columns] = upper
+                out[name] = square[..., order, :][..., order][..., rows, columns]
+        return {name: np.ascontiguousarray(array) for name, array in out.items()}
+
+    return turn
 
 
 def assets(arrays: Arrays, order: Order) -> Arrays:
@@ -85,9 +99,8 @@ def whole_engine(arrays: Arrays, order: Order) -> Arrays:
     out: dict[str, np.ndarray[Any, Any]] = {}
     for part, turn in (
         ("intake", assets),
-        ("sampler", one_axis(*SAMPLER)),
         ("membership", one_axis("ready")),
-        ("ewma", triangles),
+        *((f"layer.{name}", by_layout(layout)) for name, layout in LAYOUTS.items()),
     ):
         own = {k[len(part) + 1 :]: a for k, a in arrays.items() if k.startswith(part + ".")}
         out |= {f"{part}.{name}": array for name, array in turn(own, order).items()}
@@ -101,8 +114,6 @@ def whole_engine(arrays: Arrays, order: Order) -> Arrays:
 
 
 # what each part is fed
-
-SAMPLER = ("last_price", "last_bar", "last_time_ns", "last_ident")
 
 
 def tick_scenes(_: Config, random: Random) -> list[tuple[int, Ticks]]:
@@ -217,7 +228,7 @@ PARTS: dict[str, Part] = {
         tick_scenes,
         sample,
         lambda scene, order: (scene[0], scene[1]._replace(asset=np.argsort(order)[scene[1].asset])),
-        one_axis(*SAMPLER),
+        by_layout(Sampler.LAYOUT),
     ),
     "membership": Part(
         lambda config: Membership(config.universe[0].symbols, 5.0),
@@ -233,7 +244,7 @@ PARTS: dict[str, Part] = {
         blocks,
         lambda ewma, block, _: ewma.update(block),
         turned_block,
-        triangles,
+        by_layout(Ewma.LAYOUT),
     ),
     "intake": Part(
         lambda config: Intake(config, config.universe[0]),

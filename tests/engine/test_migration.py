@@ -40,6 +40,7 @@ from tests.engine.schedule import (
     stormy_settings,
 )
 
+SLOW = {"half_life": "10m", "window": "100ms", "winsor": 0.0}
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -51,7 +52,7 @@ def facts(arrays: Any) -> dict[str, Any]:
 
 
 def known(run: Run) -> Correlation:
-    return run.engine._ewma.correlation()
+    return run.engine._layer.correlation()
 
 
 def carried(run: Run, symbols: str, **changes: object) -> Run:
@@ -129,7 +130,7 @@ def test_a_symbol_that_comes_and_goes_begins_anew() -> None:
     own = carried(carried(run, "AB"), "ABC")
     state, n_eff = own.engine.state(), known(own).n_eff
     assert state["membership.ready"].tolist() == [True, True, False]
-    assert np.isnan(state["sampler.last_price"][2])
+    assert np.isnan(state["layer.sampler.last_price"][2])
     assert n_eff[2].tolist() == [0.0, 0.0, 0.0]
     assert n_eff[0, 1] == known(run).n_eff[0, 1]
 
@@ -210,7 +211,7 @@ def test_no_bar_is_closed_twice_after_a_reset(bar: str, every: int) -> None:
     last_ns = int(last_matrix(run)["as_of_ns"])
     sequences = run.engine.sequences()
     changes = {"universe__bar": bar, "universe__every": every, "time__lateness": "30s"}
-    own = begun_anew(run, settings("AB", **changes, universe__ewma={"half_life": "10m"}))
+    own = begun_anew(run, settings("AB", **changes, universe__ewma=SLOW))
     assert own.engine.intake.positions() == run.engine.intake.positions()
     assert own.engine.sequences() == sequences
     for stop in range(102, 400):
@@ -317,7 +318,7 @@ def test_the_first_setting_that_differs_is_named_with_both_values() -> None:
     assert difference_of() is None
     assert difference_of("BCA") is None
     assert (
-        difference_of(universe__ewma={"half_life": "30s"})
+        difference_of(universe__ewma={"half_life": "30s", "window": "1s", "winsor": 0.0})
         == "universe.ewma.half_life was 20s and is 30s"
     )
     assert difference_of(universe__ready_n_eff=6.0) == "universe.ready_n_eff was 5.0 and is 6.0"
@@ -335,6 +336,6 @@ def test_a_setting_that_only_one_version_knows_differs() -> None:
 
 
 def test_settings_that_went_through_json_are_the_same() -> None:
-    config = settings("AB", universe__ewma={"half_life": "30s"})
+    config = settings("AB", universe__ewma={"half_life": "30s", "window": "1s", "winsor": 0.0})
     document = config.settings(config.universe[0])
     assert difference(json.loads(json.dumps(document)), document) is None

@@ -147,11 +147,3 @@ def test_a_saved_state_is_a_copy() -> None:
     for array in own.state().values():
         array[...] = 7
     assert np.isnan(own.last_price).all()
-
-
-def test_ticks_are_joined_and_chosen_column_by_column() -> None:
-    joined = Ticks.join([ticks((1, 0, 1.0), (2, 1, 2.0)), ticks(), ticks((3, 0, 3.0))])
-    chosen = joined.chosen(np.array([True, False, True]))
-    assert [column.tolist() for column in chosen] == [[1, 3], [0, 0], [1.0, 3.0], [0, 0]]
-    assert [column.dtype for column in Ticks.join([])] == [column.dtype for column in joined]
-    assert len(Ticks.join([]).time_ns) == 0

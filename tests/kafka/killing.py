@@ -85,6 +85,7 @@ class Victim:
             bar = "1s"
             ready_n_eff = 5
             ewma.half_life = "20s"
+            ewma.window = "3s"
             {self.extra}
             """
         )

@@ -66,7 +66,7 @@ def other_format(value: bytes, _random: Random) -> bytes:
 def other_state(value: bytes, _random: Random) -> bytes:
     snapshot = decode_snapshot(value)
     arrays = dict(snapshot.arrays)
-    arrays["ewma.products"] = arrays["ewma.products"].astype(float) + 1e-12
+    arrays["layer.ewma.sums"] = arrays["layer.ewma.sums"].astype(float) + 1e-12
     return encode_snapshot(dataclasses.replace(snapshot, arrays=arrays))
 
 

@@ -36,7 +36,9 @@ async def test_phemex_trades_give_the_matrices_that_pandas_gives(
         "name": "phemex",
         "symbols": symbols,
         "bar": f"{BAR_S}s",
-        "ewma": {"half_life": f"{HALF_LIFE_BARS * BAR_S}s"},
+        # bars alone, to be compared with pandas
+        "ewma": {"half_life": f"{HALF_LIFE_BARS * BAR_S}s", "window": f"{BAR_S}s", "winsor": 0.0},
+        "filter": {"enabled": False},
     }
     config = settings(kafka_bootstrap, [topic], universe, flush_after=f"{BAR_S}s")
     await write(kafka_bootstrap, [(topic, 0, value or b"") for value in batch.values])
@@ -136,7 +138,7 @@ async def test_every_recorded_trades_message_is_applied_counted_or_rejected(
         own = [symbol for symbol in symbols if symbol.startswith(f"{venue}:")]
         if len(own) < 2:
             own = [*own, f"{venue}:NOBODY"]
-        universe = {"name": venue, "symbols": own, "bar": "10s", "ewma": {"half_life": "10m"}}
+        universe = {"name": venue, "symbols": own, "bar": "10s"}
         here = [row for row in rows if row[0] in own_topics]
         renamed = {name: f"{venue}-{name}-{Random().getrandbits(40):x}" for name in own_topics}
         await create(kafka_bootstrap, renamed.values())
@@ -183,7 +185,12 @@ async def test_garbage_loses_nothing_and_changes_no_byte(
         at = spot
         mixed.append(value)
     mixed += good[at:]
-    universe = {"name": "g", "symbols": symbols, "bar": "1s", "ewma": {"half_life": "1m"}}
+    universe = {
+        "name": "g",
+        "symbols": symbols,
+        "bar": "1s",
+        "ewma": {"half_life": "1m", "window": "2s"},
+    }
     matrices: list[list[bytes]] = []
     rejects: list[list[bytes]] = []
     for values in (good, mixed):

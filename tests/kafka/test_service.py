@@ -56,7 +56,7 @@ class Place:
         for name, symbols, topics in universes:
             text += f'[[universe]]\nname = "{name}"\nsymbols = {list(symbols)}\nready_n_eff = 4\n'
             text += f"topics = {topics}\n" if topics else ""
-            text += '[universe.ewma]\nhalf_life = "1m"\n'
+            text += '[universe.ewma]\nhalf_life = "1m"\nwindow = "2s"\n'
         (self._folder / "settings.toml").write_text(text)
 
     def __call__(self, *words: object, **env: str) -> Done:

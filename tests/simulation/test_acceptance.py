@@ -143,7 +143,7 @@ def test_a_journal_of_two_writers_is_refused() -> None:
 
 def test_a_changed_setting_is_refused_by_name_and_reset_goes_on() -> None:
     world = ended(6)
-    world.config = under(world.config, ewma={"half_life": "40s"})
+    world.config = under(world.config, ewma={"half_life": "40s", "window": "3s"})
     with pytest.raises(
         ConfigError, match=r"universe.ewma.half_life was 10s and is 40s.*reset-state"
     ):

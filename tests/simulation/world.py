@@ -249,7 +249,7 @@ def settings(random: Random) -> Config:
                     "symbols": list(SYMBOLS),
                     "bar": "1s",
                     "ready_n_eff": 3.0,
-                    "ewma": {"half_life": "10s"},
+                    "ewma": {"half_life": "10s", "window": random.choice(["1s", "3s"])},
                 }
             ],
         }

@@ -1,6 +1,7 @@
 """Records to ticks: what each format accepts, why it refuses, and that batches do not show."""
 
 import gzip
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -8,18 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_calib.errors import ConfigError
-from stream_calib.values import RecordBatch, Source, TickBatch
+from stream_calib.values import (
+    FACTOR,
+    OFFSET,
+    RESET,
+    TICK,
+    RecordBatch,
+    Source,
+    TickBatch,
+)
 from stream_calib.wire.ticks import BULK_MIN, FORMATS, check_format, decode
 
 SYMBOLS = {"A": 0, "B": 1, "X:A": 2, "X:B": 3}
 TIME_NS = 1_625_291_738_612_292_000  # 2021-07-03T05:55:38.612292Z
 COLUMNS = ("row", "time_ns", "asset", "price", "bid", "ask", "ident")
+ALL_COLUMNS = (*COLUMNS, "kind", "bid_size", "ask_size")
 BULK = BULK_MIN  # enough records for the bulk readers
 
 
@@ -34,6 +45,10 @@ def decoded(values: Sequence[bytes | None], format_name: str = "auto") -> TickBa
 
 def native(**fields: object) -> dict[str, object]:
     return {"symbol": "A", "time": TIME_NS, "price": 101.25} | fields
+
+
+def adjusted(**how: object) -> dict[str, object]:
+    return {"symbol": "A", "time": TIME_NS, "adjust": how}
 
 
 def crypto(**fields: object) -> dict[str, object]:
@@ -65,7 +80,7 @@ def outcome(value: bytes | None, format_name: str = "auto") -> str | dict[str, A
         assert len(alone.time_ns) == 0
         return alone.malformed[0].reason
     assert len(alone.time_ns) == 1
-    return {name: getattr(alone, name)[0].item() for name in COLUMNS}
+    return {name: column_of(alone, name)[0].item() for name in ALL_COLUMNS}
 
 
 def outcome_of(document: object) -> str | dict[str, Any]:
@@ -84,11 +99,19 @@ def price_of(literal: bytes) -> object:
     return found if isinstance(found, str) else found["price"]
 
 
+def column_of(batch: TickBatch, name: str) -> npt.NDArray[Any]:
+    """A column, written out where nothing of it is carried."""
+    n, column = len(batch.time_ns), getattr(batch, name)
+    if column is not None:
+        return column  # type: ignore[no-any-return]
+    return np.full(n, TICK, np.int8) if name == "kind" else np.full(n, np.nan)
+
+
 def joined(parts: Sequence[TickBatch]) -> TickBatch:
     """Put what came of consecutive batches together."""
     firsts = np.cumsum([0, *(len(part.records.values) for part in parts)])
     columns = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS[1:]
+        name: np.concatenate([column_of(part, name) for part in parts]) for name in ALL_COLUMNS[1:]
     }
     rows = [part.row + first for part, first in zip(parts, firsts, strict=False)]
     return TickBatch(
@@ -105,14 +128,42 @@ def joined(parts: Sequence[TickBatch]) -> TickBatch:
 
 
 def assert_same(one: TickBatch, other: TickBatch) -> None:
-    for name in COLUMNS:
-        a, b = getattr(one, name), getattr(other, name)
+    for name in ALL_COLUMNS:
+        a, b = column_of(one, name), column_of(other, name)
         assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes()), name
     assert one.malformed == other.malformed
     assert dict(one.formats) == dict(other.formats)
 
 
 # what is accepted
+
+
+@pytest.mark.parametrize("side", ["bid", "ask"])
+def test_a_quote_may_carry_one_side(side: str) -> None:
+    found = outcome_of({"symbol": "A", "time": TIME_NS, side: 101.5, f"{side}_size": 300})
+    other = {"bid": "ask", "ask": "bid"}[side]
+    assert isinstance(found, dict)
+    assert (found[side], found[f"{side}_size"]) == (101.5, 300.0)
+    assert math.isnan(found[other])
+    assert math.isnan(found[f"{other}_size"])
+    assert math.isnan(found["price"])
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "value"),
+    [({"factor": "0.5"}, FACTOR, 0.5), ({"offset": -2}, OFFSET, -2.0), ({"reset": True}, RESET, 0)],
+)
+def test_control_records_adjust_earlier_prices(how: object, kind: int, value: float) -> None:
+    found = outcome_of({"symbol": "A", "time": TIME_NS, "adjust": how, "price": 7})
+    assert isinstance(found, dict)
+    assert (found["kind"], found["price"]) == (kind, value)
+
+
+def test_sizes_of_quotes_are_read_in_bulk_and_alone() -> None:
+    quote = {"symbol": "A", "time": TIME_NS, "bid": 1.0, "ask": 2.0, "bid_size": 3, "ask_size": 4.5}
+    found = outcome_of(quote)
+    assert isinstance(found, dict)
+    assert (found["bid_size"], found["ask_size"], found["kind"]) == (3.0, 4.5, TICK)
 
 
 def test_the_documented_native_trade_is_read() -> None:
@@ -126,6 +177,9 @@ def test_the_documented_native_trade_is_read() -> None:
             "bid": np.nan,
             "ask": np.nan,
             "ident": 0,
+            "kind": TICK,
+            "bid_size": np.nan,
+            "ask_size": np.nan,
         },
         rel=0.0,
         abs=0.0,
@@ -396,13 +450,19 @@ def test_what_is_no_tick_is_refused_with_a_reason(value: bytes | None, reason: s
     [
         (without(native(), "symbol"), "field"),
         (without(native(), "price"), "field"),
-        (native(bid=1), "field"),
-        (native(ask=1), "field"),
-        (without(native(bid=1), "price"), "field"),
-        (without(native(ask=1), "price"), "field"),
         (native(bid="x", ask=1), "field"),
         (native(bid=True, ask=1), "field"),
-        (native(bid=None, ask=1), "field"),
+        (native(bid_size=-1), "number"),
+        (native(bid_size="many"), "field"),
+        (adjusted(), "field"),
+        (adjusted(factor=0.5, offset=1), "field"),
+        (adjusted(factor=0), "number"),
+        (adjusted(factor=-1), "number"),
+        (adjusted(factor="x"), "field"),
+        (adjusted(reset=False), "field"),
+        (adjusted(reset=1), "field"),
+        (adjusted(split=2), "field"),
+        (native(adjust=None), "field"),
         (without(crypto(), "exchange"), "field"),
         (crypto(exchange=""), "field"),
         (crypto(exchange=7), "field"),

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -51,7 +52,9 @@ def decode(records: RecordBatch, format_name: str, symbols: Mapping[str, int]) -
     else:
         reader.read(records.values, 0)
     rows, columns = reader.columns()
-    return TickBatch(records, dict(reader.formats), rows, *columns, tuple(reader.malformed))
+    return TickBatch(
+        records, dict(reader.formats), rows, *columns[:6], tuple(reader.malformed), *columns[6:]
+    )
 
 
 class _Reader:
@@ -97,12 +100,8 @@ class _Reader:
 
     def columns(self) -> tuple[I64, Columns]:
         """Return the rows and columns of all ticks, in record order."""
-        if len(self._parts) == 1:
-            return self._parts[0]
         rows = np.concatenate([_NO_ROWS, *(rows for rows, _ in self._parts)])
-        each = zip(_NO_COLUMNS, *(columns for _, columns in self._parts), strict=True)
-        time_ns, asset, price, bid, ask, ident = (np.concatenate(parts) for parts in each)
-        return rows, Columns(time_ns, asset, price, bid, ask, ident)
+        return rows, Columns.join([columns for _, columns in self._parts])
 
     def _read_bulk(self, documents: Sequence[Document], first_row: int) -> None:
         format_ = self._format_of(documents[0])
@@ -124,14 +123,19 @@ class _Reader:
             rows.extend([row] * len(found))
             ticks.extend(found)
         if ticks:
-            names, times, prices, bids, asks, idents = zip(*ticks, strict=True)
+            names, times, *prices, idents, kinds, bid_sizes, ask_sizes = zip(*ticks, strict=True)
+            both = np.array([bid_sizes, ask_sizes])
+            sizes: Any = (None, None) if np.isnan(both).all() else both
+            price, bid, ask = (np.array(column) for column in prices)
             columns = Columns(
                 np.array(times, dtype=np.int64),
                 np.array([self._symbols.get(name, -1) for name in names], dtype=np.int64),
-                np.array(prices),
-                np.array(bids),
-                np.array(asks),
+                price,
+                bid,
+                ask,
                 np.array(idents, dtype=np.int64),
+                np.array(kinds, dtype=np.int8) if any(kinds) else None,
+                *sizes,
             )
             self._parts.append((np.array(rows, dtype=np.int64), columns))
 
@@ -156,4 +160,3 @@ class _Reader:
 
 
 _NO_ROWS = np.empty(0, dtype=np.int64)
-_NO_COLUMNS = Columns(_NO_ROWS, _NO_ROWS, np.empty(0), np.empty(0), np.empty(0), _NO_ROWS)

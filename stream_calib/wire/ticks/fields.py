@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream_calib.values import F64, I64
+from stream_calib.values import F64, I64, TICK
 
 EARLIEST_NS = 631_152_000_000_000_000  # 1990-01-01
 LATEST_NS = 4_102_444_800_000_000_000  # 2100-01-01
@@ -43,6 +43,9 @@ class Tick(NamedTuple):
     bid: float = math.nan
     ask: float = math.nan
     ident: int = 0
+    kind: int = TICK
+    bid_size: float = math.nan
+    ask_size: float = math.nan
 
 
 def text(value: object) -> str:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stream_calib.values import F64, I64
+from stream_calib.values import F64, I8, I64, TICK
 from stream_calib.wire.ticks.fields import Tick, UnusualError
 
 Document = Mapping[str, Any]
@@ -20,12 +20,37 @@ class Columns(NamedTuple):
     bid: F64
     ask: F64
     ident: I64
+    kind: I8 | None = None
+    bid_size: F64 | None = None
+    ask_size: F64 | None = None
 
     def rows(self, start: int, stop: int) -> "Columns":
         """Cut the rows [start, stop) out."""
-        time_ns, asset, price, bid, ask, ident = self
-        cut = slice(start, stop)
-        return Columns(time_ns[cut], asset[cut], price[cut], bid[cut], ask[cut], ident[cut])
+        return Columns(*(None if column is None else column[start:stop] for column in self))  # type: ignore[arg-type]
+
+    @classmethod
+    def join(cls, parts: Sequence["Columns"]) -> "Columns":
+        """Put runs of ticks one after the other; what none of them carries stays absent."""
+        if len(parts) == 1:
+            return parts[0]
+        joined: list[Any] = []
+        for name, nothing in zip(cls._fields, _NOTHING, strict=True):
+            own = [getattr(part, name) for part in parts]
+            if all(column is None for column in own):
+                joined.append(None if name in cls._field_defaults else nothing[:0])
+                continue
+            lengths = [len(part.time_ns) for part in parts]
+            filled = [
+                np.repeat(nothing, n) if column is None else column
+                for column, n in zip(own, lengths, strict=True)
+            ]
+            joined.append(np.concatenate(filled))
+        return cls(*joined)
+
+
+_NO_TIME, _NO_PRICE = np.zeros(1, np.int64), np.full(1, np.nan)
+_TICKS = np.full(1, TICK, np.int8)
+_NOTHING = (_NO_TIME, _NO_TIME, *[_NO_PRICE] * 3, _NO_TIME, _TICKS, _NO_PRICE, _NO_PRICE)
 
 
 class Format(NamedTuple):

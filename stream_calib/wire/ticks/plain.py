@@ -46,7 +46,7 @@ class SymbolTable(dict[str, int]):
         price, bid, ask = np.empty((3, n))
         known = (self._names, self._ends, self._slots)
         out = Columns(time, asset, price, bid, ask, np.zeros(n, dtype=np.int64))
-        if not scan_ticks(_bytes(texts), _ends(texts), *known, plain, *out[:-1]):
+        if not scan_ticks(_bytes(texts), _ends(texts), *known, plain, *out[:5]):
             return plain, out
         time[~plain], asset[~plain] = EARLIEST_NS, -1
         time_ns, plausible = _nanoseconds(time)

@@ -1,0 +1,169 @@
+"""From the ticks of bars that are complete to what is known about their correlations."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_calib.config import Config, UniverseConfig
+from stream_calib.engine.arrays import Arrays, under, within
+from stream_calib.engine.buffer import Taken
+from stream_calib.estimation.hayashi_yoshida import HayashiYoshida
+from stream_calib.estimation.protocol import Layout
+from stream_calib.estimation.sampling import Sampler, Ticks
+from stream_calib.estimation.two_scale import TwoScale, TwoScaleCorrelation
+from stream_calib.values import F64, FACTOR, I64, OFFSET, TICK
+
+GAP_BARS_MIN = 10
+LAYOUTS: Mapping[str, Layout] = {
+    "sampler": Sampler.LAYOUT,
+    "ewma": TwoScale.LAYOUT,
+    "audit": HayashiYoshida.LAYOUT,
+}
+# what follows from the settings alone, as the number of symbols does
+SETTINGS = ("layer.sampler.return_types", "layer.ewma.settings", "layer.audit.settings")
+
+
+class Adjusted(NamedTuple):
+    """A control record that took effect: which symbol, and what the event says about it."""
+
+    time_ns: int
+    asset: int
+    details: Mapping[str, object]
+
+
+class Folded(NamedTuple):
+    """What came of the ticks of some bars."""
+
+    observed: bool
+    adjusted: list[Adjusted]
+
+
+class TickLayer:
+    """Sampler, estimator and audit of one universe.
+
+    Parameters
+    ----------
+    config, universe
+        Settings; ``universe`` is one of ``config.universe``.
+    """
+
+    def __init__(self, config: Config, universe: UniverseConfig) -> None:
+        n = len(universe.symbols)
+        half_life, bar_ns = universe.ewma.half_life, universe.bar
+        self.gap_bars = max(GAP_BARS_MIN, config.time.max_gap // bar_ns)
+        types = tuple(universe.return_of(symbol) for symbol in universe.symbols)
+        self._logs = np.array([type_ != "diff" for type_ in types])
+        self._sampler = Sampler(n, bar_ns, universe.stale_after_bars, types)
+        k = universe.ewma.bars_per_window(bar_ns)
+        self._estimator = TwoScale(n, half_life / bar_ns, k, clock="time")
+        self._audit = HayashiYoshida(n, float(half_life)) if universe.audit else None
+
+    def fold(self, ticks: Taken, bars: I64, elapsed: I64) -> Folded:
+        """Take in the bars numbered ``bars``; ``elapsed`` is since the bar before, in bars."""
+        adjusted = self._audit_ticks(ticks)
+        block = self._sampler.sample(
+            Ticks(ticks.time_ns, ticks.asset, ticks.price, ticks.ident, ticks.kind),
+            bars,
+            np.minimum(elapsed, self.gap_bars).astype(np.float64),
+        )
+        self._estimator.update(block)
+        return Folded(bool(block.exposure.any()), adjusted)
+
+    def correlation(self) -> TwoScaleCorrelation:
+        """Return what is known by now."""
+        return self._estimator.correlation()
+
+    def band(self, known: TwoScaleCorrelation, corr: F64, cut: tuple[Any, ...]) -> F64:
+        """Return the standard errors of ``corr``, which is ``known`` at ``cut``, repaired."""
+        if self._estimator.k == 1:
+            band: F64 = (1.0 - corr * corr) * np.sqrt((1.0 + known.kappa) / known.n_eff[cut])
+            return band
+        before = known.corr[cut]
+        left = np.where(before == corr, 1.0, 1.0 - before * before)
+        repaired: F64 = known.band[cut] * np.where(before == corr, 1.0, 1.0 - corr * corr) / left
+        return repaired
+
+    @property
+    def two_scales(self) -> bool:
+        """Whether variances are compared between windows and bars."""
+        return self._estimator.k > 1
+
+    def audit(self) -> F64 | None:
+        """Return the correlation of the audit (n, n), NaN where it has none."""
+        return None if self._audit is None else self._audit.correlation()
+
+    def last_time_ns(self) -> I64:
+        """Time of the last tick of each symbol."""
+        return self._sampler.last_time_ns
+
+    def take_duplicates(self) -> int:
+        """Return how many ticks repeated their predecessor, and count anew."""
+        duplicates, self._sampler.duplicates = self._sampler.duplicates, 0
+        return duplicates
+
+    def state(self) -> Arrays:
+        """Return copies of all arrays that make up the state."""
+        out = {**under("sampler", self._sampler.state()), **under("ewma", self._estimator.state())}
+        if self._audit is not None:
+            out |= under("audit", self._audit.state())
+        return out
+
+    @classmethod
+    def from_state(
+        cls, config: Config, universe: UniverseConfig, state: Mapping[str, npt.NDArray[Any]]
+    ) -> Self:
+        """Continue from what ``state`` returned under the same settings."""
+        layer = cls(config, universe)
+        layer._sampler = Sampler.from_state(within("sampler", state))
+        layer._estimator = TwoScale.from_state(within("ewma", state))
+        if layer._audit is not None:
+            layer._audit = HayashiYoshida.from_state(within("audit", state))
+        return layer
+
+    def _audit_ticks(self, ticks: Taken) -> list[Adjusted]:
+        adjusted = []
+        start = 0
+        for stop in [*np.flatnonzero(ticks.kind != TICK).tolist(), len(ticks.kind)]:
+            self._update_audit(ticks.rows(start, stop))
+            if stop < len(ticks.kind):
+                asset, kind, value = int(ticks.asset[stop]), ticks.kind[stop], ticks.price[stop]
+                adjusted.append(self._adjust(int(ticks.time_ns[stop]), asset, kind, float(value)))
+            start = stop + 1
+        return adjusted
+
+    def _update_audit(self, ticks: Taken) -> None:
+        if self._audit is None or not len(ticks.price):
+            return
+        logs = self._logs[ticks.asset]
+        level = np.log(ticks.price, out=ticks.price.copy(), where=logs)
+        self._audit.update(ticks.time_ns, ticks.asset, level)
+
+    def _adjust(self, time_ns: int, asset: int, kind: int, value: float) -> Adjusted:
+        change = _CHANGES.get(kind)
+        if self._audit is not None:
+            if change is None:
+                self._audit.forget(asset, time_ns)
+            else:
+                self._audit.revalue(asset, _in_logs(change, value, logs=bool(self._logs[asset])))
+        names = {FACTOR: {"factor": value}, OFFSET: {"offset": value}}
+        return Adjusted(time_ns, asset, names.get(kind, {"reset": True}))
+
+
+_CHANGES: Mapping[int, Callable[[F64, float], F64]] = {
+    FACTOR: lambda price, factor: price * factor,
+    OFFSET: lambda price, offset: price + offset,
+}
+
+
+def _in_logs(
+    change: Callable[[F64, float], F64], value: float, *, logs: bool
+) -> Callable[[F64], F64]:
+    def by(level: F64) -> F64:
+        if not logs:
+            return change(level, value)
+        # an offset can bring an old price to zero or below: what follows is judged by the rest
+        return np.log(np.maximum(change(np.exp(level), value), np.finfo(np.float64).tiny))
+
+    return by
