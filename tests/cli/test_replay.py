@@ -192,3 +192,34 @@ def test_standard_output_that_takes_nothing(folder: Path, redirection: str) -> N
         assert done.returncode == 4
         assert is_one_sentence(done.stderr)
         assert "No space left on device" in done.stderr
+
+
+ONE_SCALE = """
+[[universe]]
+name = "demo"
+symbols = [{symbols}]
+bar = "20s"
+audit = false
+filter.enabled = false
+ewma = {{ half_life = "12m", window = "20s", winsor = 0.0 }}
+"""
+
+
+def test_with_one_bar_per_window_the_demo_has_the_numbers_of_the_estimator_of_bars_alone(
+    folder: Path,
+) -> None:
+    # kept when bars were all there was; every byte but the fingerprint of the settings was alike
+    kept = orjson.loads((Path(__file__).parent / "one_scale.json").read_bytes())
+    symbols = ", ".join(f'"{symbol}"' for symbol in kept[0]["symbols"])
+    (folder / "one.toml").write_text(ONE_SCALE.format(symbols=symbols))
+    by_sequence = {m.sequence: m for m in sc.replay(DEMO_TICKS, folder / "one.toml")}
+    assert len(by_sequence) == kept[-1]["sequence"]
+    for document in kept:
+        matrix = by_sequence[document["sequence"]]
+        upper = np.triu_indices(len(document["symbols"]), 1)
+        assert matrix.as_of_ns == int(document["as_of_ns"])
+        # another processor may fuse a product into a sum
+        np.testing.assert_allclose(matrix.corr[upper], document["corr"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(matrix.vol, document["vol"], rtol=1e-12)
+        np.testing.assert_allclose(matrix.n_eff[upper], document["n_eff"], atol=0.051)
+        np.testing.assert_allclose(matrix.band[upper], document["band"], atol=0.51e-5)
