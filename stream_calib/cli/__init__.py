@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from stream_calib.cli import config, demo, feed, replay, run, simulate, snapshot, topics, watch
+from stream_calib.cli import (
+    config,
+    demo,
+    doctor,
+    feed,
+    replay,
+    run,
+    simulate,
+    snapshot,
+    topics,
+    watch,
+)
 from stream_calib.errors import StreamCalibError
 
 EXIT_CODES = """\b
@@ -42,6 +53,7 @@ app.command("replay")(replay.replay)
 app.command("feed")(feed.feed)
 app.command("watch")(watch.watch)
 app.command("simulate")(simulate.simulate)
+app.command("doctor")(doctor.doctor)
 app.command("warmup")(run.warmup)
 app.add_typer(topics.app, name="topics")
 app.add_typer(config.app, name="config")

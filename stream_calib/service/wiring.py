@@ -20,23 +20,26 @@ from stream_calib.adapters.kafka import (
     TopicSpec,
     check_input_topics,
     check_output_topics,
+    read_tails,
 )
 from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.service.crash import crash_points
+from stream_calib.service.diagnosis import slow_symbols, tick_rates_hz
 from stream_calib.service.loop import OnEffects, calm_collector, probe_stalls
 from stream_calib.service.numerics import Build, numeric_fingerprint
 from stream_calib.service.repetition import Allowed
 from stream_calib.service.universe import Outside, UniverseService
 from stream_calib.service.watchdog import Watchdog
-from stream_calib.values import SECOND_NS
+from stream_calib.values import SECOND_NS, RecordBatch
 from stream_calib.wire.ticks import check_format
 
 VERSION = version("stream-calib")
 NOTHING = Allowed()
 MATRIX_BYTES_MAX = 1_000_000  # a chunk of 900 kB with its key and headers
 JOURNAL_BYTES_MAX = 4 * 2**20
+SAMPLE_RECORDS = 20_000  # of the input, to see how often symbols tick
 HISTORY_MS = 24 * 3_600_000  # the promised history of matrices
 ROLES = ("correlations", "events", "rejects", "journal", "fits")
 
@@ -177,10 +180,11 @@ def kafka_service(
         return kafka_log(config, universe, at)
 
     async def check() -> Sequence[str]:
-        last = len(config.universe) - 1
-        checked = await check_output_topics(config.kafka, topics_by_role(config), last)
-        names = {topic for u in config.universe for topic in config.topics_of(u)}
-        return [*checked.warnings, *await check_input_topics(config.kafka, names)]
+        warnings = await check_topics(config)
+        batches = await recent_records(config, SAMPLE_RECORDS)
+        for universe in config.universe:
+            warnings += slow_symbols(universe, tick_rates_hz(config, universe, batches))
+        return warnings
 
     def snapshots(universe: UniverseConfig) -> ports.SnapshotStore | None:
         folder = snapshot_folder(config, universe)
@@ -207,6 +211,20 @@ def embedded_service(
 
     adapters = Adapters(new_source, new_log, lambda _: None)
     return Service(config, adapters, on_effects, compile_s)
+
+
+async def check_topics(config: Config) -> list[str]:
+    """Refuse topics that are missing or would lose records; return what should be warned of."""
+    last = len(config.universe) - 1
+    checked = await check_output_topics(config.kafka, topics_by_role(config), last)
+    names = {topic for u in config.universe for topic in config.topics_of(u)}
+    return [*checked.warnings, *await check_input_topics(config.kafka, names)]
+
+
+async def recent_records(config: Config, n: int) -> list[RecordBatch]:
+    """Return about the last ``n`` records of the input topics."""
+    names = {topic for u in config.universe for topic in config.topics_of(u)}
+    return await read_tails(config.kafka, sorted(names), n)
 
 
 def kafka_log(

@@ -10,7 +10,8 @@ from stream_calib.adapters.kafka.connection import client_options
 from stream_calib.adapters.kafka.reading import read_journal
 from stream_calib.adapters.kafka.settings import check_input_topics, check_output_topics
 from stream_calib.adapters.kafka.sink import KafkaSink
-from stream_calib.adapters.kafka.source import KafkaSource
+from stream_calib.adapters.kafka.source import KafkaSource, is_compiled
+from stream_calib.adapters.kafka.tails import read_tails
 from stream_calib.adapters.kafka.topics import TopicSpec, check_topics, ensure_topics
 
 __all__ = [
@@ -25,5 +26,7 @@ __all__ = [
     "check_topics",
     "client_options",
     "ensure_topics",
+    "is_compiled",
     "read_journal",
+    "read_tails",
 ]

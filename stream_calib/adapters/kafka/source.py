@@ -59,7 +59,7 @@ class KafkaSource:
 
     async def start(self) -> None:
         """Connect, and check that the topics exist."""
-        if not DefaultRecordBatch.__module__.startswith("aiokafka.record._crecords"):
+        if not is_compiled():
             message = "aiokafka lacks its compiled part and reads several times slower without it"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         self._counts = await check_topics(self._config, self._topics)
@@ -238,6 +238,12 @@ class KafkaSource:
         for source, partition in self._assigned.items():
             self._consumer.seek(partition, positions[source])
         self.pause(self._paused)
+
+
+def is_compiled() -> bool:
+    """Tell whether the client library has its compiled part."""
+    module: str = DefaultRecordBatch.__module__
+    return module.startswith("aiokafka.record._crecords")
 
 
 def _lighten(consumer: Any) -> None:  # noqa: ANN401
