@@ -208,7 +208,8 @@ class ReturnBlock:
 
     ``time_ns`` (k,) is the end of each bar; ``returns`` (k, n) is NaN where the symbol had no
     tick; ``exposure`` (k, n) is the number of bars that a return spans, 0 where NaN;
-    ``elapsed_bars`` (k,) is the trading time since the row before, in bars, gaps capped.
+    ``elapsed_bars`` (k,) is the trading time since the row before, in bars, gaps capped; where
+    markets differ it is (k, G, G), the joint trading time of each two groups of symbols.
     """
 
     time_ns: I64

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from stream_calib.estimation.protocol import Layout
 from stream_calib.kernels.ewma import fold_returns, read_correlation
-from stream_calib.values import F64, Correlation, ReturnBlock
+from stream_calib.values import F64, I64, Correlation, ReturnBlock
 
 CORRELATION_CAP = 1.0 - 1e-6  # a pair estimated at 1 has no band and no inverse
 KAPPA_MAX = 3.0
@@ -33,11 +34,15 @@ class Ewma:
         Age in bars at which an observation counts half.
     clock
         What ages an observation: later observations of the pair, or time.
+    group : (n,), optional
+        Group of each symbol, 0 to G - 1, where pairs of different markets age by different
+        times: blocks then say how much passed for each two groups.
 
     Raises
     ------
     ValueError
-        If ``n`` < 2, ``half_life_obs`` <= 0 or the clock is unknown.
+        If ``n`` < 2, ``half_life_obs`` <= 0, the clock is unknown, or ``group`` is not one
+        number from 0 on for each symbol.
 
     References
     ----------
@@ -60,7 +65,9 @@ class Ewma:
         exchanged=(("squares_i", "squares_j"),),
     )
 
-    def __init__(self, n: int, half_life_obs: float, clock: str = "observations") -> None:
+    def __init__(
+        self, n: int, half_life_obs: float, clock: str = "observations", group: I64 | None = None
+    ) -> None:
         if n < 2:
             message = f"n must be at least 2, not {n}"
             raise ValueError(message)
@@ -73,6 +80,8 @@ class Ewma:
         self.n = n
         self.half_life_obs = float(half_life_obs)
         self.clock = clock
+        self.group = None if group is None else checked_group(group, n)
+        self._group = np.zeros(n, np.int64) if self.group is None else self.group
         size = n * (n + 1) // 2
         self._products = np.zeros(size)
         self._squares_i = np.zeros(size)
@@ -89,6 +98,11 @@ class Ewma:
         block : (k, n)
             Returns in any unit, NaN where not observed; a bare array is one bar per row, each
             return spanning one bar.
+
+        Raises
+        ------
+        ValueError
+            If the block is of another width, or its time of other groups.
         """
         if isinstance(block, ReturnBlock):
             returns, exposure, elapsed = block.returns, block.exposure, block.elapsed_bars
@@ -100,11 +114,13 @@ class Ewma:
         if returns.ndim != 2 or returns.shape[1] != self.n:
             message = f"a block is (k, {self.n}), not {returns.shape}"
             raise ValueError(message)
+        elapsed = elapsed_by_group(elapsed, self.group)
         decay = np.exp2(-elapsed / self.half_life_obs)
         unseen = decay if self.clock == "time" else np.ones_like(decay)
         fold_returns(
             returns,
             exposure,
+            self._group,
             decay,
             unseen,
             self._products,
@@ -149,7 +165,7 @@ class Ewma:
 
     def state(self) -> dict[str, F64]:
         """Return copies of all arrays that make up the state."""
-        return {
+        return group_state(self.group) | {
             "settings": np.array([self.n, self.half_life_obs, self.clock == "time"], np.float64),
             "products": self._products.copy(),
             "squares_i": self._squares_i.copy(),
@@ -163,7 +179,8 @@ class Ewma:
     def from_state(cls, state: Mapping[str, F64]) -> Self:
         """Continue from what ``state`` returned."""
         n, half_life_obs, timed = state["settings"]
-        ewma = cls(int(n), float(half_life_obs), "time" if timed else "observations")
+        clock = "time" if timed else "observations"
+        ewma = cls(int(n), float(half_life_obs), clock, state.get("group"))
         ewma._products[:] = state["products"]
         ewma._squares_i[:] = state["squares_i"]
         ewma._squares_j[:] = state["squares_j"]
@@ -171,3 +188,50 @@ class Ewma:
         ewma._exposures2[:] = state["exposures2"]
         ewma._fourth[:] = state["fourth"]
         return ewma
+
+
+def checked_group(group: npt.ArrayLike, n: int) -> I64:
+    """Return a copy of a group (n,) of symbols.
+
+    Raises
+    ------
+    ValueError
+        If it is not one number from 0 on for each symbol.
+    """
+    given = np.asarray(group)
+    known = given.astype(np.int64)
+    if known.shape != (n,) or (known != given).any() or known.min() < 0:
+        message = f"group must be {n} numbers from 0 on, not {group!r}"
+        raise ValueError(message)
+    return known
+
+
+def elapsed_by_group(elapsed: F64, group: I64 | None) -> F64:
+    """Return the time that passed (k, G, G) for each two groups.
+
+    Parameters
+    ----------
+    elapsed : (k,) or (k, G, G)
+        As blocks have it; what is one number passed for all pairs.
+    group : (n,), optional
+        Without it all symbols are one group.
+
+    Raises
+    ------
+    ValueError
+        If there is time of other groups than the symbols'.
+    """
+    n_groups = 1 if group is None else int(group.max()) + 1
+    if elapsed.ndim == 1:
+        spread = np.broadcast_to(elapsed[:, None, None], (len(elapsed), n_groups, n_groups))
+        return np.ascontiguousarray(spread)
+    beyond = elapsed.ndim == 3 and elapsed.shape[1] == elapsed.shape[2] >= n_groups
+    if not beyond or (group is None and elapsed.shape[1] != 1):
+        message = f"elapsed_bars is (k,) or (k, {n_groups}, {n_groups}), not {elapsed.shape}"
+        raise ValueError(message)
+    return np.ascontiguousarray(elapsed)
+
+
+def group_state(group: I64 | None) -> dict[str, F64]:
+    """Return the group as a part of a state, which has none for one without groups."""
+    return {} if group is None else {"group": group.astype(np.float64)}

@@ -8,9 +8,17 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from stream_calib.estimation.ewma import CORRELATION_CAP, KAPPA_MAX, Ewma
+from stream_calib.estimation.ewma import (
+    CORRELATION_CAP,
+    KAPPA_MAX,
+    Ewma,
+    checked_group,
+    elapsed_by_group,
+    group_state,
+)
 from stream_calib.estimation.protocol import Layout
-from stream_calib.kernels.two_scale import fold_windows, read_windows
+from stream_calib.kernels.two_scale import fold_windows, read_own
+from stream_calib.kernels.two_scale_reading import read_windows
 from stream_calib.values import F64, I64, Correlation, ReturnBlock
 
 WINDOW_S_MIN = 60.0
@@ -68,6 +76,8 @@ class TwoScale:
     A symbol without a tick keeps its price; after k bars its windows are empty and its pairs
     stand still (``clock="observations"``) or only age (``clock="time"``, as the engine wants
     it). A first return, or one that does not follow on the one before, begins a new window.
+    With groups, the windows of a market slide, and pairs age, in the time that it is open: the
+    estimates within one do not depend on whether another is in the universe.
 
     Parameters
     ----------
@@ -79,11 +89,15 @@ class TwoScale:
         Bars per window; ``choose_k`` says how many.
     clock
         What ages a pair: bars in which its windows overlap, or time.
+    group : (n,), optional
+        Group of each symbol, 0 to G - 1, where markets differ: blocks then say how much time
+        passed for each two groups.
 
     Raises
     ------
     ValueError
-        If ``n`` < 2, ``half_life_obs`` <= 0, ``k`` < 1 or the clock is unknown.
+        If ``n`` < 2, ``half_life_obs`` <= 0, ``k`` < 1, the clock is unknown, or ``group`` is not
+        one number from 0 on for each symbol.
 
     Notes
     -----
@@ -113,7 +127,12 @@ class TwoScale:
     )
 
     def __init__(
-        self, n: int, half_life_obs: float, k: int = 12, clock: str = "observations"
+        self,
+        n: int,
+        half_life_obs: float,
+        k: int = 12,
+        clock: str = "observations",
+        group: I64 | None = None,
     ) -> None:
         if n < 2:
             message = f"n must be at least 2, not {n}"
@@ -131,14 +150,16 @@ class TwoScale:
         self.half_life_obs = float(half_life_obs)
         self.k = int(k)
         self.clock = clock
-        self._single = Ewma(n, half_life_obs, clock) if k == 1 else None
+        self.group = None if group is None else checked_group(group, n)
+        self._group = np.zeros(n, np.int64) if self.group is None else self.group
+        self._single = Ewma(n, half_life_obs, clock, group) if k == 1 else None
         size = n * (n + 1) // 2 if k > 1 else 0
         self._sums = np.zeros((3, size))
         self._windows = np.zeros((2, self.k, n))
         self._marks = np.zeros((2, n))
         self._own = np.zeros((4, n))
         self._fourth = np.zeros((2, n))
-        self._position = np.zeros(2)
+        self._position = np.zeros(int(self._group.max()) + 2)
 
     def update(self, block: ReturnBlock | F64) -> None:
         """Fold k bars in.
@@ -153,7 +174,7 @@ class TwoScale:
         Raises
         ------
         ValueError
-            If the block is of another width.
+            If the block is of another width, or its time of other groups.
         """
         if self._single is not None:
             self._single.update(block)
@@ -172,14 +193,17 @@ class TwoScale:
             age = block.age
         else:
             age = np.where(np.isnan(returns) | ~(exposure > 0.0), np.nan, 0.0)
+        n_groups = len(self._position) - 1
+        elapsed = elapsed_by_group(elapsed, self.group)[:, :n_groups, :n_groups]
         # an empty bar slides the windows on; after k of them there is nothing left to slide
         empty = np.clip(np.rint(elapsed) - 1.0, 0.0, self.k)
         fold_windows(
             returns,
             exposure,
             age,
-            empty.astype(np.int64),
-            elapsed,
+            self._group,
+            np.where(elapsed > 0.0, empty, -1.0).astype(np.int64),
+            elapsed.max(axis=(1, 2)),
             self._decays(elapsed - empty),
             self._decays(np.ones(1)),
             self._position,
@@ -207,11 +231,12 @@ class TwoScale:
                 known.corr, known.vol, known.n_eff, known.kappa, known.capped, band, 0, 0
             )
         corr, n_eff, band = np.empty((3, self.n, self.n))
-        vol = np.empty(self.n)
+        vol, facts = np.empty(self.n), np.empty((7, self.n))
         kappa = self.kappa()
-        capped, raw, floored = read_windows(
+        raw, floored = read_own(self._sums, self._own, float(self.k), facts)
+        capped = read_windows(
             self._sums,
-            self._own,
+            facts,
             self.k,
             kappa,
             CORRELATION_CAP,
@@ -235,7 +260,7 @@ class TwoScale:
     def state(self) -> dict[str, F64]:
         """Return copies of all arrays that make up the state."""
         settings = [self.n, self.half_life_obs, self.clock == "time", self.k]
-        known = {"settings": np.array(settings, np.float64)}
+        known = {"settings": np.array(settings, np.float64)} | group_state(self.group)
         if self._single is not None:
             return self._single.state() | known
         return known | {name: array.copy() for name, array in self._arrays().items()}
@@ -245,7 +270,7 @@ class TwoScale:
         """Continue from what ``state`` returned."""
         n, half_life_obs, timed, k = state["settings"]
         clock = "time" if timed else "observations"
-        two_scale = cls(int(n), float(half_life_obs), int(k), clock)
+        two_scale = cls(int(n), float(half_life_obs), int(k), clock, state.get("group"))
         if two_scale._single is not None:
             two_scale._single = Ewma.from_state({**state, "settings": state["settings"][:3]})
         else:

@@ -13,12 +13,17 @@ WARM_N_EFF = 30.0  # a variance known worse than this says nothing about tails
 Z2_MAX = 1e4  # after a standstill any move is many deviations; one must not outweigh all others
 
 
-@kernel("b1(f8[::1], f8[::1], f8, f8, f8[::1], f8[::1], f8[::1], f8[:,::1], f8[::1], f8[::1])")
+@kernel(
+    "b1(f8[::1], f8[::1], i8[::1], f8[:,:,::1], f8[:,:,::1], i8,"
+    " f8[::1], f8[::1], f8[::1], f8[:,::1], f8[::1], f8[::1])"
+)
 def _take_row(
     returns: np.ndarray,
     exposure: np.ndarray,
-    seen: float,
-    unseen: float,
+    group: np.ndarray,
+    seen: np.ndarray,
+    unseen: np.ndarray,
+    t: int,
     products: np.ndarray,
     exposures: np.ndarray,
     exposures2: np.ndarray,
@@ -34,7 +39,8 @@ def _take_row(
         r = returns[i]
         w = exposure[i]
         observed = r == r and w > 0.0
-        decay = seen if observed else unseen
+        g = group[i]
+        decay = seen[t, g, g] if observed else unseen[t, g, g]
         fourth[0, i] *= decay
         fourth[1, i] *= decay
         row[i] = r if observed else 0.0
@@ -59,13 +65,148 @@ def _fade(sums: np.ndarray, base: np.uint64, m: np.uint64, decay: float) -> None
         sums[base + j] *= decay
 
 
+@kernel("void(f8[::1], f8[::1], b1, f8, f8, f8[::1], f8[::1], f8[::1], f8[::1], f8[::1])")
+def _fold_evenly(
+    row: np.ndarray,
+    span: np.ndarray,
+    alike: bool,  # noqa: FBT001  # compiled code has no keywords
+    seen: float,
+    unseen: float,
+    products: np.ndarray,
+    squares_i: np.ndarray,
+    squares_j: np.ndarray,
+    exposures: np.ndarray,
+    exposures2: np.ndarray,
+) -> None:
+    # one row, all pairs with the same decay
+    seen2, unseen2 = seen * seen, unseen * unseen
+    base = np.uint64(0)  # unsigned: without the check for negative indices, loops vectorise
+    for i_signed in range(row.size):
+        i = np.uint64(i_signed)
+        m = np.uint64(row.size) - i
+        r = row[i]
+        w = span[i]
+        if alike:
+            for j in range(m):
+                products[base + j] = seen * products[base + j] + r * row[i + j]
+            for j in range(m):
+                squares_i[base + j] = seen * squares_i[base + j] + r * r
+            for j in range(m):
+                squares_j[base + j] = seen * squares_j[base + j] + row[i + j] * row[i + j]
+            for j in range(m):
+                exposures[base + j] = seen * exposures[base + j] + w
+            for j in range(m):
+                exposures2[base + j] = seen2 * exposures2[base + j] + w * w
+        elif w > 0.0:
+            for j in range(m):
+                d, g = (seen, r) if span[i + j] == w else (unseen, 0.0)
+                products[base + j] = d * products[base + j] + g * row[i + j]
+            for j in range(m):
+                d, g = (seen, r) if span[i + j] == w else (unseen, 0.0)
+                squares_i[base + j] = d * squares_i[base + j] + g * r
+            for j in range(m):
+                d, g = (seen, row[i + j]) if span[i + j] == w else (unseen, 0.0)
+                squares_j[base + j] = d * squares_j[base + j] + g * row[i + j]
+            for j in range(m):
+                d, g = (seen, w) if span[i + j] == w else (unseen, 0.0)
+                exposures[base + j] = d * exposures[base + j] + g
+            for j in range(m):
+                d, g = (seen2, w) if span[i + j] == w else (unseen2, 0.0)
+                exposures2[base + j] = d * exposures2[base + j] + g * w
+        elif unseen != 1.0:
+            _fade(products, base, m, unseen)
+            _fade(squares_i, base, m, unseen)
+            _fade(squares_j, base, m, unseen)
+            _fade(exposures, base, m, unseen)
+            _fade(exposures2, base, m, unseen2)
+        base += m
+
+
 @kernel(
-    "void(f8[:,::1], f8[:,::1], f8[::1], f8[::1],"
+    "void(f8[::1], f8[::1], i8[::1], f8[:,:,::1], b1[::1],"
+    " f8[::1], f8[::1], f8[::1], f8[::1], f8[::1])"
+)
+def _fold_by_group(
+    row: np.ndarray,
+    span: np.ndarray,
+    group: np.ndarray,
+    spread: np.ndarray,
+    still: np.ndarray,
+    products: np.ndarray,
+    squares_i: np.ndarray,
+    squares_j: np.ndarray,
+    exposures: np.ndarray,
+    exposures2: np.ndarray,
+) -> None:
+    # one row, each pair with the decay of its two groups
+    base = np.uint64(0)
+    for i_signed in range(row.size):
+        i = np.uint64(i_signed)
+        m = np.uint64(row.size) - i
+        r = row[i]
+        w = span[i]
+        seen, unseen = spread[0, group[i]], spread[1, group[i]]
+        if w > 0.0:
+            for j in range(m):
+                d, g = (seen[i + j], r) if span[i + j] == w else (unseen[i + j], 0.0)
+                products[base + j] = d * products[base + j] + g * row[i + j]
+            for j in range(m):
+                d, g = (seen[i + j], r) if span[i + j] == w else (unseen[i + j], 0.0)
+                squares_i[base + j] = d * squares_i[base + j] + g * r
+            for j in range(m):
+                d, g = (seen[i + j], row[i + j]) if span[i + j] == w else (unseen[i + j], 0.0)
+                squares_j[base + j] = d * squares_j[base + j] + g * row[i + j]
+            for j in range(m):
+                d, g = (seen[i + j], w) if span[i + j] == w else (unseen[i + j], 0.0)
+                exposures[base + j] = d * exposures[base + j] + g
+            for j in range(m):
+                d, g = (seen[i + j], w) if span[i + j] == w else (unseen[i + j], 0.0)
+                exposures2[base + j] = d * d * exposures2[base + j] + g * w
+        elif not still[group[i]]:
+            for j in range(m):
+                d = unseen[i + j]
+                products[base + j] *= d
+                squares_i[base + j] *= d
+                squares_j[base + j] *= d
+                exposures[base + j] *= d
+                exposures2[base + j] *= d * d
+        base += m
+
+
+@kernel("b1(i8[::1], f8[:,::1], f8[:,::1], f8[:,:,::1], b1[::1])")
+def _spread(
+    group: np.ndarray,
+    decay_seen: np.ndarray,
+    decay_unseen: np.ndarray,
+    spread: np.ndarray,
+    still: np.ndarray,
+) -> bool:
+    # writes the decays of each group's pairs out over all symbols; tells whether all are the
+    # same, and of each group whether pairs that are not folded stand still
+    n_groups = still.size
+    even = True
+    for g in range(n_groups):
+        still[g] = True
+        for h in range(n_groups):
+            even = even and decay_seen[g, h] == decay_seen[0, 0]
+            even = even and decay_unseen[g, h] == decay_unseen[0, 0]
+            still[g] = still[g] and decay_unseen[g, h] == 1.0
+    if not even:
+        for g in range(n_groups):
+            for j in range(group.size):
+                spread[0, g, j] = decay_seen[g, group[j]]
+                spread[1, g, j] = decay_unseen[g, group[j]]
+    return even
+
+
+@kernel(
+    "void(f8[:,::1], f8[:,::1], i8[::1], f8[:,:,::1], f8[:,:,::1],"
     " f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:,::1])"
 )
 def fold_returns(
     returns: np.ndarray,
     exposure: np.ndarray,
+    group: np.ndarray,
     decay_seen: np.ndarray,
     decay_unseen: np.ndarray,
     products: np.ndarray,
@@ -92,8 +233,11 @@ def fold_returns(
         NaN where not observed.
     exposure : (k, n)
         Bars that each return spans; 0 where not observed.
-    decay_seen, decay_unseen : (k,)
-        Weight on the past for pairs folded in the row and for the others.
+    group : (n,)
+        Group of each symbol, 0 to G - 1.
+    decay_seen, decay_unseen : (k, G, G)
+        Weight on the past for pairs folded in the row and for the others, by their groups;
+        symmetric.
     products, squares_i, squares_j, exposures, exposures2 : (n (n + 1) / 2,), changed in place
         A, B, C, E and E2.
     fourth : (2, n), changed in place
@@ -101,23 +245,29 @@ def fold_returns(
 
     Notes
     -----
-    O(k n^2), no allocation beyond one row.
+    O(k n^2), no allocation beyond G rows. With several groups a row's decays are spread over the
+    symbols first, so that the loops over pairs still run over what lies side by side.
 
     References
     ----------
     RiskMetrics Technical Document, 4th ed. (1996), ch. 5, for one exposure per bar.
     """
     n = returns.shape[1]
+    n_groups = decay_seen.shape[1]
     row = np.empty(n)
     span = np.empty(n)
+    spread = np.empty((2, n_groups, n if n_groups > 1 else 0))
+    still = np.empty(n_groups, np.bool_)
+    sums = (products, squares_i, squares_j, exposures, exposures2)
     for t in range(returns.shape[0]):
-        seen, unseen = decay_seen[t], decay_unseen[t]
-        seen2, unseen2 = seen * seen, unseen * unseen
+        even = n_groups == 1 or _spread(group, decay_seen[t], decay_unseen[t], spread, still)
         alike = _take_row(
             returns[t],
             exposure[t],
-            seen,
-            unseen,
+            group,
+            decay_seen,
+            decay_unseen,
+            t,
             products,
             exposures,
             exposures2,
@@ -125,46 +275,11 @@ def fold_returns(
             row,
             span,
         )
-        base = np.uint64(0)  # unsigned: without the check for negative indices, loops vectorise
-        for i_signed in range(n):
-            i = np.uint64(i_signed)
-            m = np.uint64(n) - i
-            r = row[i]
-            w = span[i]
-            if alike:
-                for j in range(m):
-                    products[base + j] = seen * products[base + j] + r * row[i + j]
-                for j in range(m):
-                    squares_i[base + j] = seen * squares_i[base + j] + r * r
-                for j in range(m):
-                    squares_j[base + j] = seen * squares_j[base + j] + row[i + j] * row[i + j]
-                for j in range(m):
-                    exposures[base + j] = seen * exposures[base + j] + w
-                for j in range(m):
-                    exposures2[base + j] = seen2 * exposures2[base + j] + w * w
-            elif w > 0.0:
-                for j in range(m):
-                    d, g = (seen, r) if span[i + j] == w else (unseen, 0.0)
-                    products[base + j] = d * products[base + j] + g * row[i + j]
-                for j in range(m):
-                    d, g = (seen, r) if span[i + j] == w else (unseen, 0.0)
-                    squares_i[base + j] = d * squares_i[base + j] + g * r
-                for j in range(m):
-                    d, g = (seen, row[i + j]) if span[i + j] == w else (unseen, 0.0)
-                    squares_j[base + j] = d * squares_j[base + j] + g * row[i + j]
-                for j in range(m):
-                    d, g = (seen, w) if span[i + j] == w else (unseen, 0.0)
-                    exposures[base + j] = d * exposures[base + j] + g
-                for j in range(m):
-                    d, g = (seen2, w) if span[i + j] == w else (unseen2, 0.0)
-                    exposures2[base + j] = d * exposures2[base + j] + g * w
-            elif unseen != 1.0:
-                _fade(products, base, m, unseen)
-                _fade(squares_i, base, m, unseen)
-                _fade(squares_j, base, m, unseen)
-                _fade(exposures, base, m, unseen)
-                _fade(exposures2, base, m, unseen2)
-            base += m
+        if even:
+            d, u = decay_seen[t, 0, 0], decay_unseen[t, 0, 0]
+            _fold_evenly(row, span, alike, d, u, *sums)
+        else:
+            _fold_by_group(row, span, group, spread, still, *sums)
 
 
 @kernel("i8(f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8, f8[:,::1], f8[:,::1], f8[::1])")

@@ -14,9 +14,6 @@ Z2_MAX = 1e4  # after a standstill any move is many deviations; one must not out
 ABUT_BARS = 1e-5  # intervals this close follow one another; what is lost is rounding of stamps
 SPAN_MIN = 0.3  # below this share of the span left, removing the noise removes the signal too
 VARIANCE_MIN = 0.1  # of the variance with its noise
-SHARE_MIN = 0.05  # of the windows' time in common; below, a band means little
-LOST_MAX = 0.35  # up to here the expansion of the band's terms holds
-CORR2_MAX = 0.9025  # bands are worked out up to a correlation of .95
 
 
 @kernel("Tuple((f8, f8, i8))(f8, f8, f8, f8, f8, f8)")
@@ -39,58 +36,74 @@ def _split_variance(
     return variance, max(noise, 0.0), floored
 
 
-@kernel("i8(f8[::1], f8[::1], f8[::1], f8, b1, f8[:,:,::1], i8, f8[:,::1], f8[:,::1])")
+@kernel(
+    "void(f8[::1], f8[::1], f8[::1], f8, i8, i8[::1], i8[:,::1], f8[::1],"
+    " f8[:,:,::1], f8[:,::1], f8[:,::1])"
+)
 def _slide(
     returns: np.ndarray,
     exposure: np.ndarray,
     age: np.ndarray,
     now: float,
-    gap: bool,  # noqa: FBT001  # compiled code has no keywords
+    ahead: int,
+    group: np.ndarray,
+    empty: np.ndarray,
+    heads: np.ndarray,
     windows: np.ndarray,
-    head: int,
     marks: np.ndarray,
     window: np.ndarray,
-) -> int:
-    # moves every window on by one bar; fills window with return, begin, end and span of the last
-    # K bars, then return and span of this bar; returns the new head
+) -> None:
+    # moves every window of an open market on by one bar, the row's own if none is ahead of it;
+    # fills window with return, begin, end and span of the last K bars, then return and span of
+    # this bar: zeros for a closed market
     k, n = windows.shape[1:]
+    window[:] = 0.0
     for i in range(n):
-        window[4, i] = 0.0
-        window[5, i] = 0.0
-        if gap or age[i] != age[i]:
+        g = group[i]
+        if ahead > empty[g, g]:
             continue
-        r, w = returns[i], exposure[i]
-        end = now - age[i]
-        observed = r == r and w > 0.0
-        if not observed or abs(now - w - marks[0, i]) > ABUT_BARS:
-            marks[1, i] = now - w if observed else end
-            for q in range(k):
-                windows[0, q, i] = 0.0
-                windows[1, q, i] = marks[1, i]
-        if observed and end > marks[1, i]:
-            window[4, i] = r
-            window[5, i] = end - marks[1, i]
-            marks[1, i] = end
-        marks[0, i] = now
-    for i in range(n):
-        window[0, i] = 0.0
+        if ahead == 0 and age[i] == age[i]:
+            r, w = returns[i], exposure[i]
+            end = now - age[i]
+            observed = r == r and w > 0.0
+            if not observed or abs(now - w - marks[0, i]) > ABUT_BARS:
+                marks[1, i] = now - w if observed else end
+                for q in range(k):
+                    windows[0, q, i] = 0.0
+                    windows[1, q, i] = marks[1, i]
+            if observed and end > marks[1, i]:
+                window[4, i] = r
+                window[5, i] = end - marks[1, i]
+                marks[1, i] = end
+            marks[0, i] = now
+        head = int(heads[g])
         window[1, i] = windows[1, head, i]
         window[2, i] = marks[1, i]
         window[3, i] = marks[1, i] - window[1, i]
         windows[0, head, i] = window[4, i]
         windows[1, head, i] = marks[1, i]
-    head = (head + 1) % k
-    for q in range(k):  # from the oldest on: the same sum wherever the ring begins
+    for g in range(heads.size - 1):
+        if ahead <= empty[g, g]:
+            heads[g] = (heads[g] + 1) % k
+    # from the oldest on: the same sum wherever the ring begins
+    if heads.size == 2:
+        for q in range(k):
+            at = (int(heads[0]) + q) % k
+            for i in range(n):
+                window[0, i] += windows[0, at, i]
+        return
+    for q in range(k):
         for i in range(n):
-            window[0, i] += windows[0, (head + q) % k, i]
-    return head
+            g = group[i]
+            if ahead <= empty[g, g]:
+                window[0, i] += windows[0, (int(heads[g]) + q) % k, i]
 
 
-@kernel("void(f8[:,::1], f8, f8, f8, f8[:,::1], f8[:,::1], f8[:,::1])")
+@kernel("void(f8[:,::1], i8[::1], f8[:,:,::1], f8, f8[:,::1], f8[:,::1], f8[:,::1])")
 def _fold_own(
     window: np.ndarray,
-    seen: float,
-    unseen: float,
+    group: np.ndarray,
+    weights: np.ndarray,
     bars_per_obs: float,
     sums: np.ndarray,
     own: np.ndarray,
@@ -99,8 +112,11 @@ def _fold_own(
     n = window.shape[1]
     products, overlaps, overlaps2 = sums[0], sums[1], sums[2]
     for i in range(n):
+        g = group[i]
+        if weights[2, g, g] == 0.0:
+            continue
         span = window[3, i]
-        decay = seen if span > 0.0 else unseen
+        decay = weights[0, g, g] if span > 0.0 else weights[1, g, g]
         p = i * n - i * (i - 1) // 2
         fourth[0, i] *= decay
         fourth[1, i] *= decay
@@ -167,14 +183,78 @@ def _fold_pairs(
         base += m
 
 
+@kernel("void(f8[:,::1], i8[::1], f8[:,::1], f8[::1], f8[:,::1])")
+def _fold_pairs_by_group(
+    window: np.ndarray,
+    group: np.ndarray,
+    spread: np.ndarray,
+    shared: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    # each pair with the decays of its two groups; none where these are not open together
+    n = shared.size
+    products, overlaps, overlaps2 = sums[0], sums[1], sums[2]
+    x, begin, end, span = window[0], window[1], window[2], window[3]
+    base = np.uint64(0)
+    for i_signed in range(n):
+        i, m = np.uint64(i_signed), np.uint64(n - i_signed)
+        r, first, last, length = x[i], begin[i], end[i], span[i]
+        at = 3 * group[i_signed]
+        seen, unseen, both = spread[at], spread[at + 1], spread[at + 2]
+        if length > 0.0:
+            for j in range(m):
+                stop = last if last < end[i + j] else end[i + j]
+                start = first if first > begin[i + j] else begin[i + j]
+                shared[j] = (stop - start if stop > start else 0.0) * both[i + j]
+            for j in range(m):
+                d, g = (seen[i + j], r * x[i + j]) if shared[j] > 0.0 else (unseen[i + j], 0.0)
+                products[base + j] = d * products[base + j] + g
+            for j in range(m):
+                d = seen[i + j] if shared[j] > 0.0 else unseen[i + j]
+                overlaps[base + j] = d * overlaps[base + j] + shared[j]
+            for j in range(m):
+                d, g = (seen[i + j], length) if shared[j] > 0.0 else (unseen[i + j], 0.0)
+                overlaps2[base + j] = d * d * overlaps2[base + j] + g * span[i + j]
+        else:
+            for j in range(m):
+                d = unseen[i + j]
+                products[base + j] *= d
+                overlaps[base + j] *= d
+                overlaps2[base + j] *= d * d
+        base += m
+
+
+@kernel("b1(i8, i8[:,::1], f8[:,:,::1], f8[:,::1], f8[:,:,::1])")
+def _weigh(
+    ahead: int,
+    empty: np.ndarray,
+    decay: np.ndarray,
+    decay_empty: np.ndarray,
+    weights: np.ndarray,
+) -> bool:
+    # by group: decay of pairs whose windows overlap, of others, whether folded; tells if all alike
+    even = True
+    for g in range(empty.shape[0]):
+        for h in range(empty.shape[0]):
+            folded = ahead <= empty[g, h]
+            for q in range(2):
+                weight = decay_empty[0, q] if ahead > 0 else decay[q, g, h]
+                weights[q, g, h] = weight if folded else 1.0
+                even = even and weights[q, g, h] == weights[q, 0, 0]
+            weights[2, g, h] = 1.0 if folded else 0.0
+            even = even and folded
+    return even
+
+
 @kernel(
-    "void(f8[:,::1], f8[:,::1], f8[:,::1], i8[::1], f8[::1], f8[:,::1], f8[:,::1],"
-    " f8[::1], f8[:,:,::1], f8[:,::1], f8[:,::1], f8[:,::1], f8[:,::1])"
+    "void(f8[:,::1], f8[:,::1], f8[:,::1], i8[::1], i8[:,:,::1], f8[::1], f8[:,:,:,::1],"
+    " f8[:,::1], f8[::1], f8[:,:,::1], f8[:,::1], f8[:,::1], f8[:,::1], f8[:,::1])"
 )
 def fold_windows(
     returns: np.ndarray,
     exposure: np.ndarray,
     age: np.ndarray,
+    group: np.ndarray,
     empty: np.ndarray,
     elapsed: np.ndarray,
     decay: np.ndarray,
@@ -194,9 +274,11 @@ def fold_windows(
                                                              where o_ij > 0, else d = unseen
         S_i, T_i, N_i, M_i <- d S_i + r_i^2, d T_i + o_ii(1), d N_i + [o_ii > 0], d M_i + [r_i seen]
 
-    A row before which bars were left out stands for those bars, without a tick, and itself. A
-    return that does not begin where the symbol's last tick was, and a tick without a return,
-    restart the symbol's window: what happened between the ticks is not known.
+    A row before which bars were left out stands for those bars, without a tick, and itself. For a
+    group whose market was closed there are none: its windows stay as they are; for two groups
+    that were not open together their pairs do. A return that does not begin where the symbol's
+    last tick was, and a tick without a return, restart the symbol's window: what happened between
+    the ticks is not known.
 
     Parameters
     ----------
@@ -206,13 +288,18 @@ def fold_windows(
         Bars from the one with the symbol's last tick to this one; 0 where not observed.
     age : (m, n)
         Time from the last tick in the bar to its end, in bars, in [0, 1); NaN without a tick.
-    empty, elapsed : (m,)
-        Bars left out before each row, at most K; trading time since the row before, in bars.
-    decay, decay_empty : (m, 2) and (1, 2)
+    group : (n,)
+        Group of each symbol, 0 to G - 1.
+    empty : (m, G, G)
+        Bars left out before each row, at most K, that two groups were open together, -1 where
+        they were not at all; on the diagonal each group's own; symmetric.
+    elapsed : (m,)
+        Trading time since the row before, in bars: that of whichever group was open.
+    decay, decay_empty : (m, 2, G, G) and (1, 2)
         Weights on the past for pairs whose windows overlap and for the others: of each row
         without its empty bars, and of one empty bar.
-    position : (2,), changed in place
-        Index of the oldest bar of the ring, and trading time in bars.
+    position : (G + 1,), changed in place
+        Index of the oldest bar in each group's ring, and trading time in bars.
     windows : (2, K, n), changed in place
         Ring of returns and stamps, bar by bar.
     marks : (2, n), changed in place
@@ -233,26 +320,54 @@ def fold_windows(
     Zhang, Mykland, Ait-Sahalia (2005), "A Tale of Two Time Scales"; Hayashi and Yoshida (2005).
     """
     k, n = windows.shape[1:]
+    n_groups = empty.shape[1]
     bars_per_obs = (2.0 * k * k + 1.0) / (3.0 * k)
     window, shared = np.empty((6, n)), np.empty(n)
-    head = int(position[0])
+    weights = np.empty((3, n_groups, n_groups))
+    spread = np.empty((3 * n_groups, n))
     for t in range(returns.shape[0]):
-        position[1] += elapsed[t]
-        now = position[1]
-        for q in range(empty[t] + 1):
-            gap = q < empty[t]
-            seen = decay_empty[0, 0] if gap else decay[t, 0]
-            unseen = decay_empty[0, 1] if gap else decay[t, 1]
-            head = _slide(returns[t], exposure[t], age[t], now, gap, windows, head, marks, window)
-            _fold_own(window, seen, unseen, bars_per_obs, sums, own, fourth)
-            _fold_pairs(window, seen, unseen, shared, sums)
-    position[0] = head
+        position[n_groups] += elapsed[t]
+        now = position[n_groups]
+        bars = 0
+        for g in range(n_groups):
+            bars = max(bars, empty[t, g, g] + 1)
+        for ahead in range(bars - 1, -1, -1):
+            even = _weigh(ahead, empty[t], decay[t], decay_empty, weights)
+            row = returns[t], exposure[t], age[t]
+            _slide(*row, now, ahead, group, empty[t], position, windows, marks, window)
+            _fold_own(window, group, weights, bars_per_obs, sums, own, fourth)
+            if even:
+                _fold_pairs(window, weights[0, 0, 0], weights[1, 0, 0], shared, sums)
+                continue
+            for g in range(n_groups):
+                for q in range(3):
+                    for j in range(n):
+                        spread[3 * g + q, j] = weights[q, g, group[j]]
+            _fold_pairs_by_group(window, group, spread, shared, sums)
 
 
 @kernel("UniTuple(i8, 2)(f8[:,::1], f8[:,::1], f8, f8[:,::1])")
-def _read_own(sums: np.ndarray, own: np.ndarray, k: float, facts: np.ndarray) -> tuple[int, int]:
-    # per symbol: 0 variance per bar, 1 noise u, 2 chance of a silent bar, 3 share l left, then
-    # 4 u h, 5 (1 - l) <f, g>, 6 g of Notes in read_windows; counts raw and floored variances
+def read_own(sums: np.ndarray, own: np.ndarray, k: float, facts: np.ndarray) -> tuple[int, int]:
+    """Read variances off the sums, and what else of one symbol bands depend on.
+
+        v_i = (A_ii - c_i S_i) / (E_ii - c_i T_i) with c_i = N_i / M_i, which takes the noise out;
+              A_ii / E_ii where less than SPAN_MIN of E_ii is left; at least VARIANCE_MIN of it
+
+    Parameters
+    ----------
+    sums, own
+        A, E, E2 and S, T, N, M of ``fold_windows``.
+    k
+        Bars per window.
+    facts : (7, n), overwritten
+        v per bar; then, as in Notes of ``read_windows``, noise u, chance s of a silent bar, share
+        l left, u h, (1 - l) <f, g>, and g.
+
+    Returns
+    -------
+    tuple of int
+        Variances left with their noise, variances on their floor.
+    """
     n = facts.shape[1]
     products, overlaps = sums[0], sums[1]
     f = (2.0 * k * k + 1.0) / (3.0 * k)
@@ -283,117 +398,3 @@ def _read_own(sums: np.ndarray, own: np.ndarray, k: float, facts: np.ndarray) ->
             1.0 + 2.0 * (facts[4, i] - facts[5, i]) + out * out * width / f
         ) + 1.5 * share * share * (1.0 + silent * silent) / (1.0 - silent * silent) / f
     return raw, floored
-
-
-@kernel("f8(f8, f8, f8[:,::1], i8, i8, f8)")
-def _widen(corr2: float, share: float, facts: np.ndarray, i: int, j: int, f: float) -> float:
-    # D of Notes in read_windows
-    lost = min(LOST_MAX, 1.0 - share)
-    once = 1.0 - 3.0 * lost**2 + 4.5 * lost**3
-    twice = 1.0 - 6.0 * lost**2 + 11.25 * lost**3
-    left_i, left_j = facts[3, i], facts[3, j]
-    silent = facts[2, i] * facts[2, j]
-    both = 1.5 * facts[1, i] * facts[1, j] * (1.0 + silent) / (1.0 - silent) / f
-    cross_i = (once / share + facts[4, i] - facts[5, i]) / left_i
-    cross_j = (once / share + facts[4, j] - facts[5, j]) / left_j
-    widened = (
-        (1.0 + facts[4, i] + facts[4, j] + both + twice * corr2) / share**2
-        - 2.0 * corr2 * (cross_i + cross_j)
-        + 0.5 * corr2 * (facts[6, i] / left_i**2 + facts[6, j] / left_j**2)
-        + corr2 * corr2 * (twice - share * (facts[5, i] + facts[5, j])) / (left_i * left_j)
-    )
-    least = 0.5 * (1.0 - corr2) ** 2
-    return widened if widened > least else least
-
-
-@kernel(
-    "UniTuple(i8, 3)(f8[:,::1], f8[:,::1], i8, f8, f8, f8[:,::1], f8[:,::1], f8[:,::1], f8[::1])"
-)
-def read_windows(
-    sums: np.ndarray,
-    own: np.ndarray,
-    bars_per_window: int,
-    kappa: float,
-    cap: float,
-    out_corr: np.ndarray,
-    out_n_eff: np.ndarray,
-    out_band: np.ndarray,
-    out_vol: np.ndarray,
-) -> tuple[int, int, int]:
-    """Read correlations, effective observations, bands and volatilities off the sums.
-
-        v_i = (A_ii - c_i S_i) / (E_ii - c_i T_i) with c_i = N_i / M_i, which takes the noise out;
-              A_ii / E_ii where less than SPAN_MIN of E_ii is left; at least VARIANCE_MIN of it
-        R_ij = (A_ij / E_ij) / sqrt(v_i v_j), held in [-cap, cap];   vol_i = sqrt(v_i)
-        n_eff_ij = (E_ij^2 / E2_ij) / F with F = (2 K^2 + 1) / (3 K): windows of K bars overlap
-        band_ij = a_ij sqrt((1 + kappa) D_ij / n_eff_ij) with a_ij = E_ij / sqrt(E_ii E_jj)
-
-    Parameters
-    ----------
-    sums, own
-        A, E, E2 and S, T, N, M of ``fold_windows``.
-    bars_per_window
-        K.
-    kappa
-        Excess kurtosis / 3 of the windows' returns.
-    cap
-        Largest absolute correlation of two different symbols.
-    out_corr, out_n_eff, out_band : (n, n), overwritten
-        Both triangles; NaN, 0 and NaN where windows never overlapped or a variance is zero.
-    out_vol : (n,), overwritten
-        Per bar; NaN where never observed.
-
-    Returns
-    -------
-    tuple of int
-        Pairs that the cap held, variances left with their noise, variances on their floor.
-
-    Notes
-    -----
-    n_eff knows only exposures. The band adds what the returns tell: with u the noise in a window
-    as a share of its signal, s the chance of a silent bar, l = 1 - c T / E the share of the span
-    that is left, w = (1 + s) / (1 - s), h = w / F, <f, g> = h - 2 s / (K F (1 - s)^2),
-    p = 1 - 3 (1 - a)^2 + 4.5 (1 - a)^3 and q = 1 - 6 (1 - a)^2 + 11.25 (1 - a)^3,
-
-        D = (1 + u_i h_i + u_j h_j + 1.5 u_i u_j w_ij / F + q R^2) / a^2
-            - 2 R^2 sum over i, j of (p / a + u h - (1 - l) <f, g>) / l
-            + R^2 / 2 sum over i, j of g / l^2
-            + R^4 (q - a sum of (1 - l) <f, g>) / (l_i l_j)
-        g = 1 + 2 u h - 2 (1 - l) <f, g> + (1 - l)^2 h + 1.5 u^2 w(s^2) / F
-
-    which is (1 - R^2)^2 when all is observed at once and without noise: the delta method on
-    Gaussian returns, ticks arriving as Poisson processes. What 95 % bands cover in simulations is
-    tested in tests/estimation/test_two_scale.py.
-    """
-    n = out_vol.size
-    products, overlaps, overlaps2 = sums[0], sums[1], sums[2]
-    k = float(bars_per_window)
-    f = (2.0 * k * k + 1.0) / (3.0 * k)
-    facts = np.empty((7, n))
-    raw, floored = _read_own(sums, own, k, facts)
-    capped = 0
-    for i in range(n):
-        base = i * n - i * (i - 1) // 2 - i
-        out_vol[i] = np.sqrt(facts[0, i]) if overlaps2[base + i] > 0.0 else np.nan
-        for j in range(i, n):
-            p = base + j
-            scale = np.sqrt(facts[0, i]) * np.sqrt(facts[0, j])
-            corr = 1.0 if i == j else np.nan
-            n_eff, band = 0.0, (0.0 if i == j else np.nan)
-            if overlaps2[p] > 0.0 and (i == j or scale > SQUARES_MIN):
-                n_eff = overlaps[p] * overlaps[p] / (overlaps2[p] * f)
-                if i != j and n_eff > 0.0:
-                    corr = products[p] / overlaps[p] / scale
-                    if abs(corr) > cap:
-                        corr = cap if corr > 0.0 else -cap
-                        capped += 1
-                    own_j = j * n - j * (j - 1) // 2
-                    spans = np.sqrt(overlaps[base + i]) * np.sqrt(overlaps[own_j])
-                    share = max(SHARE_MIN, min(1.0, overlaps[p] / spans))
-                    widened = _widen(min(corr * corr, CORR2_MAX), share, facts, i, j, f)
-                    band = share * np.sqrt((1.0 + kappa) * widened / n_eff)
-            for a, b in ((i, j), (j, i)):
-                out_corr[a, b] = corr
-                out_n_eff[a, b] = n_eff
-                out_band[a, b] = band
-    return capped, raw, floored

@@ -39,7 +39,7 @@ def _measure(n: int) -> list[float]:
     full = rng.standard_normal((k, n))
     some = np.where(rng.random((k, n)) < 0.3, np.nan, full)
     ones, gaps = np.ones((k, n)), np.where(np.isnan(some), 0.0, 1.0)
-    decay = np.full(k, 0.99)
+    decay, group = np.full((k, 1, 1), 0.99), np.zeros(n, np.int64)
     sums = np.ones((5, n * (n + 1) // 2))
     fourth = np.zeros((2, n))
     square = np.ones((n, n))
@@ -52,8 +52,8 @@ def _measure(n: int) -> list[float]:
 
     a, b, c, e, e2 = sums
     ways: list[tuple[Callable[[], object], int]] = [
-        (lambda: fold_returns(full, ones, decay, decay, a, b, c, e, e2, fourth), k),
-        (lambda: fold_returns(some, gaps, decay, decay, a, b, c, e, e2, fourth), k),
+        (lambda: fold_returns(full, ones, group, decay, decay, a, b, c, e, e2, fourth), k),
+        (lambda: fold_returns(some, gaps, group, decay, decay, a, b, c, e, e2, fourth), k),
         (lambda: scale_in_place(sums, 0.9999, k), k),
         (with_numpy, max(1, k // 20)),
     ]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stream_calib.kernels.ewma import Z2_MAX, fold_returns, read_correlation
-from stream_calib.values import F64, Correlation
+from stream_calib.values import F64, I64, Correlation
 from tests.oracles import ewma as oracle
 
 COMPILED = hasattr(fold_returns, "signatures")
@@ -18,15 +18,23 @@ CAP = 1.0 - 1e-6
 
 
 class Rows(NamedTuple):
-    """Arguments of the fold: returns and exposures (k, n), decays (k,)."""
+    """Arguments of the fold: returns and exposures (k, n), groups (n,), decays (k, G, G)."""
 
     returns: F64
     exposure: F64
+    group: I64
     decay_seen: F64
     decay_unseen: F64
 
     def cut(self, start: int, stop: int) -> "Rows":
-        return Rows(*(column[start:stop] for column in self))
+        rows = Rows(*(column[start:stop] for column in self))
+        return rows._replace(group=self.group)
+
+
+def one_group(returns: F64, exposure: F64, decay_seen: F64, decay_unseen: F64) -> Rows:
+    group = np.zeros(returns.shape[1], np.int64)
+    seen, unseen = (np.ascontiguousarray(d[:, None, None]) for d in (decay_seen, decay_unseen))
+    return Rows(returns, exposure, group, seen, unseen)
 
 
 class State(NamedTuple):
@@ -80,8 +88,17 @@ def blocks(draw: st.DrawFn, k_max: int = 12, n_max: int = 8) -> Rows:
     returns[usual] = np.nan_to_num(returns[usual], nan=0.5)
     exposure[usual] = draw(st.sampled_from([1.0, 2.5]))
     elapsed = draw(arrays(np.float64, k, elements=st.sampled_from([0.1, 1.0, 1.0, 7.0, 900.0])))
-    decay = np.exp2(-elapsed / draw(st.sampled_from([0.5, 23.0, 1800.0])))
-    return Rows(returns, exposure, decay, decay if draw(st.booleans()) else np.ones(k))
+    half_life, timed = draw(st.sampled_from([0.5, 23.0, 1800.0])), draw(st.booleans())
+    if draw(st.booleans()):
+        decay = np.exp2(-elapsed / half_life)
+        return one_group(returns, exposure, decay, decay if timed else np.ones(k))
+    group = draw(arrays(np.int64, n, elements=st.integers(0, 2)))
+    steps = arrays(np.float64, (k, 3, 3), elements=st.sampled_from([0.0, 0.0, 0.4, 1.0, 9.0]))
+    joint = draw(steps)
+    joint[draw(arrays(np.bool_, k))] = 1.0  # rows in which all are open
+    joint = np.ascontiguousarray(np.minimum(joint, joint.transpose(0, 2, 1)))
+    decay = np.exp2(-joint / half_life)
+    return Rows(returns, exposure, group, decay, decay if timed else np.ones_like(decay))
 
 
 def long_block(n: int, k: int, seed: int, missing: float = 0.2, *, timed: bool = True) -> Rows:
@@ -91,7 +108,7 @@ def long_block(n: int, k: int, seed: int, missing: float = 0.2, *, timed: bool =
     returns[rng.random((k, n)) < missing] = np.nan
     exposure = np.where(np.isnan(returns), 0.0, rng.integers(1, 4, (k, n)))
     decay = np.exp2(-rng.choice([1.0, 1.0, 5.0], k) / 60.0)
-    return Rows(returns, exposure, decay, decay if timed else np.ones(k))
+    return one_group(returns, exposure, decay, decay if timed else np.ones(k))
 
 
 def assert_equal_sums(rows: Rows) -> None:
@@ -178,7 +195,7 @@ def test_a_variance_that_faded_to_nothing_stops_nothing() -> None:
     returns = np.zeros((rows, 2))
     returns[0] = 1e-4
     decay = np.full(rows, np.exp2(-1.0 / 12.0))
-    state = folded(Rows(returns, np.ones_like(returns), decay, np.ones(rows)))
+    state = folded(one_group(returns, np.ones_like(returns), decay, np.ones(rows)))
     assert np.isnan(read(state).corr[0, 1])
 
 
@@ -189,7 +206,7 @@ def test_a_pair_forgotten_to_nothing_reads_as_never_observed() -> None:
     returns[0] = 2.0
     exposure = np.where(np.isnan(returns), 0.0, 1.0)
     decay = np.full(rows, np.exp2(-10.0))  # ten half-lives in each row
-    known = read(folded(Rows(returns, exposure, decay, decay)))
+    known = read(folded(one_group(returns, exposure, decay, decay)))
     assert np.isnan(known.corr[0, 1])
     assert np.isnan(known.vol[1])
     assert (known.n_eff[:, 1] == 0.0).all()
@@ -202,7 +219,7 @@ def test_a_move_after_standing_still_counts_as_a_bounded_fourth_power() -> None:
     returns[:quiet] = 1e-4
     returns[-1] = 1e-2
     decay = np.full(len(returns), np.exp2(-1.0 / 12.0))
-    state = folded(Rows(returns, np.ones_like(returns), decay, np.ones(len(returns))))
+    state = folded(one_group(returns, np.ones_like(returns), decay, np.ones(len(returns))))
     # the older terms have faded below half an ulp; n_eff has settled
     one = np.exp2(-1.0 / 12.0)
     n_eff = (1 + one) / (1 - one)
@@ -210,7 +227,7 @@ def test_a_move_after_standing_still_counts_as_a_bounded_fourth_power() -> None:
     np.testing.assert_allclose(state.fourth[0], Z2_MAX**2 * factor, rtol=1e-12)
 
 
-def fold_arguments() -> list[F64]:
+def fold_arguments() -> list[Any]:
     return [*long_block(3, k=4, seed=0), *State.empty(3)]
 
 
@@ -236,7 +253,7 @@ def as_strided(array: F64) -> np.ndarray:
 @pytest.mark.parametrize(
     ("call", "arguments", "index"),
     [
-        *((fold_returns, fold_arguments, index) for index in range(8)),
+        *((fold_returns, fold_arguments, index) for index in range(11)),
         *((call_read, read_arguments, index) for index in range(6)),
     ],
 )

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stream_calib.kernels.two_scale import Z2_MAX, fold_windows, read_windows
-from stream_calib.values import F64
+from stream_calib.kernels.two_scale import Z2_MAX, fold_windows, read_own
+from stream_calib.kernels.two_scale_reading import read_windows
+from stream_calib.values import F64, I64
 from tests.oracles import two_scale as oracle
 from tests.oracles.two_scale import Known, Rows, Sums
 
@@ -29,10 +30,11 @@ class State(NamedTuple):
     fourth: F64
 
     @classmethod
-    def empty(cls, n: int, k: int) -> "State":
+    def empty(cls, n: int, k: int, n_groups: int = 1) -> "State":
         triangles = np.zeros((3, n * (n + 1) // 2))
         windows, marks = np.zeros((2, k, n)), np.zeros((2, n))
-        return cls(np.zeros(2), windows, marks, triangles, np.zeros((4, n)), np.zeros((2, n)))
+        position = np.zeros(n_groups + 1)
+        return cls(position, windows, marks, triangles, np.zeros((4, n)), np.zeros((2, n)))
 
     def squares(self) -> Sums:
         n = self.own.shape[1]
@@ -46,11 +48,12 @@ class State(NamedTuple):
 
 def cut(rows: Rows, start: int, stop: int) -> Rows:
     cut_rows = Rows._make(column[start:stop] for column in rows)
-    return cut_rows._replace(decay_empty=rows.decay_empty)
+    return cut_rows._replace(group=rows.group, decay_empty=rows.decay_empty)
 
 
 def folded(rows: Rows, k: int, state: State | None = None) -> State:
-    state = State.empty(rows.returns.shape[1], k) if state is None else state
+    n, n_groups = rows.returns.shape[1], rows.empty.shape[1]
+    state = State.empty(n, k, n_groups) if state is None else state
     fold_windows(*rows, *state)
     return state
 
@@ -59,21 +62,40 @@ def read(state: State, k: int, cap: float = CAP, kappa: float = 0.5) -> Known:
     n = state.own.shape[1]
     corr, n_eff, band = np.full((3, n, n), 7.0)
     vol = np.full(n, 7.0)
-    counts = read_windows(state.sums, state.own, k, kappa, cap, corr, n_eff, band, vol)
-    return Known(corr, n_eff, band, vol, *counts)
+    facts = np.full((7, n), 7.0)
+    raw, floored = read_own(state.sums, state.own, float(k), facts)
+    capped = read_windows(state.sums, facts, k, kappa, cap, corr, n_eff, band, vol)
+    return Known(corr, n_eff, band, vol, capped, raw, floored)
 
 
 def with_decays(
-    returns: F64, exposure: F64, age: F64, elapsed: F64, k: int, half_life: float, timed: bool
+    returns: F64,
+    exposure: F64,
+    age: F64,
+    elapsed: F64,
+    k: int,
+    half_life: float,
+    timed: bool,
+    group: I64 | None = None,
 ) -> Rows:
-    empty = np.clip(np.rint(elapsed) - 1.0, 0.0, k)
+    """``elapsed`` is (m,), or (m, G, G) with groups."""
+    joint = elapsed[:, None, None] if group is None else elapsed
+    empty = np.clip(np.rint(joint) - 1.0, 0.0, k)
 
     def decays(bars: F64) -> F64:
         seen = np.exp2(-bars / half_life)
         return np.stack([seen, seen if timed else np.ones_like(seen)], axis=1)
 
-    steps = decays(elapsed - empty), decays(np.ones(1))
-    return Rows(returns, exposure, age, empty.astype(np.int64), elapsed, *steps)
+    return Rows(
+        returns,
+        exposure,
+        age,
+        np.zeros(returns.shape[1], np.int64) if group is None else group,
+        np.where(joint > 0.0, empty, -1.0).astype(np.int64),
+        joint.max(axis=(1, 2)),
+        decays(joint - empty),
+        decays(np.ones(1)),
+    )
 
 
 @st.composite
@@ -93,8 +115,21 @@ def blocks(draw: st.DrawFn, m_max: int = 12, n_max: int = 6) -> tuple[Rows, int]
     elapsed = draw(
         arrays(np.float64, m, elements=st.sampled_from([0.5, 1.0, 1.0, 1.0, 2.0, 7.0, 900.0]))
     )
-    half_life = draw(st.sampled_from([0.5, 23.0, 1800.0]))
-    return with_decays(returns, exposure, age, elapsed, k, half_life, draw(st.booleans())), k
+    half_life, timed = draw(st.sampled_from([0.5, 23.0, 1800.0])), draw(st.booleans())
+    if draw(st.booleans()):
+        return with_decays(returns, exposure, age, elapsed, k, half_life, timed), k
+    group = draw(arrays(np.int64, n, elements=st.integers(0, 2)))
+    shares = draw(arrays(np.float64, (m, 3, 3), elements=st.sampled_from([0.0, 0.0, 0.5, 1.0])))
+    shares[draw(arrays(np.bool_, m))] = 1.0  # rows before which all were open
+    own = np.maximum(
+        shares.diagonal(axis1=1, axis2=2), 1.0 * (shares.max(axis=(1, 2)) == 0)[:, None]
+    )
+    joint = np.minimum(shares, shares.transpose(0, 2, 1))
+    joint = np.minimum(joint, np.minimum(own[:, :, None], own[:, None, :]))  # none is open longer
+    joint[:, range(3), range(3)] = own
+    return with_decays(
+        returns, exposure, age, joint * elapsed[:, None, None], k, half_life, timed, group
+    ), k
 
 
 def long_block(n: int, m: int, k: int, seed: int, *, timed: bool = True) -> Rows:
@@ -190,7 +225,8 @@ def test_permuted_symbols_give_the_permuted_sums(
     rows, k = case
     order = data.draw(st.permutations(range(rows.returns.shape[1])))
     returns, exposure, age = (np.ascontiguousarray(column[:, order]) for column in rows[:3])
-    moved = rows._replace(returns=returns, exposure=exposure, age=age)
+    group = rows.group[order]
+    moved = rows._replace(returns=returns, exposure=exposure, age=age, group=group)
     permuted = folded(moved, k).squares()
     straight = folded(rows, k).squares()
     for name in ("products", "overlaps", "overlaps2"):
@@ -202,7 +238,7 @@ def test_permuted_symbols_give_the_permuted_sums(
 
 def test_bars_left_out_are_bars_without_a_tick() -> None:
     rows = long_block(4, m=150, k=5, seed=21)
-    at = np.cumsum(rows.empty + 1) - 1
+    at = np.cumsum(rows.empty[:, 0, 0] + 1) - 1
     returns, age = (np.full((at[-1] + 1, 4), np.nan) for _ in range(2))
     exposure = np.zeros_like(returns)
     returns[at], exposure[at], age[at] = rows.returns, rows.exposure, rows.age
@@ -271,12 +307,22 @@ def fold_arguments() -> list[Any]:
 
 def read_arguments() -> list[Any]:
     state = State.empty(3, 3)
-    return [state.sums, state.own, *np.zeros((3, 3, 3)), np.zeros(3)]
+    return [state.sums, np.zeros((7, 3)), *np.zeros((3, 3, 3)), np.zeros(3)]
 
 
 def call_read(*arguments: Any) -> None:
-    sums, own, corr, n_eff, band, vol = arguments
-    read_windows(sums, own, 3, 0.0, CAP, corr, n_eff, band, vol)
+    sums, facts, corr, n_eff, band, vol = arguments
+    read_windows(sums, facts, 3, 0.0, CAP, corr, n_eff, band, vol)
+
+
+def own_arguments() -> list[Any]:
+    state = State.empty(3, 3)
+    return [state.sums, state.own, np.zeros((7, 3))]
+
+
+def call_read_own(*arguments: Any) -> None:
+    sums, own, facts = arguments
+    read_own(sums, own, 3.0, facts)
 
 
 def as_float32(array: F64) -> np.ndarray:
@@ -292,8 +338,9 @@ def as_strided(array: F64) -> np.ndarray:
 @pytest.mark.parametrize(
     ("call", "arguments", "index"),
     [
-        *((fold_windows, fold_arguments, index) for index in range(13)),
+        *((fold_windows, fold_arguments, index) for index in range(14)),
         *((call_read, read_arguments, index) for index in range(6)),
+        *((call_read_own, own_arguments, index) for index in range(3)),
     ],
 )
 def test_arrays_of_another_kind_are_refused(

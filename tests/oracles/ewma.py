@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream_calib.values import F64, Correlation
+from stream_calib.values import F64, I64, Correlation
 
 WARM_N_EFF = 30.0
 SQUARES_MIN = 1e-300
@@ -22,7 +22,9 @@ class Sums(NamedTuple):
     fourth: F64
 
 
-def fold_returns(returns: F64, exposure: F64, decay_seen: F64, decay_unseen: F64) -> Sums:
+def fold_returns(
+    returns: F64, exposure: F64, group: I64, decay_seen: F64, decay_unseen: F64
+) -> Sums:
     """Sum the products of all rows, each weighted by every decay that came after it."""
     n = returns.shape[1]
     products, squares_i, squares_j, exposures, exposures2 = np.zeros((5, n, n))
@@ -30,14 +32,16 @@ def fold_returns(returns: F64, exposure: F64, decay_seen: F64, decay_unseen: F64
     for i in range(n):
         for j in range(n):
             overlap = _overlap(returns, exposure, i, j)
-            weight = _weights(np.where(overlap > 0, decay_seen, decay_unseen))
+            seen, unseen = (d[:, group[i], group[j]] for d in (decay_seen, decay_unseen))
+            weight = _weights(np.where(overlap > 0, seen, unseen))
             ri, rj = (np.where(overlap > 0, returns[:, a], 0.0) for a in (i, j))
             products[i, j] = weight @ (ri * rj)
             squares_i[i, j] = weight @ ri**2
             squares_j[i, j] = weight @ rj**2
             exposures[i, j] = weight @ overlap
             exposures2[i, j] = weight**2 @ overlap**2
-        fourth[:, i] = _fourth_powers(returns[:, i], exposure[:, i], decay_seen, decay_unseen)
+        seen, unseen = (d[:, group[i], group[i]] for d in (decay_seen, decay_unseen))
+        fourth[:, i] = _fourth_powers(returns[:, i], exposure[:, i], seen, unseen)
     return Sums(products, squares_i, squares_j, exposures, exposures2, fourth)
 
 

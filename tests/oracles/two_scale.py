@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from stream_calib.values import F64, I64
 
@@ -13,11 +14,12 @@ SAME_BARS = 1e-5
 
 
 class Rows(NamedTuple):
-    """Arguments of the fold: (m, n) three times, (m,) twice, (m, 2) and (1, 2)."""
+    """Arguments of the fold: (m, n) three times, (n,), (m, G, G), (m,), (m, 2, G, G), (1, 2)."""
 
     returns: F64
     exposure: F64
     age: F64
+    group: I64
     empty: I64
     elapsed: F64
     decay: F64
@@ -25,13 +27,19 @@ class Rows(NamedTuple):
 
 
 class Bars(NamedTuple):
-    """Every bar, left out or not: windows (b, n), what happened in the bar alone, and decays."""
+    """Every bar, left out or not: windows (b, n), what happened in the bar alone; by group.
+
+    ``moved`` (b, n): the symbol's market was open; ``seen`` and ``unseen`` (b, G, G) are NaN where
+    two groups were not open together.
+    """
 
     x: F64
     begin: F64
     end: F64
     x_1: F64
     span_1: F64
+    moved: npt.NDArray[np.bool_]
+    group: I64
     seen: F64
     unseen: F64
 
@@ -67,13 +75,17 @@ def fold_windows(rows: Rows, k: int) -> Sums:
     span = bars.end - bars.begin
     for i in range(n):
         for j in range(n):
-            shared = _shared(bars, i, j)
-            weight = _weights(np.where(shared > 0, bars.seen, bars.unseen))
-            sums.products[i, j] = weight @ np.where(shared > 0, bars.x[:, i] * bars.x[:, j], 0.0)
+            seen, unseen = (d[:, rows.group[i], rows.group[j]] for d in (bars.seen, bars.unseen))
+            at = ~np.isnan(seen)  # both markets were open
+            shared = _shared(bars, i, j)[at]
+            weight = _weights(np.where(shared > 0, seen[at], unseen[at]))
+            x2, span2 = bars.x[at, i] * bars.x[at, j], span[at, i] * span[at, j]
+            sums.products[i, j] = weight @ np.where(shared > 0, x2, 0.0)
             sums.overlaps[i, j] = weight @ shared
-            sums.overlaps2[i, j] = weight**2 @ np.where(shared > 0, span[:, i] * span[:, j], 0.0)
-        sums.own[:, i] = _own(bars, i, len(bars.x))
-        sums.fourth[:, i] = _fourth_powers(bars, i, k)
+            sums.overlaps2[i, j] = weight**2 @ np.where(shared > 0, span2, 0.0)
+        alone = _alone(bars, i)
+        sums.own[:, i] = _own(alone, len(alone.x))
+        sums.fourth[:, i] = _fourth_powers(alone, k)
     return sums
 
 
@@ -82,32 +94,43 @@ def write_out(rows: Rows, k: int) -> Bars:
     m, n = rows.returns.shape
     times = np.cumsum(rows.elapsed)
     kept = [
-        (t, None if q < rows.empty[t] else t) for t in range(m) for q in range(rows.empty[t] + 1)
+        (t, ahead)
+        for t in range(m)
+        for ahead in reversed(range(int(np.diagonal(rows.empty[t]).max()) + 1))
     ]
-    decays = [rows.decay[t] if row is not None else rows.decay_empty[0] for t, row in kept]
-    seen, unseen = np.array(decays).reshape(-1, 2).T
+    decays = np.empty((len(kept), *rows.decay.shape[1:]))
+    moved = np.zeros((len(kept), n), np.bool_)
+    for b, (t, ahead) in enumerate(kept):
+        step = rows.decay[t] if ahead == 0 else rows.decay_empty[0][:, None, None]
+        decays[b] = np.where(ahead <= rows.empty[t], step, np.nan)
+        moved[b] = ahead <= np.diagonal(rows.empty[t])[rows.group]
     x, begin, end, x_1, span_1 = np.zeros((5, len(kept), n))
     for i in range(n):
         bar_end = stamp = restart = 0.0
-        stamps, since = [], 0  # stamp after each bar; bars before ``since`` are not connected
-        for b, (_, row) in enumerate(kept):
-            if row is not None and not np.isnan(rows.age[row, i]):
+        stamps: list[float] = []  # after each bar of the symbol's own market
+        x_own: list[float] = []
+        since = 0  # its bars before this one are not connected
+        for b in np.flatnonzero(moved[:, i]):
+            row, ahead = kept[b]
+            x_own.append(0.0)
+            if ahead == 0 and not np.isnan(rows.age[row, i]):
                 now, r = times[row], rows.returns[row, i]
                 w = rows.exposure[row, i]
                 observed = not np.isnan(r) and w > 0
                 if not observed or abs(now - w - bar_end) > SAME_BARS:
                     restart = stamp = now - w if observed else now - rows.age[row, i]
-                    since = b
+                    since = len(stamps)
                 if observed and now - rows.age[row, i] > stamp:
-                    x_1[b, i], span_1[b, i] = r, now - rows.age[row, i] - stamp
+                    x_own[-1] = x_1[b, i] = r
+                    span_1[b, i] = now - rows.age[row, i] - stamp
                     stamp = now - rows.age[row, i]
                 bar_end = now
             stamps.append(stamp)
-            first = max(since, b - k + 1)
-            x[b, i] = x_1[first : b + 1, i].sum()
-            begin[b, i] = restart if b - k < since else stamps[b - k]
+            last = len(stamps) - 1
+            x[b, i] = sum(x_own[max(since, last - k + 1) :])
+            begin[b, i] = restart if last - k < since else stamps[last - k]
             end[b, i] = stamp
-    return Bars(x, begin, end, x_1, span_1, seen, unseen)
+    return Bars(x, begin, end, x_1, span_1, moved, rows.group, decays[:, 0], decays[:, 1])
 
 
 def read_windows(sums: Sums, k: int, kappa: float, cap: float) -> Known:
@@ -206,33 +229,46 @@ def _weights(decay: F64) -> F64:
     return np.array([np.prod(decay[b + 1 :]) for b in range(len(decay))])
 
 
-def _own(bars: Bars, i: int, stop: int) -> F64:
+class _Alone(NamedTuple):
+    # one symbol in the bars of its own market: windows, bars, and decays
+    x: F64
+    span: F64
+    x_1: F64
+    span_1: F64
+    decay: F64
+
+
+def _alone(bars: Bars, i: int) -> _Alone:
+    at, g = bars.moved[:, i], bars.group[i]
+    span = (bars.end - bars.begin)[at, i]
+    decay = np.where(span > 0, bars.seen[at, g, g], bars.unseen[at, g, g])
+    return _Alone(bars.x[at, i], span, bars.x_1[at, i], bars.span_1[at, i], decay)
+
+
+def _own(one: _Alone, stop: int) -> F64:
     """Squares and spans of single bars, and counts, after the first ``stop`` bars."""
-    moved = (bars.end - bars.begin)[:stop, i] > 0
-    weight = _weights(np.where(moved, bars.seen[:stop], bars.unseen[:stop]))
-    alone = bars.span_1[:stop, i]
-    columns = (bars.x_1[:stop, i] ** 2, alone, moved, alone > 0)
+    weight = _weights(one.decay[:stop])
+    alone = one.span_1[:stop]
+    columns = (one.x_1[:stop] ** 2, alone, one.span[:stop] > 0, alone > 0)
     return np.array([weight @ column for column in columns])
 
 
-def _fourth_powers(bars: Bars, i: int, k: int) -> tuple[float, float]:
+def _fourth_powers(one: _Alone, k: int) -> tuple[float, float]:
     """Weighted sum and count of z^4, each z by the variance known before its bar."""
-    span = bars.end[:, i] - bars.begin[:, i]
-    decay = np.where(span > 0, bars.seen, bars.unseen)
-    weight = _weights(decay)
+    span, weight = one.span, _weights(one.decay)
     total = count = 0.0
-    for b in np.flatnonzero(bars.span_1[:, i] > 0):
-        before = _weights(decay[:b])
-        one = np.array([[before @ bars.x[:b, i] ** 2]]), np.array([[before @ span[:b]]])
+    for b in np.flatnonzero(one.span_1 > 0):
+        before = _weights(one.decay[:b])
+        squares = np.array([[before @ one.x[:b] ** 2]]), np.array([[before @ span[:b]]])
         overlap2 = before**2 @ span[:b] ** 2
-        if not overlap2 > 0 or not one[0] > 0:
+        if not overlap2 > 0 or not squares[0] > 0:
             continue
-        n_eff = one[1][0, 0] ** 2 / overlap2 / ((2 * k**2 + 1) / (3 * k))
+        n_eff = squares[1][0, 0] ** 2 / overlap2 / ((2 * k**2 + 1) / (3 * k))
         if n_eff < WARM_N_EFF:
             continue
-        past = Sums(*one, np.array([[overlap2]]), _own(bars, i, int(b))[:, None], np.zeros((2, 1)))
+        past = Sums(*squares, np.array([[overlap2]]), _own(one, int(b))[:, None], np.zeros((2, 1)))
         known = _Own.of(past, 0, k)
-        z2 = min(bars.x[b, i] ** 2 / (known.v * span[b] + known.noise), Z2_MAX)
+        z2 = min(one.x[b] ** 2 / (known.v * span[b] + known.noise), Z2_MAX)
         total += weight[b] * z2**2 * (1 - 2 / n_eff)
         count += weight[b]
     return total, count
