@@ -345,8 +345,9 @@ class Effects:
 
     ``counts`` is by (topic, outcome): ``applied``, ``late``, ``unknown_symbol``, ``unused``
     (not a price under the policy) and one per reject reason count each tick once. Beside
-    them, under topic "": ``duplicate`` applied ticks repeat their predecessor, and
-    ``rejects_suppressed`` rejects were over the cap and are not published.
+    them, under topic "": ``duplicate`` applied ticks repeat their predecessor, ``closed`` ones
+    came outside the sessions of their symbol, and ``rejects_suppressed`` rejects were over the
+    cap and are not published.
     """
 
     matrices: tuple[Matrix, ...] = ()

@@ -23,10 +23,12 @@ def check(config: ConfigFile) -> None:
     """Check the settings; exit 3 and name the key if they cannot be used."""
     from stream_calib.adapters.kafka import client_options
     from stream_calib.config import format_duration, load_config
+    from stream_calib.engine.trading_time import check_calendars
     from stream_calib.wire.ticks import check_format
 
     settings = load_config(config)
     check_format(settings.input.format)
+    check_calendars(settings)
     client_options(settings.kafka)
     print(f"{config} is good")
     for universe in settings.universe:

@@ -46,9 +46,11 @@ def doctor(
 
 
 def _look(settings: "Config", files: list[Path]) -> Iterator[tuple[str, list[str]]]:
+    from stream_calib.engine.trading_time import check_calendars
     from stream_calib.wire.ticks import check_format
 
     check_format(settings.input.format)
+    check_calendars(settings)
     yield "settings", []
     if files:
         batches = _recorded(files)

@@ -61,6 +61,11 @@ class Taken(NamedTuple):
         columns: Any = [*(column[start:stop] for column in self[:8]), self.origins]
         return type(self)(*columns)
 
+    def chosen(self, which: I64) -> Self:
+        """Pick ticks by their indices."""
+        columns: Any = [*(column[which] for column in self[:8]), self.origins]
+        return type(self)(*columns)
+
     def origin(self, i: int) -> tuple[Source, int, Value]:
         """Return source, offset and value of a tick's record."""
         source, offsets, values = self.origins[self.chunk[i]]

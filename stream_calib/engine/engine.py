@@ -205,13 +205,14 @@ class Engine:
         if waiting:
             due = int(bars[BARS_PER_STEP_MAX])
             bars = bars[:BARS_PER_STEP_MAX]
-        elapsed = np.diff(bars, prepend=bars[:1] - 1 if self._last_bar < 0 else self._last_bar)
+        passed = np.diff(bars, prepend=bars[:1] - 1 if self._last_bar < 0 else self._last_bar)
+        elapsed = self._layer.elapsed(bars, self._last_bar)
         ticks = self.intake.take(due * bar_ns)
         # one publishing period after the other: what is published must not know the next
         for period in np.unique(bars // every):
             self._publish_before(int(period), matrices, events)
             inside = bars // every == period
-            self._announce_gaps(bars[inside], elapsed[inside], events)
+            self._announce_gaps(bars[inside], passed[inside], elapsed[inside], events)
             upto = int(np.searchsorted(ticks.time_ns, (period + 1) * every * bar_ns))
             folded = self._layer.fold(ticks.rows(0, upto), bars[inside], elapsed[inside])
             ticks = ticks.rows(upto, len(ticks.time_ns))
@@ -223,6 +224,7 @@ class Engine:
                 )
                 for time_ns, asset, details in folded.adjusted
             ]
+            self.intake.count_applied(folded.counts)
             if self._data_from_ns == NO_TIME:
                 self._data_from_ns = int(bars[0]) * bar_ns
             self._unpublished |= folded.observed
@@ -231,9 +233,11 @@ class Engine:
         self._due = due
         return len(bars), waiting
 
-    def _announce_gaps(self, bars: I64, elapsed: I64, events: list[Event]) -> None:
-        for bar, gap in zip(bars, elapsed, strict=True):
-            if gap > self._layer.gap_bars:
+    def _announce_gaps(self, bars: I64, passed: I64, elapsed: F64, events: list[Event]) -> None:
+        # what passes while all markets are closed is no gap
+        open_bars = elapsed.max(axis=(1, 2))
+        for bar, gap, known in zip(bars, passed, open_bars, strict=True):
+            if gap > self._layer.gap_bars and known >= self._layer.gap_bars:
                 from_ns = str(int(bar - gap + 1) * self.universe.bar)
                 events.append(
                     self._event(
@@ -271,8 +275,9 @@ class Engine:
         n = len(chosen)
         cut = np.ix_(chosen, chosen)
         by_name = self._canonical[ready[self._canonical]]
+        estimate = known.corr[cut]
         repaired = repair_correlation(
-            known.corr[cut], eigenvalue_floor(n), np.searchsorted(chosen, by_name)
+            estimate, eigenvalue_floor(n), np.searchsorted(chosen, by_name)
         )
         corr, n_eff = repaired.corr, known.n_eff[cut]
         upper = np.triu_indices(n, 1)
@@ -296,7 +301,7 @@ class Engine:
             quality=Quality(
                 min_eigenvalue=repaired.min_eigenvalue,
                 repair=repaired.repair,
-                capped_pairs=int((np.abs(known.corr[cut][upper]) >= CORRELATION_CAP).sum()),
+                capped_pairs=(int((np.abs(estimate) >= CORRELATION_CAP).sum()) - n) // 2,
                 degraded=("repaired",) if repaired.repair > 0.0 else (),
                 raw_variances=known.raw_variances if self._layer.two_scales else None,
                 floored_variances=known.floored_variances if self._layer.two_scales else None,

@@ -146,6 +146,11 @@ class Intake:
             state.chunks = kept
         return in_order(taken, self._quote_columns)
 
+    def count_applied(self, counts: Mapping[str, int]) -> None:
+        """Count what became of applied ticks at the close of their bar."""
+        for outcome, n in counts.items():
+            self._count("", outcome, n)
+
     def refuse(self, source: Source, time_ns: int, what: tuple[int, str, Value]) -> None:
         """Reject a tick that was applied, at a time in which its bar is closed."""
         self.counts["", what[1]] += 1

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.arrays import Arrays, pieces, read_text, text_array, under, within
 from stream_calib.engine.engine import Engine
-from stream_calib.engine.tick_layer import LAYOUTS, SETTINGS
+from stream_calib.engine.tick_layer import LAYOUTS, SETTINGS, WINDOWS
 from stream_calib.estimation.protocol import Layout
 from stream_calib.values import I64
 
@@ -61,8 +61,10 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
         out = {name: a for name, a in out.items() if not name.startswith(f"layer.{part}.")}
         out |= under(f"layer.{part}", _turned(own, layout, origin, len(before.symbols)))
     fresh = Engine(config, after, "").state()
-    for name in SETTINGS:
-        out[name] = fresh[name]
+    out |= {name: fresh[name] for name in SETTINGS if name in fresh}
+    position = WINDOWS[-1]
+    if position in fresh and fresh[position].shape != out[position].shape:
+        out |= {name: fresh[name] for name in WINDOWS}  # other calendars: windows begin anew
     out |= _migrated_ticks(state, _origin(after.symbols, before.symbols), after.price)
     return _copied({name: array for name, array in out.items() if name in fresh})
 

@@ -9,11 +9,13 @@ import numpy.typing as npt
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.arrays import Arrays, under, within
 from stream_calib.engine.buffer import Taken
+from stream_calib.engine.trading_time import trading_clock
+from stream_calib.estimation.calendar import ALWAYS_OPEN
 from stream_calib.estimation.hayashi_yoshida import HayashiYoshida
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import Sampler, Ticks
 from stream_calib.estimation.two_scale import TwoScale, TwoScaleCorrelation
-from stream_calib.values import F64, FACTOR, I64, OFFSET, TICK
+from stream_calib.values import F64, FACTOR, I64, NO_TIME, OFFSET, TICK
 
 GAP_BARS_MIN = 10
 LAYOUTS: Mapping[str, Layout] = {
@@ -22,7 +24,14 @@ LAYOUTS: Mapping[str, Layout] = {
     "audit": HayashiYoshida.LAYOUT,
 }
 # what follows from the settings alone, as the number of symbols does
-SETTINGS = ("layer.sampler.return_types", "layer.ewma.settings", "layer.audit.settings")
+SETTINGS = (
+    "layer.sampler.return_types",
+    "layer.ewma.settings",
+    "layer.ewma.group",
+    "layer.audit.settings",
+    "layer.session",
+)
+WINDOWS = ("layer.ewma.windows", "layer.ewma.marks", "layer.ewma.position")
 
 
 class Adjusted(NamedTuple):
@@ -38,6 +47,7 @@ class Folded(NamedTuple):
 
     observed: bool
     adjusted: list[Adjusted]
+    counts: Mapping[str, int]
 
 
 class TickLayer:
@@ -56,20 +66,33 @@ class TickLayer:
         types = tuple(universe.return_of(symbol) for symbol in universe.symbols)
         self._logs = np.array([type_ != "diff" for type_ in types])
         self._sampler = Sampler(n, bar_ns, universe.stale_after_bars, types)
+        self._clock = trading_clock(config, universe, self.gap_bars)
         k = universe.ewma.bars_per_window(bar_ns)
-        self._estimator = TwoScale(n, half_life / bar_ns, k, clock="time")
+        group = self._clock.group if len(self._clock.calendars) > 1 else None
+        self._estimator = TwoScale(n, half_life / bar_ns, k, "time", group)
         self._audit = HayashiYoshida(n, float(half_life)) if universe.audit else None
+        self._has_sessions = any(calendar != ALWAYS_OPEN for calendar in self._clock.calendars)
+        self._session = np.zeros(len(self._clock.calendars), dtype=np.int64)
 
-    def fold(self, ticks: Taken, bars: I64, elapsed: I64) -> Folded:
-        """Take in the bars numbered ``bars``; ``elapsed`` is since the bar before, in bars."""
+    def elapsed(self, bars: I64, last_bar: int) -> F64:
+        """Return the joint open time of each two calendars before each bar, in bars (k, g, g)."""
+        before_ns = NO_TIME if last_bar < 0 else (last_bar + 1) * self._clock.bar_ns
+        return self._clock.elapsed(before_ns, (bars + 1) * self._clock.bar_ns)
+
+    def fold(self, ticks: Taken, bars: I64, elapsed: F64) -> Folded:
+        """Take in the bars numbered ``bars``; ``elapsed`` is what ``elapsed`` returned for them."""
+        n_ticks = len(ticks.price)
+        if self._has_sessions:
+            is_open = self._clock.open_mask(ticks.time_ns, ticks.asset)
+            ticks = ticks.chosen(np.flatnonzero(is_open | (ticks.kind != TICK)))
+        counts = {"closed": n_ticks - len(ticks.price)}
         adjusted = self._audit_ticks(ticks)
         block = self._sampler.sample(
-            Ticks(ticks.time_ns, ticks.asset, ticks.price, ticks.ident, ticks.kind),
-            bars,
-            np.minimum(elapsed, self.gap_bars).astype(np.float64),
+            Ticks(ticks.time_ns, ticks.asset, ticks.price, ticks.ident, ticks.kind), bars, elapsed
         )
+        block = self._clock.cut(block)
         self._estimator.update(block)
-        return Folded(bool(block.exposure.any()), adjusted)
+        return Folded(bool(block.exposure.any()), adjusted, counts)
 
     def correlation(self) -> TwoScaleCorrelation:
         """Return what is known by now."""
@@ -81,8 +104,11 @@ class TickLayer:
             band: F64 = (1.0 - corr * corr) * np.sqrt((1.0 + known.kappa) / known.n_eff[cut])
             return band
         before = known.corr[cut]
+        sampling: F64 = known.band[cut]
+        if np.array_equal(before, corr):
+            return sampling
         left = np.where(before == corr, 1.0, 1.0 - before * before)
-        repaired: F64 = known.band[cut] * np.where(before == corr, 1.0, 1.0 - corr * corr) / left
+        repaired: F64 = sampling * np.where(before == corr, 1.0, 1.0 - corr * corr) / left
         return repaired
 
     @property
@@ -108,7 +134,7 @@ class TickLayer:
         out = {**under("sampler", self._sampler.state()), **under("ewma", self._estimator.state())}
         if self._audit is not None:
             out |= under("audit", self._audit.state())
-        return out
+        return out | {"session": self._session.copy()}
 
     @classmethod
     def from_state(
@@ -120,18 +146,40 @@ class TickLayer:
         layer._estimator = TwoScale.from_state(within("ewma", state))
         if layer._audit is not None:
             layer._audit = HayashiYoshida.from_state(within("audit", state))
+        layer._session[:] = state["session"]
         return layer
 
     def _audit_ticks(self, ticks: Taken) -> list[Adjusted]:
         adjusted = []
         start = 0
-        for stop in [*np.flatnonzero(ticks.kind != TICK).tolist(), len(ticks.kind)]:
+        controls = [(i, -1) for i in np.flatnonzero(ticks.kind != TICK).tolist()]
+        for stop, group in sorted([*self._openings(ticks), *controls]):
             self._update_audit(ticks.rows(start, stop))
-            if stop < len(ticks.kind):
+            start = stop
+            time_ns = int(ticks.time_ns[stop])
+            if group >= 0 and self._audit is not None:
+                # overnight returns are none of the time that is estimated
+                for asset in np.flatnonzero(self._clock.group == group).tolist():
+                    self._audit.forget(asset, time_ns)
+            elif group < 0:
                 asset, kind, value = int(ticks.asset[stop]), ticks.kind[stop], ticks.price[stop]
-                adjusted.append(self._adjust(int(ticks.time_ns[stop]), asset, kind, float(value)))
-            start = stop + 1
+                adjusted.append(self._adjust(time_ns, asset, kind, float(value)))
+                start = stop + 1
+        self._update_audit(ticks.rows(start, len(ticks.kind)))
         return adjusted
+
+    def _openings(self, ticks: Taken) -> list[tuple[int, int]]:
+        """Return the first tick of every session, and the group that it is of."""
+        out: list[tuple[int, int]] = []
+        for g, calendar in enumerate(self._clock.calendars):
+            rows = np.flatnonzero((self._clock.group[ticks.asset] == g) & (ticks.kind == TICK))
+            if calendar == ALWAYS_OPEN or not len(rows):
+                continue
+            session = calendar.session(ticks.time_ns[rows])
+            begins = rows[np.diff(session, prepend=self._session[g]) != 0]
+            self._session[g] = session[-1]
+            out += [(row, g) for row in begins.tolist()]
+        return out
 
     def _update_audit(self, ticks: Taken) -> None:
         if self._audit is None or not len(ticks.price):

@@ -29,19 +29,19 @@ def compare_correlations(
         None where no pair can be compared.
     """
     cut = np.ix_(order, order)
-    upper = np.triu_indices(len(order), 1)
-    mine, theirs = corr[cut][upper], np.clip(other[cut][upper], -1.0, 1.0)
+    mine, theirs = corr[cut], np.clip(other[cut], -1.0, 1.0)
     known: npt.NDArray[np.bool_] = ~np.isnan(theirs)
-    if not known.any():
+    np.fill_diagonal(known, val=False)
+    entries = int(known.sum())  # each pair twice
+    if not entries:
         return None
-    apart = np.abs(np.where(known, theirs - mine, 0.0))
-    largest = int(np.argmax(apart))
-    pairs = int(known.sum())
-    pair = (symbols[order[upper[0][largest]]], symbols[order[upper[1][largest]]])
+    apart = np.abs(theirs - mine, out=np.zeros_like(mine), where=known)
+    # sums in the canonical order; the first of the largest is above the diagonal
+    i, j = divmod(int(np.argmax(apart)), len(order))
     return {
-        "pairs": pairs,
-        "average_correlation": math.fsum(theirs[known]) / pairs,
-        "rms_difference": math.sqrt(math.fsum(apart * apart) / pairs),
-        "largest_difference": float(apart[largest]),
-        "largest_pair": list(pair),
+        "pairs": entries // 2,
+        "average_correlation": float(theirs.sum(where=known)) / entries,
+        "rms_difference": math.sqrt(float((apart * apart).sum()) / entries),
+        "largest_difference": float(apart[i, j]),
+        "largest_pair": [symbols[order[i]], symbols[order[j]]],
     }

@@ -10,6 +10,7 @@ from stream_calib.adapters.files import FileSource
 from stream_calib.adapters.kafka import KafkaSource, read_journal
 from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.config import Config, UniverseConfig, load_config
+from stream_calib.engine.trading_time import check_calendars
 from stream_calib.errors import InputError, RecoveryError
 from stream_calib.service.numerics import Build, numeric_fingerprint
 from stream_calib.service.recovery import decode_journal, installed_fits, misfit
@@ -43,6 +44,7 @@ def replay_effects(
         If a file cannot be read.
     """
     check_format(config.input.format)
+    check_calendars(config)
     paths = [Path(file) for file in files]
     for universe in config.universe:
         runner = Runner(config, universe, VERSION, unobserved())

@@ -25,6 +25,7 @@ from stream_calib.adapters.kafka import (
 from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.config import Config, UniverseConfig
+from stream_calib.engine.trading_time import check_calendars
 from stream_calib.service.crash import crash_points
 from stream_calib.service.diagnosis import slow_symbols, tick_rates_hz
 from stream_calib.service.loop import OnEffects, calm_collector, probe_stalls
@@ -87,6 +88,7 @@ class Service:
         allowed: Allowed = NOTHING,
     ) -> None:
         check_format(config.input.format)
+        check_calendars(config)
         self.observer = PrometheusObserver(version=VERSION)
         self.observer.compiled(compile_s)
         self.http = HttpServer(config.http, self.observer.render, self._health, VERSION)
