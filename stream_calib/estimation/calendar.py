@@ -140,6 +140,11 @@ class Calendar:
         whole = spans[-1][1] - spans[0][0] == timedelta(days=1)
         return whole and self.day_length_ns() == DAY_NS
 
+    def never_closes(self) -> bool:
+        """Tell whether it is open at all times."""
+        exceptions = self.holidays or self.half_days
+        return len(self.weekdays) == 7 and self.is_round() and not exceptions
+
     def is_open(self, time_ns: I64) -> Mask:
         """Tell which times (m,) are in a session; an opening is, a close is not."""
         table = self.table(time_ns)

@@ -66,6 +66,7 @@ class TradingClock:
             raise ValueError(message)
         self.bar_ns = bar_ns
         self.gap_max_bars = gap_max_bars
+        self._never_closes = all(calendar.never_closes() for calendar in self.calendars)
         self._known: _Joint | None = None
 
     def elapsed(self, previous_end_ns: int, ends_ns: I64) -> F64:
@@ -84,22 +85,26 @@ class TradingClock:
         (k, G, G)
             Symmetric; on the diagonal the open time of each calendar. For ``ReturnBlock``.
         """
+        shape = len(ends_ns), len(self.calendars), len(self.calendars)
         if not len(ends_ns):
-            return np.empty((0, len(self.calendars), len(self.calendars)))
+            return np.empty(shape)
         first_ns = int(ends_ns[0]) - self.bar_ns if previous_end_ns == NO_TIME else previous_end_ns
         times_ns = np.append(np.array([first_ns]), ends_ns)
-        known = self._joint(times_ns)
-        at = np.searchsorted(known.instants, times_ns, "right") - 1
-        since_ns = (times_ns - known.instants[at])[:, None, None]
-        open_ns = np.diff(known.before_ns[at] + known.both[at] * since_ns, axis=0)
+        if self._never_closes:
+            open_ns = np.broadcast_to(np.diff(times_ns)[:, None, None], shape)
+        else:
+            known = self._joint(times_ns)
+            at = np.searchsorted(known.instants, times_ns, "right") - 1
+            since_ns = (times_ns - known.instants[at])[:, None, None]
+            open_ns = np.diff(known.before_ns[at] + known.both[at] * since_ns, axis=0)
         # whole bars stay whole numbers, however long
         bars, rest_ns = np.divmod(open_ns, self.bar_ns)
         return np.minimum(bars + rest_ns / self.bar_ns, float(self.gap_max_bars))
 
     def open_mask(self, time_ns: I64, asset: I64) -> Mask:
         """Tell which ticks (m,) are in a session of their symbol."""
-        if not len(time_ns):
-            return np.zeros(0, np.bool_)
+        if self._never_closes or not len(time_ns):
+            return np.ones(len(time_ns), np.bool_)
         known = self._joint(time_ns)
         at = np.searchsorted(known.instants, time_ns, "right") - 1
         return known.is_open[at, self.group[asset]]
@@ -119,7 +124,7 @@ class TradingClock:
             Bars that each return spans, 0 where there is none.
         """
         out = np.zeros(exposure.shape, np.bool_)
-        if self.bar_ns >= DAY_NS:
+        if self._never_closes or self.bar_ns >= DAY_NS:
             return out
         spans_ns = np.rint(exposure).astype(np.int64) * self.bar_ns
         for g, calendar in enumerate(self.calendars):

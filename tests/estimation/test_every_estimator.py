@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,20 +12,37 @@ from hypothesis import strategies as st
 from stream_calib.estimation.ewma import Ewma
 from stream_calib.estimation.protocol import Estimator
 from stream_calib.estimation.two_scale import TwoScale
-from stream_calib.values import F64, Correlation, ReturnBlock
+from stream_calib.values import F64, I64, Correlation, ReturnBlock
 
-Make = Callable[[int], Estimator]
+Make = partial[Estimator]
+
+
+def on_two_markets(
+    kind: Callable[..., Estimator], n: int, group: I64 | None = None, **settings: Any
+) -> Estimator:
+    """Make one with symbols in turn on one market and on the other, unless told otherwise."""
+    group = np.arange(n) % 2 if group is None else group
+    return kind(n, half_life_obs=50.0, group=group, **settings)
+
+
+def in_order(make: Make, order: list[int]) -> Make:
+    """Return what makes the estimator of symbols in another order."""
+    markets = make.func is on_two_markets
+    return partial(make, group=np.arange(len(order))[order] % 2) if markets else make
+
 
 ESTIMATORS: dict[str, Make] = {
     "ewma, observations": partial(Ewma, half_life_obs=50.0),
     "ewma, time": partial(Ewma, half_life_obs=50.0, clock="time"),
     "two scales, observations": partial(TwoScale, half_life_obs=50.0, k=3),
     "two scales, time": partial(TwoScale, half_life_obs=50.0, k=2, clock="time"),
+    "ewma, two markets": partial(on_two_markets, Ewma, clock="time"),
+    "two scales, two markets": partial(on_two_markets, TwoScale, k=3, clock="time"),
 }
 every_estimator = pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
 
 
-def block(n: int, k: int, seed: int) -> ReturnBlock:
+def block(make: Make, n: int, k: int, seed: int) -> ReturnBlock:
     """Correlated, heavy-tailed returns with holes, uneven spans and gaps in time."""
     rng = np.random.default_rng(seed)
     common = rng.standard_t(5, (k, 1))
@@ -32,7 +50,19 @@ def block(n: int, k: int, seed: int) -> ReturnBlock:
     returns[rng.random((k, n)) < 0.2] = np.nan
     exposure = np.where(np.isnan(returns), 0.0, rng.choice([1.0, 1.0, 1.0, 2.0], (k, n)))
     elapsed = rng.choice([0.5, 1.0, 1.0, 3.0], k)
-    return ReturnBlock(np.arange(k, dtype=np.int64), returns, exposure, elapsed)
+    rows = ReturnBlock(np.arange(k, dtype=np.int64), returns, exposure, elapsed)
+    return two_markets(rows) if make.func is on_two_markets else rows
+
+
+def two_markets(rows: ReturnBlock) -> ReturnBlock:
+    """Let two markets open and close in turn; half of the time both are open."""
+    k = len(rows.time_ns)
+    hour = np.arange(k) // 7 % 4
+    is_open = np.stack([hour != 3, hour != 1], axis=1)  # in hours 0 and 2 both
+    joint = (is_open[:, :, None] & is_open[:, None, :]) * rows.elapsed_bars[:, None, None]
+    closed = ~is_open[:, np.arange(rows.returns.shape[1]) % 2]
+    returns, exposure = np.where(closed, np.nan, rows.returns), np.where(closed, 0.0, rows.exposure)
+    return ReturnBlock(rows.time_ns, returns, exposure, joint)
 
 
 def columns(rows: ReturnBlock, which: list[int], factor: F64 | float = 1.0) -> ReturnBlock:
@@ -69,7 +99,7 @@ seeds = st.integers(0, 2**32 - 1)
 def test_any_cut_of_the_input_gives_the_same_state(
     make: Make, n: int, k: int, seed: int, data: st.DataObject
 ) -> None:
-    rows = block(n, k, seed)
+    rows = block(make, n, k, seed)
     cuts = sorted(data.draw(st.lists(st.integers(0, k), max_size=4)))
     pieces = [rows.rows(start, stop) for start, stop in zip([0, *cuts], [*cuts, k], strict=True)]
     assert state_bits(fed(make, *pieces)) == state_bits(fed(make, rows))
@@ -80,7 +110,7 @@ def test_any_cut_of_the_input_gives_the_same_state(
 def test_saving_and_restoring_anywhere_changes_nothing(
     make: Make, n: int, k: int, seed: int, data: st.DataObject
 ) -> None:
-    rows = block(n, k, seed)
+    rows = block(make, n, k, seed)
     middle = data.draw(st.integers(0, k))
     saved = fed(make, rows.rows(0, middle))
     restored = type(saved).from_state(saved.state())
@@ -92,19 +122,19 @@ def test_saving_and_restoring_anywhere_changes_nothing(
 
 @every_estimator
 def test_a_saved_state_is_a_copy(make: Make) -> None:
-    estimator = fed(make, block(4, 50, seed=1))
+    estimator = fed(make, block(make, 4, 50, seed=1))
     before = state_bits(estimator)
     state = estimator.state()
     restored = type(estimator).from_state(state)
     for array in state.values():
         array[...] = 7.0
-    restored.update(block(4, 50, seed=2))
+    restored.update(block(make, 4, 50, seed=2))
     assert state_bits(estimator) == before
 
 
 @every_estimator
 def test_the_blocks_of_this_suite_reach_every_part_of_the_state(make: Make) -> None:
-    estimator = fed(make, block(4, 200, seed=3))
+    estimator = fed(make, block(make, 4, 200, seed=3))
     assert all(array.all() for array in estimator.state().values() if array.ndim == 2)
     assert estimator.correlation().kappa > 0.0
 
@@ -114,7 +144,7 @@ def test_the_blocks_of_this_suite_reach_every_part_of_the_state(make: Make) -> N
 def test_permuted_symbols_give_the_permuted_bits(
     make: Make, n: int, k: int, seed: int, data: st.DataObject
 ) -> None:
-    rows = block(n, k, seed)
+    rows = block(make, n, k, seed)
     order = data.draw(st.permutations(range(n)))
     known = fed(make, rows).correlation()
     permuted = Correlation(
@@ -124,7 +154,7 @@ def test_permuted_symbols_give_the_permuted_bits(
         known.kappa,
         known.capped,
     )
-    assert bits(fed(make, columns(rows, order)).correlation()) == bits(permuted)
+    assert bits(fed(in_order(make, order), columns(rows, order)).correlation()) == bits(permuted)
 
 
 @every_estimator
@@ -132,7 +162,7 @@ def test_permuted_symbols_give_the_permuted_bits(
 def test_a_power_of_two_on_one_symbol_changes_only_its_volatility(
     make: Make, n: int, k: int, seed: int, exponent: int
 ) -> None:
-    rows = block(n, k, seed)
+    rows = block(make, n, k, seed)
     factor = np.ones(n)
     factor[0] = 2.0**exponent
     known = fed(make, rows).correlation()
@@ -146,7 +176,7 @@ def test_a_power_of_two_on_one_symbol_changes_only_its_volatility(
 def test_any_factor_on_one_symbol_changes_only_its_volatility(
     make: Make, n: int, k: int, seed: int, size: float
 ) -> None:
-    rows = block(n, k, seed)
+    rows = block(make, n, k, seed)
     factor = np.ones(n)
     factor[-1] = size
     known = fed(make, rows).correlation()
@@ -162,7 +192,7 @@ def test_any_factor_on_one_symbol_changes_only_its_volatility(
 def test_longer_input_has_the_same_beginning(
     make: Make, n: int, k: int, more: int, seed: int
 ) -> None:
-    rows = block(n, k + more, seed)
+    rows = block(make, n, k + more, seed)
     estimator = fed(make, rows.rows(0, k))
     known = estimator.correlation()
     estimator.update(rows.rows(k, k + more))
@@ -172,7 +202,7 @@ def test_longer_input_has_the_same_beginning(
 @every_estimator
 @given(sizes, lengths, seeds)
 def test_reading_changes_nothing(make: Make, n: int, k: int, seed: int) -> None:
-    estimator = fed(make, block(n, k, seed))
+    estimator = fed(make, block(make, n, k, seed))
     before, known = state_bits(estimator), estimator.correlation()
     known.corr[:] = known.n_eff[:] = known.vol[:] = 7.0
     assert state_bits(estimator) == before
@@ -183,7 +213,7 @@ def test_reading_changes_nothing(make: Make, n: int, k: int, seed: int) -> None:
 def test_a_correlation_is_symmetric_bounded_and_nan_only_where_unobserved(
     make: Make, n: int, k: int, seed: int
 ) -> None:
-    known = fed(make, block(n, k, seed)).correlation()
+    known = fed(make, block(make, n, k, seed)).correlation()
     assert (np.diagonal(known.corr) == 1.0).all()
     for square in (known.corr, known.n_eff):
         assert square.tobytes() == square.T.tobytes()
@@ -210,7 +240,19 @@ def test_fully_observed_even_returns_give_a_positive_semidefinite_matrix(
 
 
 @every_estimator
+@given(sizes, lengths, seeds)
+def test_one_group_is_no_group_to_the_last_bit(make: Make, n: int, k: int, seed: int) -> None:
+    if make.func is on_two_markets:
+        make = partial(make.args[0], **({"half_life_obs": 50.0} | make.keywords))
+    rows = block(make, n, k, seed)
+    apart, together = fed(make, rows), fed(partial(make, group=np.zeros(n, np.int64)), rows)
+    assert bits(together.correlation()) == bits(apart.correlation())
+    each = fed(partial(make, group=np.arange(n)), rows)  # groups that are open at the same times
+    assert bits(each.correlation()) == bits(apart.correlation())
+
+
+@every_estimator
 def test_a_block_of_another_width_is_refused(make: Make) -> None:
-    for wrong in (block(3, 5, seed=0), np.zeros((5, 3)), np.zeros(3), np.zeros((2, 2, 4))):
+    for wrong in (block(make, 3, 5, seed=0), np.zeros((5, 3)), np.zeros(3), np.zeros((2, 2, 4))):
         with pytest.raises(ValueError, match="block is"):
             make(4).update(wrong)
