@@ -209,19 +209,19 @@ ten-minute blocks drawn 1000 times.
 - **lead-lag**: where the Hayashi-Yoshida covariance with one side shifted is largest (positive: the first leads), and the
   difference of its two sides over 0.1 to 30 s in standard errors; above 2 one is taken to lead.
 - **cov**, **vol**: covariance and the two volatilities by windows of 60 s over those by 300 s. **shared**: the part of 60 s windows that
-  both have ticks for. **HY**: `HayashiYoshida.correlation()` of all ticks.
-"""  # noqa: E501
+  both have ticks for. **HY**: `HayashiYoshida.correlation()` of all ticks."""  # noqa: E501
 
 READING = """
+
 What two scales take out is most of the Epps effect: at 10 s previous ticks of trades have a half of what two scales
 find at 300 s (median of nine pairs), two scales are within 15 % of it for seven (not SPY~BAC and BAC~AIG). What remains:
 
 - **Moves by half as much or more (6 of 15).** Of SPY~IBM and IBM~AIG (trades) and IBM~AIG (mids) the whole movement is below one
-  standard error; the previous ticks happen to stand still. SPY~BAC and BAC~AIG (mids) rise with the window, and
+  standard error; SPY~IBM's previous ticks happen to stand still. SPY~BAC and BAC~AIG (mids) rise with the window, and
   BBB~ETF falls. Over all 15 two scales move .46 as much as previous ticks; over mids alone .51: a mid is known every
   second, so there is no asynchrony to correct.
-- **Off at shorter windows (2 of 15)**, both where a lead is diagnosed; but the leads are of a second and less, too short
-  to explain by themselves what windows of 60 s miss. The next two points do.
+- **Off at shorter windows (2 of 15).** SPY~BAC (mids), where SPY is diagnosed to lead; and BBB~ETF, where a lead of 0.1 s is at the
+  border of being diagnosed and far too short to explain it: there the criterion fails. The next two points are the causes.
 - **BAC** costs 14 dollars: a tick is 7 bp, half a tick of the mid 4 bp. It follows in steps, late: its covariances with SPY and AIG
   by 60 s are a tenth below those by 300 s, in trades and mids alike, as if it took 8 s on average to follow. Its mid is also off for longer than
   a window's clock (volatility by 60 s 1.17 of that by 300 s), which is no noise independent from tick to tick.
@@ -230,7 +230,7 @@ find at 300 s (median of nine pairs), two scales are within 15 % of it for seven
   much, by at most 1 / shared: BBB~ETF .99 at 60 s, .96 at 300 s. Windows of 60 s and more keep this below 10 %.
 - **Below about 10 s** two scales are of no use on trades: bounces last longer than a bar of a second, and the variance that is
   left is far too small (correlations up to the cap).
-- **Hayashi-Yoshida of all ticks** is unbiased for independent noise only. Here it finds a tenth to a half of the correlation (nine tenths in 2014):
+- **Hayashi-Yoshida of all ticks** is unbiased for independent noise only. Here it finds a tenth to a half of the correlation (eight to nine tenths in 2014):
   bounces are not independent, and symbols follow each other within seconds. As an audit it is good for sums, and for thinned ticks.
 """  # noqa: E501
 
