@@ -289,7 +289,7 @@ def test_bands_cover_what_they_say(kind: str, rho: float) -> None:
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
 def test_bands_hold_after_gaps_too_where_thirty_observations_count(rho: float) -> None:
-    half_life, seed = 6.0 * HALF_LIFE, 26
+    half_life, seed = 12.0 * HALF_LIFE, 26
     steps = steps_between_bars("gapped", 2000, np.random.default_rng(seed))
     weight = 0.5 ** ((steps.sum() - steps.cumsum()) / half_life)
     assert (weight @ steps) ** 2 / (weight**2 @ steps**2) >= 30.0
