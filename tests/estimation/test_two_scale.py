@@ -51,7 +51,7 @@ every_scenario = pytest.mark.parametrize("name", SCENARIOS)
 
 
 class Pair(NamedTuple):
-    """Ticks of symbols, two unless said otherwise: times in seconds and log prices; the day's variance is 1."""
+    """Ticks of two symbols (or more): times in seconds and log prices; the day's variance is 1."""
 
     time_s: list[F64]
     price: list[F64]
