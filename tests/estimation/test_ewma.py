@@ -244,12 +244,14 @@ def steps_between_bars(kind: str, k: int, rng: np.random.Generator) -> F64:
     return np.where(rng.random(k) < 0.05, 20.0, 1.0)
 
 
-def coverage(rho: float, kind: str, replications: int, seed: int) -> tuple[float, float]:
+def coverage(
+    rho: float, kind: str, replications: int, seed: int, half_life: float = HALF_LIFE
+) -> tuple[float, float]:
     """Share of 95 % bands that hold rho: with the kurtosis known (0), and as estimated.
 
     A replication is a pair; pairs are independent and share an estimator by the fifty.
     """
-    n, k = 100, 400
+    n, k = 100, max(400, round(9 * half_life))
     rng = np.random.default_rng(seed)
     known_hits = estimated_hits = 0
     left, right = np.arange(0, n, 2), np.arange(1, n, 2)
@@ -259,7 +261,7 @@ def coverage(rho: float, kind: str, replications: int, seed: int) -> tuple[float
         returns[:, right] *= np.sqrt(1.0 - rho * rho)
         returns[:, right] += rho * returns[:, left]
         returns *= np.sqrt(steps)[:, None]
-        ewma = Ewma(n, HALF_LIFE, "time")
+        ewma = Ewma(n, half_life, "time")
         exposure = np.repeat(steps[:, None], n, axis=1)
         ewma.update(ReturnBlock(np.arange(k), returns, exposure, steps))
         got = ewma.correlation()
@@ -283,6 +285,16 @@ def test_bands_cover_what_they_say(kind: str, rho: float) -> None:
     assert low <= with_known <= high
     # a kurtosis below zero is not believed, so its error is to the wide side
     assert with_known <= with_estimated <= high + 0.01
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+def test_bands_hold_after_gaps_too_where_thirty_observations_count(rho: float) -> None:
+    half_life, seed = 12.0 * HALF_LIFE, 26
+    steps = steps_between_bars("gapped", 2000, np.random.default_rng(seed))
+    weight = 0.5 ** ((steps.sum() - steps.cumsum()) / half_life)
+    assert (weight @ steps) ** 2 / (weight**2 @ steps**2) >= 30.0
+    with_known, _ = coverage(rho, "gapped", 3000, seed, half_life)
+    assert 0.935 <= with_known <= 0.965  # a share of 3000 is known to 0.4 %
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])

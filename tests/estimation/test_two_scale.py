@@ -51,7 +51,7 @@ every_scenario = pytest.mark.parametrize("name", SCENARIOS)
 
 
 class Pair(NamedTuple):
-    """Ticks of two symbols: times in seconds and log prices; the day's variance is 1."""
+    """Ticks of two symbols (or more): times in seconds and log prices; the day's variance is 1."""
 
     time_s: list[F64]
     price: list[F64]
@@ -81,7 +81,8 @@ def sampled(ticks: Pair, bar_s: float = BAR_S) -> StampedBlock:
     """Last ticks of bars: returns, bars spanned, ages."""
     m = int(DAY_S / bar_s)
     ends = bar_s * np.arange(1, m + 1)
-    returns, exposure, age = np.full((m, 2), np.nan), np.zeros((m, 2)), np.full((m, 2), np.nan)
+    n = len(ticks.price)
+    returns, exposure, age = np.full((m, n), np.nan), np.zeros((m, n)), np.full((m, n), np.nan)
     for i, (times, prices) in enumerate(zip(*ticks, strict=True)):
         last = np.searchsorted(times, ends) - 1
         bars = np.flatnonzero(np.diff(last, prepend=-1) > 0)
@@ -190,6 +191,61 @@ def test_stamps_inside_the_bar_matter() -> None:
     without = np.mean([known(bare(block)).corr[0, 1] for block in blocks])
     assert abs(with_stamps - RHO) < 0.005
     assert -0.02 < without - RHO < -0.006  # .012: the ages of the last ticks, 2.6 s in 60 s
+
+
+class Panel(NamedTuple):
+    """Of all pairs of fifty symbols, over the days: mean error, RMSE, worst mean of a pair."""
+
+    bias: float
+    rmse: float
+    worst: float
+
+
+def panel(days: int, seed: int) -> Panel:
+    """Fifty symbols of one factor, a tick each 2 to 20 s, noise of 1e-4 of the day's variance."""
+    n, rng = 50, np.random.default_rng(seed)
+    loading = rng.uniform(0.4, 0.9, n)
+    mean_s = np.linspace(2.0, 20.0, n)[rng.permutation(n)]
+    truth = np.outer(loading, loading)
+    upper = np.triu_indices(n, 1)
+    errors = []
+    for _ in range(days):
+        times = [
+            at[at < DAY_S]
+            for at in (np.cumsum(rng.exponential(s, int(1.2 * DAY_S / s) + 200)) for s in mean_s)
+        ]
+        events = np.sort(np.concatenate(times))
+        factor = np.cumsum(rng.standard_normal(len(events)) * np.sqrt(np.diff(events, prepend=0.0)))
+        prices = []
+        for at, share in zip(times, loading, strict=True):
+            own = np.cumsum(rng.standard_normal(len(at)) * np.sqrt(np.diff(at, prepend=0.0)))
+            path = share * factor[np.searchsorted(events, at)] + math.sqrt(1 - share**2) * own
+            prices.append(path / math.sqrt(DAY_S) + 0.01 * rng.standard_normal(len(at)))
+        errors.append((known(sampled(Pair(times, prices))).corr - truth)[upper])
+    each = np.array(errors)
+    found = Panel(
+        float(each.mean()),
+        float(np.sqrt(np.mean(np.square(each)))),
+        float(np.abs(each.mean(axis=0)).max()),
+    )
+    sys.stdout.write(f"seed {seed}, {days} days: {found}, mean rho {truth[upper].mean():.3f}\n")
+    return found
+
+
+def test_fifty_symbols_are_as_exact_as_pairs() -> None:
+    found = panel(days=25, seed=7000)
+    # one factor moves all pairs of a day together: its days' means scatter by .016
+    assert abs(found.bias) < 0.005 + 2.0 * 0.016 / math.sqrt(25)
+    assert found.rmse < 1.15 * 0.049  # methods 4.4
+
+
+@pytest.mark.full
+def test_fifty_symbols_are_as_exact_as_pairs_over_many_days() -> None:
+    found = panel(days=400, seed=7001)
+    assert abs(found.bias) < 0.005
+    assert found.rmse < 1.15 * 0.049
+    # five standard errors of a mean of 400: the largest of 1225 pairs
+    assert found.worst < 5.0 * 0.07 / math.sqrt(400)
 
 
 def epps_ratio(first: float, second: float) -> float:
