@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from stream_calib.errors import StreamCalibError
     from stream_calib.estimation.ewma import Ewma
     from stream_calib.estimation.hayashi_yoshida import hayashi_yoshida
+    from stream_calib.estimation.tracking import Tracking
     from stream_calib.estimation.two_scale import TwoScale
+    from stream_calib.estimation.winsor import Winsor
     from stream_calib.service.replay import replay
     from stream_calib.simulation import simulate
     from stream_calib.values import Matrix
@@ -24,7 +26,9 @@ _PUBLIC = {
     "Matrix": "stream_calib.values",
     "Problem": "stream_calib.client",
     "StreamCalibError": "stream_calib.errors",
+    "Tracking": "stream_calib.estimation.tracking",
     "TwoScale": "stream_calib.estimation.two_scale",
+    "Winsor": "stream_calib.estimation.winsor",
     "hayashi_yoshida": "stream_calib.estimation.hayashi_yoshida",
     "load_config": "stream_calib.config",
     "replay": "stream_calib.service.replay",
@@ -37,7 +41,9 @@ __all__ = [
     "Matrix",
     "Problem",
     "StreamCalibError",
+    "Tracking",
     "TwoScale",
+    "Winsor",
     "hayashi_yoshida",
     "load_config",
     "replay",

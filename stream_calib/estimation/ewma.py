@@ -13,6 +13,7 @@ from stream_calib.values import F64, I64, Correlation, ReturnBlock
 
 CORRELATION_CAP = 1.0 - 1e-6  # a pair estimated at 1 has no band and no inverse
 KAPPA_MAX = 3.0
+ROUNDING = 1e-9  # differences of sums below this share of them say nothing
 
 
 class Ewma:
@@ -148,6 +149,45 @@ class Ewma:
             self._squares_j,
             self._exposures,
             self._exposures2,
+            CORRELATION_CAP,
+            corr,
+            n_eff,
+            vol,
+        )
+        return Correlation(corr, vol, n_eff, self.kappa(), capped)
+
+    def since(self, then: Mapping[str, F64], decay: float | F64) -> Correlation:
+        """Return the correlation of what was folded in after a saved state.
+
+            A(now) - D A(then) and likewise the other sums
+
+        Parameters
+        ----------
+        then
+            What ``state`` returned at that time.
+        decay : a number or (n (n + 1) / 2,)
+            D: the product of all decays of a pair since then.
+
+        Raises
+        ------
+        ValueError
+            If the clock is not ``time``: D would depend on what was observed.
+        """
+        if self.clock != "time":
+            message = "since needs clock 'time'"
+            raise ValueError(message)
+        corr = np.empty((self.n, self.n))
+        n_eff = np.empty((self.n, self.n))
+        vol = np.empty(self.n)
+        exposures = self._exposures - decay * then["exposures"]
+        exposures2 = self._exposures2 - decay * decay * then["exposures2"]
+        exposures2[exposures <= ROUNDING * self._exposures] = 0.0  # nothing observed since then
+        capped = read_correlation(
+            self._products - decay * then["products"],
+            np.maximum(self._squares_i - decay * then["squares_i"], 0.0),
+            np.maximum(self._squares_j - decay * then["squares_j"], 0.0),
+            exposures,
+            exposures2,
             CORRELATION_CAP,
             corr,
             n_eff,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from stream_calib.estimation.ewma import (
     CORRELATION_CAP,
     KAPPA_MAX,
+    ROUNDING,
     Ewma,
     checked_group,
     elapsed_by_group,
@@ -223,19 +224,45 @@ class TwoScale:
             Pairs whose windows never overlapped are NaN.
         """
         if self._single is not None:
-            known = self._single.correlation()
-            n_eff = np.where(known.n_eff > 0.0, known.n_eff, np.nan)
-            band = (1.0 - known.corr * known.corr) * np.sqrt((1.0 + known.kappa) / n_eff)
-            np.fill_diagonal(band, 0.0)
-            return TwoScaleCorrelation(
-                known.corr, known.vol, known.n_eff, known.kappa, known.capped, band, 0, 0
-            )
+            return _banded(self._single.correlation())
+        return self._read(self._sums, self._own)
+
+    def since(self, then: Mapping[str, F64], decay: float | F64) -> TwoScaleCorrelation:
+        """Return the correlation of the windows that ended after a saved state.
+
+        The first k - 1 of them began before it.
+
+        Parameters
+        ----------
+        then
+            What ``state`` returned at that time.
+        decay : a number or (n (n + 1) / 2,)
+            The product of all decays of a pair since then, that of a symbol on the diagonal.
+
+        Raises
+        ------
+        ValueError
+            If the clock is not ``time``: the decay would depend on what was observed.
+        """
+        if self._single is not None:
+            return _banded(self._single.since(then, decay))
+        if self.clock != "time":
+            message = "since needs clock 'time'"
+            raise ValueError(message)
+        decays = np.broadcast_to(decay, self._sums.shape[1:])
+        rows = np.arange(self.n)
+        sums = self._sums - np.stack([decays, decays, decays * decays]) * then["sums"]
+        sums[1:, sums[1] <= ROUNDING * self._sums[1]] = 0.0  # nothing observed since then
+        own = self._own - decays[rows * self.n - rows * (rows - 1) // 2] * then["own"]
+        return self._read(sums, own)
+
+    def _read(self, sums: F64, own: F64) -> TwoScaleCorrelation:
         corr, n_eff, band = np.empty((3, self.n, self.n))
         vol, facts = np.empty(self.n), np.empty((7, self.n))
         kappa = self.kappa()
-        raw, floored = read_own(self._sums, self._own, float(self.k), facts)
+        raw, floored = read_own(sums, own, float(self.k), facts)
         capped = read_windows(
-            self._sums,
+            sums,
             facts,
             self.k,
             kappa,
@@ -293,6 +320,15 @@ class TwoScale:
         seen = np.exp2(-bars / self.half_life_obs)
         unseen = seen if self.clock == "time" else np.ones_like(seen)
         return np.stack([seen, unseen], axis=1)
+
+
+def _banded(known: Correlation) -> TwoScaleCorrelation:
+    n_eff = np.where(known.n_eff > 0.0, known.n_eff, np.nan)
+    band = (1.0 - known.corr * known.corr) * np.sqrt((1.0 + known.kappa) / n_eff)
+    np.fill_diagonal(band, 0.0)
+    return TwoScaleCorrelation(
+        known.corr, known.vol, known.n_eff, known.kappa, known.capped, band, 0, 0
+    )
 
 
 def choose_k(rates_hz: npt.ArrayLike, bar_s: float, lead_lag_s: float = 0.0) -> int:
