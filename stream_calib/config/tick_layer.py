@@ -4,7 +4,14 @@ import datetime
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from stream_calib.config.durations import UNITS_NS, PositiveNs
 
@@ -54,7 +61,14 @@ class EwmaConfig(Section):
 
     half_life: PositiveNs = UNITS_NS["m"] * 30
     window: PositiveNs = UNITS_NS["m"]
-    winsor: Annotated[float, Field(ge=0.0, le=20.0)] = 3.0
+    winsor: float = 3.0
+
+    @model_validator(mode="after")
+    def _winsor_is_a_limit(self) -> "EwmaConfig":
+        if self.winsor and not 2.0 <= self.winsor <= 10.0:
+            message = f"winsor must be 0 for none, or from 2 to 10, not {self.winsor:g}"
+            raise ValueError(message)
+        return self
 
     def bars_per_window(self, bar_ns: int) -> int:
         """Bars in a window: one where the bar is as long."""

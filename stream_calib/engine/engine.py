@@ -280,6 +280,7 @@ class Engine:
             estimate, eigenvalue_floor(n), np.searchsorted(chosen, by_name)
         )
         corr, n_eff = repaired.corr, known.n_eff[cut]
+        band = self._layer.band(known, corr, cut)
         upper = np.triu_indices(n, 1)
         self._sequence += 1
         return Matrix(
@@ -294,9 +295,10 @@ class Engine:
             symbols=tuple(universe.symbols[i] for i in chosen),
             pending=tuple(s for s, r in zip(universe.symbols, ready, strict=True) if not r),
             corr=corr,
-            vol=known.vol[chosen],
+            vol=self._layer.vol(known)[chosen],
             n_eff=n_eff,
-            band=self._layer.band(known, corr, cut),
+            band=band,
+            band_total=self._layer.band_total(corr, band, cut),
             staleness_ns=as_of_ns - self._layer.last_time_ns()[chosen],
             quality=Quality(
                 min_eigenvalue=repaired.min_eigenvalue,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.arrays import Arrays, pieces, read_text, text_array, under, within
 from stream_calib.engine.engine import Engine
-from stream_calib.engine.tick_layer import LAYOUTS, SETTINGS, WINDOWS
+from stream_calib.engine.tick_layer import COMPARED, LAYOUTS, SETTINGS, WINDOWS
 from stream_calib.estimation.protocol import Layout
 from stream_calib.values import I64
 
@@ -62,11 +62,20 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
         out |= under(f"layer.{part}", _turned(own, layout, origin, len(before.symbols)))
     fresh = Engine(config, after, "").state()
     out |= {name: fresh[name] for name in SETTINGS if name in fresh}
-    position = WINDOWS[-1]
+    if fresh["layer.session"].shape != out["layer.session"].shape:
+        out["layer.session"] = fresh["layer.session"]
+    position, then = WINDOWS[-1], COMPARED
     if position in fresh and fresh[position].shape != out[position].shape:
-        out |= {name: fresh[name] for name in WINDOWS}  # other calendars: windows begin anew
+        # other calendars: windows begin anew, and so does what they are compared with
+        out |= {name: fresh[name] for name in WINDOWS}
+        out = {name: array for name, array in out.items() if not name.startswith(then)}
+    elif f"{then}.settings" in out:
+        for name in ("settings", "group"):
+            if f"layer.ewma.{name}" in fresh:
+                out[f"{then}.{name}"] = fresh[f"layer.ewma.{name}"]
     out |= _migrated_ticks(state, _origin(after.symbols, before.symbols), after.price)
-    return _copied({name: array for name, array in out.items() if name in fresh})
+    known = (*fresh, *(name for name in out if name.startswith(then)))
+    return _copied({name: out[name] for name in known})
 
 
 def reset(state: State, config: Config, after: UniverseConfig) -> Arrays:
@@ -170,7 +179,10 @@ def _chosen(array: npt.NDArray[Any], origin: I64, nothing: float) -> npt.NDArray
 
 def _turned(state: State, layout: Layout, origin: I64, n_before: int) -> Arrays:
     """Carry the arrays of one part over; ``origin`` is where each symbol stood, -1 for nowhere."""
-    out = {name: array for name, array in state.items() if not layout.drops(name)}
+    out = dict(state)
+    if layout.nested is not None:
+        prefix, inner = layout.nested
+        out |= under(prefix, _turned(within(prefix, state), inner, origin, n_before))
     for name, nothing in layout.by_symbol.items():
         if name in out:
             out[name] = _chosen(out[name], origin, nothing)

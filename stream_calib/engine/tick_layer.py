@@ -1,6 +1,7 @@
 """From the ticks of bars that are complete to what is known about their correlations."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,14 +15,20 @@ from stream_calib.estimation.calendar import ALWAYS_OPEN
 from stream_calib.estimation.hayashi_yoshida import HayashiYoshida
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import Sampler, Ticks
+from stream_calib.estimation.tracking import Tracking, choose_block_bars
 from stream_calib.estimation.two_scale import TwoScale, TwoScaleCorrelation
+from stream_calib.estimation.winsor import Winsor
 from stream_calib.values import F64, FACTOR, I64, NO_TIME, OFFSET, TICK
 
 GAP_BARS_MIN = 10
+WINSOR_BARS_MIN = 10.0
+TRACKED_BLOCKS = 200.0  # half-life, in blocks, of what is known of how fast the truth moves
 LAYOUTS: Mapping[str, Layout] = {
     "sampler": Sampler.LAYOUT,
     "ewma": TwoScale.LAYOUT,
     "audit": HayashiYoshida.LAYOUT,
+    "winsor": Winsor.LAYOUT,
+    "tracking": Tracking.LAYOUT,
 }
 # what follows from the settings alone, as the number of symbols does
 SETTINGS = (
@@ -29,8 +36,10 @@ SETTINGS = (
     "layer.ewma.settings",
     "layer.ewma.group",
     "layer.audit.settings",
-    "layer.session",
+    "layer.winsor.settings",
+    "layer.tracking.settings",
 )
+COMPARED = "layer.tracking.then"  # an earlier state of the estimator
 WINDOWS = ("layer.ewma.windows", "layer.ewma.marks", "layer.ewma.position")
 
 
@@ -68,6 +77,14 @@ class TickLayer:
         self._sampler = Sampler(n, bar_ns, universe.stale_after_bars, types)
         self._clock = trading_clock(config, universe, self.gap_bars)
         k = universe.ewma.bars_per_window(bar_ns)
+        self._winsor = (
+            Winsor(n, max(WINSOR_BARS_MIN, half_life / bar_ns / 4.0), universe.ewma.winsor)
+            if universe.ewma.winsor
+            else None
+        )
+        self._tracking = Tracking(
+            n, half_life / bar_ns, choose_block_bars(half_life / bar_ns, k), TRACKED_BLOCKS
+        )
         group = self._clock.group if len(self._clock.calendars) > 1 else None
         self._estimator = TwoScale(n, half_life / bar_ns, k, "time", group)
         self._audit = HayashiYoshida(n, float(half_life)) if universe.audit else None
@@ -91,7 +108,10 @@ class TickLayer:
             Ticks(ticks.time_ns, ticks.asset, ticks.price, ticks.ident, ticks.kind), bars, elapsed
         )
         block = self._clock.cut(block)
-        self._estimator.update(block)
+        if self._winsor is not None:
+            capped = self._winsor.transform(replace(block, elapsed_bars=_longest(elapsed)))
+            block = replace(block, returns=capped.returns)
+        self._tracking.update(self._estimator, block)
         return Folded(bool(block.exposure.any()), adjusted, counts)
 
     def correlation(self) -> TwoScaleCorrelation:
@@ -116,6 +136,18 @@ class TickLayer:
         """Whether variances are compared between windows and bars."""
         return self._estimator.k > 1
 
+    def vol(self, known: TwoScaleCorrelation) -> F64:
+        """Return the volatility (n,) per bar of returns, capped ones and all."""
+        return known.vol if self._winsor is None else known.vol * self._winsor.vol_scale()
+
+    def band_total(self, corr: F64, band: F64, cut: tuple[Any, ...]) -> F64 | None:
+        """Return the standard errors with what the truth may have moved; None while not known."""
+        error = self._tracking.tracking_error()
+        if error is None:
+            return None
+        total: F64 = np.sqrt(band * band + ((1.0 - corr * corr) * error[cut]) ** 2)
+        return total
+
     def audit(self) -> F64 | None:
         """Return the correlation of the audit (n, n), NaN where it has none."""
         return None if self._audit is None else self._audit.correlation()
@@ -132,6 +164,9 @@ class TickLayer:
     def state(self) -> Arrays:
         """Return copies of all arrays that make up the state."""
         out = {**under("sampler", self._sampler.state()), **under("ewma", self._estimator.state())}
+        out |= under("tracking", self._tracking.state())
+        if self._winsor is not None:
+            out |= under("winsor", self._winsor.state())
         if self._audit is not None:
             out |= under("audit", self._audit.state())
         return out | {"session": self._session.copy()}
@@ -144,6 +179,9 @@ class TickLayer:
         layer = cls(config, universe)
         layer._sampler = Sampler.from_state(within("sampler", state))
         layer._estimator = TwoScale.from_state(within("ewma", state))
+        layer._tracking = Tracking.from_state(within("tracking", state))
+        if layer._winsor is not None:
+            layer._winsor = Winsor.from_state(within("winsor", state))
         if layer._audit is not None:
             layer._audit = HayashiYoshida.from_state(within("audit", state))
         layer._session[:] = state["session"]
@@ -197,6 +235,12 @@ class TickLayer:
                 self._audit.revalue(asset, _in_logs(change, value, logs=bool(self._logs[asset])))
         names = {FACTOR: {"factor": value}, OFFSET: {"offset": value}}
         return Adjusted(time_ns, asset, names.get(kind, {"reset": True}))
+
+
+def _longest(elapsed: F64) -> F64:
+    # of all calendars: the time in which anything was open
+    longest: F64 = elapsed.max(axis=(1, 2))
+    return longest
 
 
 _CHANGES: Mapping[int, Callable[[F64, float], F64]] = {

@@ -15,8 +15,8 @@ class Layout(NamedTuple):
     ``by_symbol``: along the last axis. ``by_square``: along the last two. ``by_triangle``: along
     the last, packed row by row with the diagonal. ``by_pair``: the same without the diagonal.
     ``exchanged`` are pairs of triangles that stand for each other where a pair is turned
-    around. What is not named is not by symbol; names that begin with ``dropped`` are left out
-    when symbols change.
+    around. ``nested`` is a prefix of names that have another layout. What is not named is not
+    by symbol.
     """
 
     by_symbol: Mapping[str, float] = _NONE
@@ -24,11 +24,7 @@ class Layout(NamedTuple):
     by_triangle: Mapping[str, float] = _NONE
     by_pair: Mapping[str, float] = _NONE
     exchanged: tuple[tuple[str, str], ...] = ()
-    dropped: str | None = None
-
-    def drops(self, name: str) -> bool:
-        """Tell whether an array is left out when symbols change."""
-        return self.dropped is not None and name.startswith(self.dropped)
+    nested: "tuple[str, Layout] | None" = None
 
 
 class Estimator(Protocol):

@@ -7,9 +7,9 @@ from typing import Protocol, Self
 import numpy as np
 
 from stream_calib.estimation.ewma import CORRELATION_CAP
-from stream_calib.estimation.protocol import Estimator
-from stream_calib.estimation.two_scale import TwoScaleCorrelation
-from stream_calib.values import F64, Correlation, ReturnBlock
+from stream_calib.estimation.protocol import Estimator, Layout
+from stream_calib.estimation.two_scale import TwoScale, TwoScaleCorrelation
+from stream_calib.values import F64, I64, Correlation, ReturnBlock
 
 BLOCK_AGES = 0.25  # length of a block in mean ages of an observation
 BLOCK_OBS = 8.0  # and at least so many observations, or a block is mostly noise
@@ -25,6 +25,7 @@ class Trackable(Estimator, Protocol):
     n: int
     half_life_obs: float
     clock: str
+    group: I64 | None
 
     def since(self, then: Mapping[str, F64], decay: float | F64) -> Correlation:
         """Return the correlation of what was folded in after a saved state."""
@@ -74,6 +75,8 @@ class Tracking:
     one copy and two readings; a bar costs nothing.
     """
 
+    LAYOUT = Layout(by_pair={"last": math.nan, "sums": 0.0}, nested=("then", TwoScale.LAYOUT))
+
     def __init__(
         self, n: int, half_life_obs: float, block_bars: float, half_life_blocks: float = 200.0
     ) -> None:
@@ -96,6 +99,7 @@ class Tracking:
         self._bars = np.zeros(3)  # trading time in all, in this block; blocks compared
         self._last = np.full(n * (n - 1) // 2, np.nan)  # correlations of the block before
         self._sums = np.zeros((4, n * (n - 1) // 2))
+        self._passed = np.zeros((1, 1))  # since the block began, for each two groups
 
     def update(self, estimator: Trackable, block: ReturnBlock) -> None:
         """Fold k bars into the estimator, and compare at each end of a block.
@@ -119,7 +123,10 @@ class Tracking:
         ):
             message = f"the estimator must have n {self.n}, half_life_obs {self.half_life_obs}"
             raise ValueError(message + " and clock 'time'")
-        for start, stop, ends in self._cut(block.elapsed_bars):
+        elapsed = block.elapsed_bars
+        if elapsed.ndim == 1:
+            elapsed = elapsed[:, None, None]
+        for start, stop, ends in self._cut(elapsed):
             estimator.update(block.rows(start, stop))
             if ends:
                 self._compare(estimator)
@@ -155,6 +162,7 @@ class Tracking:
             "bars": self._bars.copy(),
             "last": self._last.copy(),
             "sums": self._sums.copy(),
+            "passed": self._passed.copy(),
         } | {f"then.{name}": array.copy() for name, array in self._then.items()}
 
     @classmethod
@@ -165,6 +173,7 @@ class Tracking:
         tracking._bars[:] = state["bars"]
         tracking._last[:] = state["last"]
         tracking._sums[:] = state["sums"]
+        tracking._passed = state["passed"].copy()
         tracking._then = {
             name.removeprefix("then."): array.copy()
             for name, array in state.items()
@@ -175,8 +184,12 @@ class Tracking:
     def _cut(self, elapsed_bars: F64) -> Iterator[tuple[int, int, bool]]:
         # rows [start, stop) up to the end of a block, or of the input
         start = 0
-        for t, elapsed in enumerate(elapsed_bars.tolist()):
+        if self._passed.shape != elapsed_bars.shape[1:]:
+            self._passed = np.zeros(elapsed_bars.shape[1:])
+        # a block is as long as the market that is open longest
+        for t, elapsed in enumerate(elapsed_bars.max(axis=(1, 2)).tolist()):
             self._bars[:2] += elapsed
+            self._passed += elapsed_bars[t]
             if self._then:
                 ends = self._bars[1] >= self.block_bars
             else:
@@ -189,12 +202,18 @@ class Tracking:
 
     def _compare(self, estimator: Trackable) -> None:
         if self._then:
-            bars = float(self._bars[1])
+            group = estimator.group
+            group = np.zeros(self.n, np.int64) if group is None else group
+            rows, columns = np.triu_indices(self.n)
+            # one by one: an array function rounds by where an entry stands
+            ages = (self._passed / self.half_life_obs).tolist()
+            decays = np.array([[2.0**-age for age in row] for row in ages])
             before = type(estimator).from_state(self._then).correlation()
-            after = estimator.since(self._then, 2.0 ** (-bars / self.half_life_obs))
+            after = estimator.since(self._then, decays[group[rows], group[columns]])
             self._fold(before, after)
         self._then = estimator.state()
         self._bars[1] = 0.0
+        self._passed[...] = 0.0
 
     def _fold(self, before: Correlation, after: Correlation) -> None:
         pairs = np.triu_indices(self.n, 1)

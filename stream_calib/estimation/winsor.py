@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from stream_calib.estimation.protocol import Layout
 from stream_calib.kernels.winsor import cap_returns, read_rescale
 from stream_calib.values import F64, I64, ReturnBlock
 
@@ -80,6 +81,8 @@ class Winsor:
     >>> round(float(capped.returns[150, 0]), 2), winsor.capped
     (3.01, array([1]))
     """
+
+    LAYOUT = Layout(by_symbol={"sums": 0.0, "score": 0.0})
 
     def __init__(
         self, n: int, half_life_obs: float, limit: float = 3.0, clock: str = "observations"

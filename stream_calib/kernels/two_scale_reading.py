@@ -12,17 +12,17 @@ CORR2_MAX = 0.9025  # bands are worked out up to a correlation of .95
 
 @kernel("f8(f8, f8, f8[:,::1], i8, i8, f8)")
 def _widen(corr2: float, share: float, facts: np.ndarray, i: int, j: int, f: float) -> float:
-    # D of Notes in read_windows
+    # D of Notes in read_windows; sums and products of i and j first, or their order would show
     lost = min(LOST_MAX, 1.0 - share)
     once = 1.0 - 3.0 * lost**2 + 4.5 * lost**3
     twice = 1.0 - 6.0 * lost**2 + 11.25 * lost**3
     left_i, left_j = facts[3, i], facts[3, j]
     silent = facts[2, i] * facts[2, j]
-    both = 1.5 * facts[1, i] * facts[1, j] * (1.0 + silent) / (1.0 - silent) / f
+    both = 1.5 * (facts[1, i] * facts[1, j]) * (1.0 + silent) / (1.0 - silent) / f
     cross_i = (once / share + facts[4, i] - facts[5, i]) / left_i
     cross_j = (once / share + facts[4, j] - facts[5, j]) / left_j
     widened = (
-        (1.0 + facts[4, i] + facts[4, j] + both + twice * corr2) / share**2
+        (1.0 + (facts[4, i] + facts[4, j]) + both + twice * corr2) / share**2
         - 2.0 * corr2 * (cross_i + cross_j)
         + 0.5 * corr2 * (facts[6, i] / left_i**2 + facts[6, j] / left_j**2)
         + corr2 * corr2 * (twice - share * (facts[5, i] + facts[5, j])) / (left_i * left_j)

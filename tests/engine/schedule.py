@@ -46,10 +46,21 @@ Bits = dict[str, tuple[str, tuple[int, ...], bytes]]
 
 def stormy_settings(random: Random, symbols: Sequence[str] = SYMBOLS) -> Config:
     """Settings under which everything happens within a few hundred ticks."""
+    sessions = ["00:00-22:14", "22:14-23:00"] if random.random() < 0.5 else ["00:00-22:14"]
+    calendars = {symbol: "x" for symbol in symbols if random.random() < 0.3}
     return settings(
         symbols,
+        calendar__x={"sessions": sessions, "days": ["mon", "tue", "wed"]},
+        universe__calendars=calendars,
+        universe__returns={symbol: "diff" for symbol in symbols if random.random() < 0.2},
+        universe__audit=random.random() < 0.5,
+        universe__ewma={
+            "half_life": "20s",
+            "window": random.choice(("1s", "1s", "4s")),
+            "winsor": random.choice((0.0, 2.5)),
+        },
         universe__every=random.choice((1, 3)),
-        universe__price=random.choice(("last", "last", "mid")),
+        universe__price=random.choice(("last", "last", "mid", "microprice")),
         time__lateness=random.choice(("0s", "2s")),
         time__max_jump=random.choice(("10s", "1h")),  # never less than ten bars
         time__max_gap=random.choice(("12s", "1h")),

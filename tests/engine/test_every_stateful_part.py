@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from stream_calib.config import Config
+from stream_calib.engine.arrays import under, within
 from stream_calib.engine.engine import Engine
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
@@ -69,6 +70,9 @@ def by_layout(layout: Layout) -> Callable[[Arrays, Order], Arrays]:
     def turn(arrays: Arrays, order: Order) -> Arrays:
         n = len(order)
         out = dict(arrays)
+        if layout.nested is not None:
+            prefix, inner = layout.nested
+            out |= under(prefix, by_layout(inner)(within(prefix, arrays), order))
         for name in layout.by_symbol.keys() & arrays.keys():
             out[name] = arrays[name][..., order]
         for name in layout.by_square.keys() & arrays.keys():
