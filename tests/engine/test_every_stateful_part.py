@@ -5,6 +5,7 @@ symbols in another order, the bytes in that order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -18,6 +19,7 @@ from stream_calib.config import Config
 from stream_calib.engine.engine import Engine
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
+from stream_calib.estimation.diurnal import Diurnal
 from stream_calib.estimation.ewma import Ewma
 from stream_calib.estimation.sampling import Sampler, Ticks
 from stream_calib.values import Correlation, Move, ReturnBlock, Step, TickBatch
@@ -72,6 +74,12 @@ def triangles(arrays: Arrays, order: Order) -> Arrays:
         square[rows, columns] = arrays[upper]
         out[upper] = square[np.ix_(order, order)][rows, columns]
     return out
+
+
+def by_row(arrays: Arrays, order: Order) -> Arrays:
+    """The diurnal pattern's: symbols before bins."""
+    out = dict(one_axis("days")(arrays, order))
+    return {**out, **{name: arrays[name][..., order, :] for name in ("sums", "factor")}}
 
 
 def assets(arrays: Arrays, order: Order) -> Arrays:
@@ -144,6 +152,16 @@ def blocks(_: Config, random: Random) -> list[ReturnBlock]:
 def turned_block(block: ReturnBlock, order: Order) -> ReturnBlock:
     returns, exposure = (np.ascontiguousarray(a[:, order]) for a in (block.returns, block.exposure))
     return ReturnBlock(block.time_ns, returns, exposure, block.elapsed_bars)
+
+
+def days(_: Config, random: Random) -> list[ReturnBlock]:
+    """Bars of four hours over a fortnight, some left out."""
+    bars = [block for _ in range(2) for block in blocks(_, random)]
+    every_ns = 4 * 3600 * SECOND
+    return [
+        replace(block, time_ns=every_ns * (block.time_ns * 0 + t + 1))
+        for t, block in enumerate(bars)
+    ]
 
 
 def knowledge(_: Config, random: Random) -> list[Correlation]:
@@ -234,6 +252,14 @@ PARTS: dict[str, Part] = {
         lambda ewma, block, _: ewma.update(block),
         turned_block,
         triangles,
+    ),
+    "diurnal": Part(
+        lambda _: Diurnal(4, 4 * 3600 * SECOND, 4 * 3600 * SECOND, smooth_bins=5),
+        lambda _, state: Diurnal.from_state(state),
+        days,
+        lambda diurnal, block, _: diurnal.update(block),
+        turned_block,
+        by_row,
     ),
     "intake": Part(
         lambda config: Intake(config, config.universe[0]),
