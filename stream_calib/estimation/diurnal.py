@@ -123,7 +123,7 @@ class Diurnal:
         """
         nothing = np.full((len(time_ns), self.n), np.nan)
         copy = self.from_state(self.state(), self.calendar)
-        return copy._fold(nothing, np.zeros_like(nothing), time_ns)
+        return copy.update(ReturnBlock(time_ns, nothing, np.zeros_like(nothing), nothing[:, 0]))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return copies of all arrays that make up the state; the calendar is a setting."""

@@ -156,12 +156,9 @@ def turned_block(block: ReturnBlock, order: Order) -> ReturnBlock:
 
 def days(_: Config, random: Random) -> list[ReturnBlock]:
     """Bars of four hours over a fortnight, some left out."""
-    bars = [block for _ in range(2) for block in blocks(_, random)]
+    bars = blocks(_, random) + blocks(_, random)
     every_ns = 4 * 3600 * SECOND
-    return [
-        replace(block, time_ns=every_ns * (block.time_ns * 0 + t + 1))
-        for t, block in enumerate(bars)
-    ]
+    return [replace(bar, time_ns=np.array([every_ns * (t + 1)])) for t, bar in enumerate(bars)]
 
 
 def knowledge(_: Config, random: Random) -> list[Correlation]:

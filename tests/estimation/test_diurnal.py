@@ -218,7 +218,7 @@ def test_a_block_of_another_width_is_refused() -> None:
 def test_coins_have_a_pattern_that_holds_from_day_to_day(market_data: Path) -> None:
     path = market_data / "bars" / "binance_1m_close_40pairs_20210410_20210520.csv.gz"
     table = pd.read_csv(path, index_col=0)
-    table = table[[name for name in table if name.endswith("USDT")]].dropna(how="all")
+    table = table[[name for name in table.columns if str(name).endswith("USDT")]].dropna(how="all")
     prices = np.log(table.to_numpy())
     returns = np.vstack([np.full(prices.shape[1], np.nan), np.diff(prices, axis=0)])
     returns[np.append(0, np.diff(table.index)) != 60_000] = np.nan

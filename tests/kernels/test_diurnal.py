@@ -47,7 +47,9 @@ def folded(
     share = np.full(n_bins, 1.0 / n_bins)
     out = np.full(data[0].shape, 7.0)
     decay = 0.5 ** (1.0 / HALF_LIFE)
-    fold_days(*data, float(BAR), BIN, decay, 2.0, 10.0, smoother, first, share, *state, out)
+    settings: tuple[Any, ...] = float(BAR), BIN, decay, 2.0, 10.0, smoother, first, share
+    arguments: list[Any] = [*data, *settings, *state, out]
+    fold_days(*arguments)
     return out
 
 

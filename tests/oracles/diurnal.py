@@ -23,7 +23,7 @@ def factors(
     for date in np.unique(day):
         seen = (day == date) & ~np.isnan(returns)
         x = np.bincount(bin_of[seen], returns[seen] ** 2, n_bins)
-        w = np.bincount(bin_of[seen], exposure[seen], n_bins)
+        w = np.bincount(bin_of[seen], exposure[seen], n_bins).astype(np.float64)
         if w.sum() > 0 and x.sum() > 0:
             level = x.sum() / (f @ w)
             level = np.minimum(x, 10 * level * f * w).sum() / (f @ w)
