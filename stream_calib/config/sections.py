@@ -27,6 +27,7 @@ from stream_calib.config.tick_layer import (
 )
 
 ENV_PREFIX = "STREAM_CALIB__"
+CALENDARS_MAX = 16  # of one universe: each is a clock of its own
 WINDOW_BARS_MAX = 1000  # each bar costs a pass over the bars of a window, for each symbol
 Name = Annotated[str, Field(min_length=1)]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
@@ -174,6 +175,12 @@ class UniverseConfig(Section):
                 if symbol not in self.symbols:
                     message = f"{key} names {symbol!r}, which is not among the symbols"
                     raise ValueError(message)
+        if len({self.calendar, *self.calendars.values()}) > CALENDARS_MAX:
+            message = f"calendars names more than {CALENDARS_MAX} calendars"
+            raise ValueError(message)
+        if self.diurnal.enabled and self.bar > self.diurnal.bin:
+            message = f"diurnal.bin {format_duration(self.diurnal.bin)} is shorter than the bar"
+            raise ValueError(message)
         k = self.ewma.bars_per_window(self.bar)
         if k > WINDOW_BARS_MAX:
             message = (

@@ -295,7 +295,7 @@ class Engine:
             symbols=tuple(universe.symbols[i] for i in chosen),
             pending=tuple(s for s, r in zip(universe.symbols, ready, strict=True) if not r),
             corr=corr,
-            vol=self._layer.vol(known)[chosen],
+            vol=self._layer.vol(known, as_of_ns)[chosen],
             n_eff=n_eff,
             band=band,
             band_total=self._layer.band_total(corr, band, cut),

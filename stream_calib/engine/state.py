@@ -74,6 +74,9 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
             if f"layer.ewma.{name}" in fresh:
                 out[f"{then}.{name}"] = fresh[f"layer.ewma.{name}"]
     out |= _migrated_ticks(state, _origin(after.symbols, before.symbols), after.price)
+    for name in (name for name in fresh if name.startswith("layer.diurnal.")):
+        if name not in out or out[name].shape != fresh[name].shape or name.endswith(".settings"):
+            out[name] = fresh[name]
     known = (*fresh, *(name for name in out if name.startswith(then)))
     return _copied({name: out[name] for name in known})
 
@@ -186,11 +189,21 @@ def _turned(state: State, layout: Layout, origin: I64, n_before: int) -> Arrays:
     for name, nothing in layout.by_symbol.items():
         if name in out:
             out[name] = _chosen(out[name], origin, nothing)
+    for name, nothing in layout.by_row.items():
+        if name in out:
+            rows = out[name][..., origin, :]
+            rows[..., origin < 0, :] = nothing
+            out[name] = rows
     for name, nothing in layout.by_square.items():
         if name in out:
             square = out[name][..., origin[:, None], origin]
             square[..., (origin < 0)[:, None] | (origin < 0)] = nothing
             out[name] = square
+    return out | _turned_triangles(out, layout, origin, n_before)
+
+
+def _turned_triangles(state: State, layout: Layout, origin: I64, n_before: int) -> Arrays:
+    out: Arrays = {}
     for diagonal, names in ((0, layout.by_triangle), (1, layout.by_pair)):
         i, j = np.triu_indices(len(origin), diagonal)
         first, second = np.minimum(origin[i], origin[j]), np.maximum(origin[i], origin[j])
@@ -199,14 +212,13 @@ def _turned(state: State, layout: Layout, origin: I64, n_before: int) -> Arrays:
         place = first * width - first * (first - 1) // 2 + second - first - diagonal
         place = np.where(first < 0, -1, place)
         for name, nothing in names.items():
-            if name in out and out[name].size:
-                out[name] = _chosen(out[name], place, nothing)
-        if diagonal == 0:
-            turned = origin[i] > origin[j]
-            for one, other in layout.exchanged:
-                if one in out:
-                    a, b = out[one], out[other]
-                    out[one], out[other] = np.where(turned, b, a), np.where(turned, a, b)
+            if name in state and state[name].size:
+                out[name] = _chosen(state[name], place, nothing)
+        turned = origin[i] > origin[j]
+        for one, other in layout.exchanged if diagonal == 0 else ():
+            if one in out:
+                a, b = out[one], out[other]
+                out[one], out[other] = np.where(turned, b, a), np.where(turned, a, b)
     return out
 
 

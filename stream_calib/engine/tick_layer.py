@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_calib.config import Config, UniverseConfig
+from stream_calib.config.sections import CALENDARS_MAX
 from stream_calib.engine.arrays import Arrays, under, within
 from stream_calib.engine.buffer import Taken
 from stream_calib.engine.trading_time import trading_clock
 from stream_calib.estimation.calendar import ALWAYS_OPEN
+from stream_calib.estimation.diurnal import Diurnal
 from stream_calib.estimation.hayashi_yoshida import HayashiYoshida
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import Sampler, Ticks
@@ -29,6 +31,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "audit": HayashiYoshida.LAYOUT,
     "winsor": Winsor.LAYOUT,
     "tracking": Tracking.LAYOUT,
+    **{f"diurnal.{g}": Diurnal.LAYOUT for g in range(CALENDARS_MAX)},
 }
 # what follows from the settings alone, as the number of symbols does
 SETTINGS = (
@@ -82,6 +85,11 @@ class TickLayer:
             if universe.ewma.winsor
             else None
         )
+        self._diurnal = [
+            Diurnal(n, universe.diurnal.bin, bar_ns, universe.diurnal.half_life_days, calendar)
+            for calendar in self._clock.calendars
+            if universe.diurnal.enabled
+        ]
         self._tracking = Tracking(
             n, half_life / bar_ns, choose_block_bars(half_life / bar_ns, k), TRACKED_BLOCKS
         )
@@ -108,6 +116,9 @@ class TickLayer:
             Ticks(ticks.time_ns, ticks.asset, ticks.price, ticks.ident, ticks.kind), bars, elapsed
         )
         block = self._clock.cut(block)
+        for g, pattern in enumerate(self._diurnal):
+            factor = np.where(self._clock.group == g, pattern.update(block), 1.0)
+            block = replace(block, returns=block.returns / np.sqrt(factor))
         if self._winsor is not None:
             capped = self._winsor.transform(replace(block, elapsed_bars=_longest(elapsed)))
             block = replace(block, returns=capped.returns)
@@ -136,9 +147,13 @@ class TickLayer:
         """Whether variances are compared between windows and bars."""
         return self._estimator.k > 1
 
-    def vol(self, known: TwoScaleCorrelation) -> F64:
-        """Return the volatility (n,) per bar of returns, capped ones and all."""
-        return known.vol if self._winsor is None else known.vol * self._winsor.vol_scale()
+    def vol(self, known: TwoScaleCorrelation, as_of_ns: int) -> F64:
+        """Return the volatility (n,) per bar at this time of day, capped returns and all."""
+        vol = known.vol if self._winsor is None else known.vol * self._winsor.vol_scale()
+        for g, pattern in enumerate(self._diurnal):
+            factor = pattern.factor(np.array([as_of_ns]))[0]
+            vol = vol * np.sqrt(np.where(self._clock.group == g, factor, 1.0))
+        return vol
 
     def band_total(self, corr: F64, band: F64, cut: tuple[Any, ...]) -> F64 | None:
         """Return the standard errors with what the truth may have moved; None while not known."""
@@ -167,6 +182,8 @@ class TickLayer:
         out |= under("tracking", self._tracking.state())
         if self._winsor is not None:
             out |= under("winsor", self._winsor.state())
+        for g, pattern in enumerate(self._diurnal):
+            out |= under(f"diurnal.{g}", pattern.state())
         if self._audit is not None:
             out |= under("audit", self._audit.state())
         return out | {"session": self._session.copy()}
@@ -182,6 +199,10 @@ class TickLayer:
         layer._tracking = Tracking.from_state(within("tracking", state))
         if layer._winsor is not None:
             layer._winsor = Winsor.from_state(within("winsor", state))
+        layer._diurnal = [
+            Diurnal.from_state(within(f"diurnal.{g}", state), pattern.calendar)
+            for g, pattern in enumerate(layer._diurnal)
+        ]
         if layer._audit is not None:
             layer._audit = HayashiYoshida.from_state(within("audit", state))
         layer._session[:] = state["session"]

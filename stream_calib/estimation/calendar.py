@@ -210,7 +210,8 @@ class Calendar:
             starts = np.flatnonzero(np.append(np.ones(1, np.bool_), opens[1:] > closes[:-1]))
             opens, closes, ident = opens[starts], np.maximum.reduceat(closes, starts), ident[starts]
         before = np.append(np.zeros(1, np.int64), np.cumsum(closes - opens)[:-1])
-        return Table(first_year, last_year, opens, closes, ident, before, *columns[:2], day, begins)
+        parts_ns = columns[0], columns[1], day, begins
+        return Table(first_year, last_year, opens, closes, ident, before, *parts_ns)
 
     def _days(self, first: int, last: int) -> list[tuple[int, ...]]:
         return [part for day in range(first, last) for part in self._parts(date.fromordinal(day))]
@@ -290,12 +291,12 @@ def joint_table(calendars: Sequence[Calendar], time_ns: I64) -> tuple[I64, Mask]
 def joint_open_ns(one: Calendar, other: Calendar, start_ns: I64, end_ns: I64) -> I64:
     """Return the time (m,) in each interval [start, end) in which both calendars are open."""
     instants, is_open = joint_table((one, other), np.concatenate([start_ns, end_ns]))
-    both = is_open.all(axis=1)
+    both: Mask = np.logical_and(is_open[:, 0], is_open[:, 1])
     before = np.append(np.zeros(1, np.int64), np.cumsum(np.diff(instants) * both[:-1]))
 
     def until(time_ns: I64) -> I64:
         at = np.searchsorted(instants, time_ns, "right") - 1
-        return before[at] + both[at] * (time_ns - instants[at])
+        return np.asarray(before[at] + both[at] * (time_ns - instants[at]), np.int64)
 
     return until(end_ns) - until(start_ns)
 

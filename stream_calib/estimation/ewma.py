@@ -59,7 +59,7 @@ class Ewma:
     """
 
     LAYOUT = Layout(
-        by_symbol={"fourth": 0.0},
+        by_symbol={"fourth": 0.0, "group": 0.0},
         by_triangle=dict.fromkeys(
             ("products", "squares_i", "squares_j", "exposures", "exposures2"), 0.0
         ),
@@ -220,7 +220,7 @@ class Ewma:
         """Continue from what ``state`` returned."""
         n, half_life_obs, timed = state["settings"]
         clock = "time" if timed else "observations"
-        ewma = cls(int(n), float(half_life_obs), clock, state.get("group"))
+        ewma = cls(int(n), float(half_life_obs), clock, saved_group(state))
         ewma._products[:] = state["products"]
         ewma._squares_i[:] = state["squares_i"]
         ewma._squares_j[:] = state["squares_j"]
@@ -270,6 +270,11 @@ def elapsed_by_group(elapsed: F64, group: I64 | None) -> F64:
         message = f"elapsed_bars is (k,) or (k, {n_groups}, {n_groups}), not {elapsed.shape}"
         raise ValueError(message)
     return np.ascontiguousarray(elapsed)
+
+
+def saved_group(state: Mapping[str, F64]) -> I64 | None:
+    """Return the group that a state names, if it names one."""
+    return state["group"].astype(np.int64) if "group" in state else None
 
 
 def group_state(group: I64 | None) -> dict[str, F64]:

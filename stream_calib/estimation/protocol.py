@@ -12,14 +12,15 @@ _NONE: Mapping[str, float] = MappingProxyType({})
 class Layout(NamedTuple):
     """Which arrays of a state are by symbol, and what a symbol has that was never seen.
 
-    ``by_symbol``: along the last axis. ``by_square``: along the last two. ``by_triangle``: along
-    the last, packed row by row with the diagonal. ``by_pair``: the same without the diagonal.
-    ``exchanged`` are pairs of triangles that stand for each other where a pair is turned
-    around. ``nested`` is a prefix of names that have another layout. What is not named is not
-    by symbol.
+    ``by_symbol``: along the last axis. ``by_row``: along the last but one. ``by_square``: along
+    the last two. ``by_triangle``: along the last, packed row by row with the diagonal.
+    ``by_pair``: the same without the diagonal. ``exchanged`` are pairs of triangles that stand
+    for each other where a pair is turned around. ``nested`` is a prefix of names that have
+    another layout. What is not named is not by symbol.
     """
 
     by_symbol: Mapping[str, float] = _NONE
+    by_row: Mapping[str, float] = _NONE
     by_square: Mapping[str, float] = _NONE
     by_triangle: Mapping[str, float] = _NONE
     by_pair: Mapping[str, float] = _NONE

@@ -16,6 +16,7 @@ from stream_calib.estimation.ewma import (
     checked_group,
     elapsed_by_group,
     group_state,
+    saved_group,
 )
 from stream_calib.estimation.protocol import Layout
 from stream_calib.kernels.two_scale import fold_windows, read_own
@@ -297,7 +298,7 @@ class TwoScale:
         """Continue from what ``state`` returned."""
         n, half_life_obs, timed, k = state["settings"]
         clock = "time" if timed else "observations"
-        two_scale = cls(int(n), float(half_life_obs), int(k), clock, state.get("group"))
+        two_scale = cls(int(n), float(half_life_obs), int(k), clock, saved_group(state))
         if two_scale._single is not None:
             two_scale._single = Ewma.from_state({**state, "settings": state["settings"][:3]})
         else:

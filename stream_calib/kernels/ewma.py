@@ -65,6 +65,14 @@ def _fade(sums: np.ndarray, base: np.uint64, m: np.uint64, decay: float) -> None
         sums[base + j] *= decay
 
 
+@kernel("void(f8[::1], u8, u8, f8[::1], u8)")
+def _fade_apart(
+    sums: np.ndarray, base: np.uint64, m: np.uint64, decay: np.ndarray, i: np.uint64
+) -> None:
+    for j in range(m):
+        sums[base + j] *= decay[i + j]
+
+
 @kernel("void(f8[::1], f8[::1], b1, f8, f8, f8[::1], f8[::1], f8[::1], f8[::1], f8[::1])")
 def _fold_evenly(
     row: np.ndarray,
@@ -139,6 +147,8 @@ def _fold_by_group(
     exposures2: np.ndarray,
 ) -> None:
     # one row, each pair with the decay of its two groups
+    rows = np.empty((3, row.size))
+    decay, unit, other = rows[0], rows[1], rows[2]
     base = np.uint64(0)
     for i_signed in range(row.size):
         i = np.uint64(i_signed)
@@ -147,29 +157,30 @@ def _fold_by_group(
         w = span[i]
         seen, unseen = spread[0, group[i]], spread[1, group[i]]
         if w > 0.0:
+            for j in range(m):  # chosen once, so that the loops over pairs have nothing to choose
+                folded = span[i + j] == w
+                d, u = seen[i + j], unseen[i + j]
+                decay[j] = d if folded else u
+                unit[j] = 1.0 if folded else 0.0
+                other[j] = row[i + j] if folded else 0.0
             for j in range(m):
-                d, g = (seen[i + j], r) if span[i + j] == w else (unseen[i + j], 0.0)
-                products[base + j] = d * products[base + j] + g * row[i + j]
+                products[base + j] = decay[j] * products[base + j] + r * other[j]
             for j in range(m):
-                d, g = (seen[i + j], r) if span[i + j] == w else (unseen[i + j], 0.0)
-                squares_i[base + j] = d * squares_i[base + j] + g * r
+                squares_i[base + j] = decay[j] * squares_i[base + j] + r * r * unit[j]
             for j in range(m):
-                d, g = (seen[i + j], row[i + j]) if span[i + j] == w else (unseen[i + j], 0.0)
-                squares_j[base + j] = d * squares_j[base + j] + g * row[i + j]
+                squares_j[base + j] = decay[j] * squares_j[base + j] + other[j] * other[j]
             for j in range(m):
-                d, g = (seen[i + j], w) if span[i + j] == w else (unseen[i + j], 0.0)
-                exposures[base + j] = d * exposures[base + j] + g
+                exposures[base + j] = decay[j] * exposures[base + j] + w * unit[j]
             for j in range(m):
-                d, g = (seen[i + j], w) if span[i + j] == w else (unseen[i + j], 0.0)
-                exposures2[base + j] = d * d * exposures2[base + j] + g * w
+                d2 = decay[j] * decay[j]
+                exposures2[base + j] = d2 * exposures2[base + j] + w * w * unit[j]
         elif not still[group[i]]:
+            _fade_apart(products, base, m, unseen, i)
+            _fade_apart(squares_i, base, m, unseen, i)
+            _fade_apart(squares_j, base, m, unseen, i)
+            _fade_apart(exposures, base, m, unseen, i)
             for j in range(m):
-                d = unseen[i + j]
-                products[base + j] *= d
-                squares_i[base + j] *= d
-                squares_j[base + j] *= d
-                exposures[base + j] *= d
-                exposures2[base + j] *= d * d
+                exposures2[base + j] *= unseen[i + j] * unseen[i + j]
         base += m
 
 

@@ -80,8 +80,7 @@ def _slide(
         window[1, i] = windows[1, head, i]
         window[2, i] = marks[1, i]
         window[3, i] = marks[1, i] - window[1, i]
-        windows[0, head, i] = window[4, i]
-        windows[1, head, i] = marks[1, i]
+        windows[0, head, i], windows[1, head, i] = window[4, i], marks[1, i]
     for g in range(heads.size - 1):
         if ahead <= empty[g, g]:
             heads[g] = (heads[g] + 1) % k
@@ -149,8 +148,7 @@ def _fold_pairs(
     alike = end.min() > begin.max()  # all windows overlap: the usual row, and the fastest
     base = np.uint64(0)  # unsigned: without the check for negative indices, loops vectorise
     for i_signed in range(n):
-        i = np.uint64(i_signed)
-        m = np.uint64(n) - i
+        i, m = np.uint64(i_signed), np.uint64(n - i_signed)
         r, first, last, length = x[i], begin[i], end[i], span[i]
         if alike:
             for j in range(m):
@@ -193,6 +191,7 @@ def _fold_pairs_by_group(
 ) -> None:
     # each pair with the decays of its two groups; none where these are not open together
     n = shared.size
+    decay = np.empty(n)
     products, overlaps, overlaps2 = sums[0], sums[1], sums[2]
     x, begin, end, span = window[0], window[1], window[2], window[3]
     base = np.uint64(0)
@@ -207,14 +206,16 @@ def _fold_pairs_by_group(
                 start = first if first > begin[i + j] else begin[i + j]
                 shared[j] = (stop - start if stop > start else 0.0) * both[i + j]
             for j in range(m):
-                d, g = (seen[i + j], r * x[i + j]) if shared[j] > 0.0 else (unseen[i + j], 0.0)
-                products[base + j] = d * products[base + j] + g
+                d, u = seen[i + j], unseen[i + j]
+                decay[j] = d if shared[j] > 0.0 else u
             for j in range(m):
-                d = seen[i + j] if shared[j] > 0.0 else unseen[i + j]
-                overlaps[base + j] = d * overlaps[base + j] + shared[j]
+                g = r if shared[j] > 0.0 else 0.0
+                products[base + j] = decay[j] * products[base + j] + g * x[i + j]
             for j in range(m):
-                d, g = (seen[i + j], length) if shared[j] > 0.0 else (unseen[i + j], 0.0)
-                overlaps2[base + j] = d * d * overlaps2[base + j] + g * span[i + j]
+                overlaps[base + j] = decay[j] * overlaps[base + j] + shared[j]
+            for j in range(m):
+                d, g = decay[j] * decay[j], length if shared[j] > 0.0 else 0.0
+                overlaps2[base + j] = d * overlaps2[base + j] + g * span[i + j]
         else:
             for j in range(m):
                 d = unseen[i + j]
@@ -323,18 +324,17 @@ def fold_windows(
     n_groups = empty.shape[1]
     bars_per_obs = (2.0 * k * k + 1.0) / (3.0 * k)
     window, shared = np.empty((6, n)), np.empty(n)
-    weights = np.empty((3, n_groups, n_groups))
-    spread = np.empty((3 * n_groups, n))
+    weights, spread = np.empty((3, n_groups, n_groups)), np.empty((3 * n_groups, n))
     for t in range(returns.shape[0]):
         position[n_groups] += elapsed[t]
-        now = position[n_groups]
+        now = float(position[n_groups])
         bars = 0
         for g in range(n_groups):
             bars = max(bars, empty[t, g, g] + 1)
         for ahead in range(bars - 1, -1, -1):
             even = _weigh(ahead, empty[t], decay[t], decay_empty, weights)
-            row = returns[t], exposure[t], age[t]
-            _slide(*row, now, ahead, group, empty[t], position, windows, marks, window)
+            r, w, a, left_out = returns[t], exposure[t], age[t], empty[t]
+            _slide(r, w, a, now, ahead, group, left_out, position, windows, marks, window)
             _fold_own(window, group, weights, bars_per_obs, sums, own, fourth)
             if even:
                 _fold_pairs(window, weights[0, 0, 0], weights[1, 0, 0], shared, sums)

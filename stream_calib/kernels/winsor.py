@@ -41,7 +41,8 @@ def read_rescale(pool: np.ndarray, prior: np.ndarray, tails: np.ndarray) -> floa
             q += 1
         part = (ratio - tails[0, q - 1]) / (tails[0, q] - tails[0, q - 1])
         g = tails[1, q - 1] + part * (tails[1, q] - tails[1, q - 1])
-    return 1.0 / (1.0 - min(share * g, most))
+    rescale: float = 1.0 / (1.0 - min(share * g, most))
+    return rescale
 
 
 @kernel(

@@ -120,8 +120,8 @@ class NumpySums:
                 (self.squares_j, square[None, :]),
                 (self.exposures, 1.0),
             ):
-                sums *= 1.0 - RATE
-                sums += news
+                np.multiply(sums, 1.0 - RATE, out=sums)
+                np.add(sums, news, out=sums)
             self.exposures2 *= (1.0 - RATE) ** 2
             self.exposures2 += 1.0
 

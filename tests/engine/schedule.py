@@ -59,6 +59,7 @@ def stormy_settings(random: Random, symbols: Sequence[str] = SYMBOLS) -> Config:
             "window": random.choice(("1s", "1s", "4s")),
             "winsor": random.choice((0.0, 2.5)),
         },
+        universe__diurnal={"enabled": random.random() < 0.3, "bin": "1h"},
         universe__every=random.choice((1, 3)),
         universe__price=random.choice(("last", "last", "mid", "microprice")),
         time__lateness=random.choice(("0s", "2s")),
@@ -66,6 +67,12 @@ def stormy_settings(random: Random, symbols: Sequence[str] = SYMBOLS) -> Config:
         time__max_gap=random.choice(("12s", "1h")),
         input__rejects_per_second=random.choice((0, 1, 3, 100)),
     )
+
+
+def control(symbol: str, seconds: float, **how: object) -> bytes:
+    """One record that adjusts earlier prices, ``seconds`` after START."""
+    time_ns = START + round(seconds * SECOND_NS)
+    return orjson.dumps({"symbol": symbol, "time": time_ns, "adjust": how})
 
 
 def stormy_log(
@@ -85,6 +92,10 @@ def stormy_log(
                 seconds += random.random() * 30  # a gap, and doubtful
             elif chance > 0.98:
                 values.append(tick("A", seconds + random.choice((5e3, 5e3, 1e7)), 5.0))
+                continue
+            elif chance > 0.97:
+                how = random.choice(({"factor": 0.5}, {"offset": 1.5}, {"reset": True}))
+                values.append(control(random.choice(symbols), seconds, **how))
                 continue
             seconds += random.expovariate(3.0)
             jitter = random.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.7, 1.9, 4.0, 30.0))

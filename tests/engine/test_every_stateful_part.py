@@ -5,6 +5,7 @@ symbols in another order, the bytes in that order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -20,6 +21,7 @@ from stream_calib.engine.engine import Engine
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
 from stream_calib.engine.tick_layer import LAYOUTS
+from stream_calib.estimation.diurnal import Diurnal
 from stream_calib.estimation.ewma import Ewma
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import Sampler, Ticks
@@ -75,6 +77,8 @@ def by_layout(layout: Layout) -> Callable[[Arrays, Order], Arrays]:
             out |= under(prefix, by_layout(inner)(within(prefix, arrays), order))
         for name in layout.by_symbol.keys() & arrays.keys():
             out[name] = arrays[name][..., order]
+        for name in layout.by_row.keys() & arrays.keys():
+            out[name] = arrays[name][..., order, :]
         for name in layout.by_square.keys() & arrays.keys():
             out[name] = arrays[name][..., order, :][..., order]
         for diagonal, names in ((0, layout.by_triangle), (1, layout.by_pair)):
@@ -159,6 +163,13 @@ def blocks(_: Config, random: Random) -> list[ReturnBlock]:
 def turned_block(block: ReturnBlock, order: Order) -> ReturnBlock:
     returns, exposure = (np.ascontiguousarray(a[:, order]) for a in (block.returns, block.exposure))
     return ReturnBlock(block.time_ns, returns, exposure, block.elapsed_bars)
+
+
+def days(_: Config, random: Random) -> list[ReturnBlock]:
+    """Bars of four hours over a fortnight, some left out."""
+    bars = blocks(_, random) + blocks(_, random)
+    every_ns = 4 * 3600 * SECOND
+    return [replace(bar, time_ns=np.array([every_ns * (t + 1)])) for t, bar in enumerate(bars)]
 
 
 def knowledge(_: Config, random: Random) -> list[Correlation]:
@@ -249,6 +260,14 @@ PARTS: dict[str, Part] = {
         lambda ewma, block, _: ewma.update(block),
         turned_block,
         by_layout(Ewma.LAYOUT),
+    ),
+    "diurnal": Part(
+        lambda _: Diurnal(4, 4 * 3600 * SECOND, 4 * 3600 * SECOND, smooth_bins=5),
+        lambda _, state: Diurnal.from_state(state),
+        days,
+        lambda diurnal, block, _: diurnal.update(block),
+        turned_block,
+        by_layout(Diurnal.LAYOUT),
     ),
     "intake": Part(
         lambda config: Intake(config, config.universe[0]),

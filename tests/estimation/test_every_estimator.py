@@ -14,7 +14,7 @@ from stream_calib.estimation.protocol import Estimator
 from stream_calib.estimation.two_scale import TwoScale
 from stream_calib.values import F64, I64, Correlation, ReturnBlock
 
-Make = partial[Estimator]
+Make = partial[Any]
 
 
 def on_two_markets(
@@ -73,7 +73,7 @@ def columns(rows: ReturnBlock, which: list[int], factor: F64 | float = 1.0) -> R
 
 
 def fed(make: Make, *blocks: ReturnBlock) -> Estimator:
-    estimator = make(blocks[0].returns.shape[1])
+    estimator: Estimator = make(blocks[0].returns.shape[1])
     for rows in blocks:
         estimator.update(rows)
     return estimator

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -269,7 +270,7 @@ def test_any_cut_and_any_restart_give_the_same_bits(k: int, seed: int) -> None:
     tracking.update(estimator, rows)
     cut_estimator, cut = every(4, k)
     cuts = [0, *sorted(rng.integers(0, 2500, 30)), 2500]
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in pairwise(cuts):
         cut.update(cut_estimator, rows.rows(start, stop))
         state = cut.state()
         cut = Tracking.from_state(state)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stream_calib.estimation.calendar import ALWAYS_OPEN, Calendar
 from stream_calib.estimation.ewma import Ewma
+from stream_calib.estimation.protocol import Estimator
 from stream_calib.estimation.trading_clock import TradingClock
 from stream_calib.estimation.two_scale import StampedBlock, TwoScale
 from stream_calib.values import F64, I64, NO_TIME, ReturnBlock
@@ -177,10 +178,10 @@ def test_another_market_changes_nothing_within_one(kind: str) -> None:
             alone_clock.elapsed(NO_TIME, ends[rows]),
             both.age[pick],
         )
+        whole: Estimator = TwoScale(4, 40.0, 6, "time", GROUP)
+        part: Estimator = TwoScale(2, 40.0, 6, "time")
         if kind == "ewma":
             whole, part = Ewma(4, 40.0, "time", GROUP), Ewma(2, 40.0, "time")
-        else:
-            whole, part = TwoScale(4, 40.0, 6, "time", GROUP), TwoScale(2, 40.0, 6, "time")
         whole.update(both)
         part.update(alone)
         cut = np.ix_(members, members)
@@ -242,4 +243,4 @@ def test_elapsed_of_other_groups_is_refused() -> None:
                 make.update(ReturnBlock(np.arange(3), returns, exposure, elapsed))
     for group in (np.array([0, 1]), np.array([0.5, 0, 0, 0]), np.array([-1, 0, 0, 0])):
         with pytest.raises(ValueError, match="group must"):
-            Ewma(4, 5.0, group=group)  # type: ignore[arg-type]
+            Ewma(4, 5.0, group=group)

@@ -27,7 +27,7 @@ class Rows(NamedTuple):
     decay_unseen: F64
 
     def cut(self, start: int, stop: int) -> "Rows":
-        rows = Rows(*(column[start:stop] for column in self))
+        rows = Rows._make(column[start:stop] for column in self)
         return rows._replace(group=self.group)
 
 
@@ -70,7 +70,7 @@ def folded(rows: Rows, state: State | None = None) -> State:
 
 def read(state: State, cap: float = CAP) -> Correlation:
     n = state.fourth.shape[1]
-    corr, n_eff, vol = np.full((n, n), 7.0), np.full((n, n), 7.0), np.full(n, 7.0)
+    corr, n_eff, vol = np.full((n, n), -7.0), np.full((n, n), -7.0), np.full(n, -7.0)
     a, b, c, e, e2, _ = state
     capped = read_correlation(a, b, c, e, e2, cap, corr, n_eff, vol)
     return Correlation(corr, vol, n_eff, kappa=0.0, capped=capped)
@@ -187,7 +187,7 @@ def test_nothing_but_the_promised_outputs_changes(rows: Rows) -> None:
 def test_reading_overwrites_every_output(rows: Rows) -> None:
     known = read(folded(rows))
     for array in (known.corr, known.n_eff, known.vol):
-        assert not (array == 7.0).any()  # what the arrays were filled with
+        assert not (array == -7.0).any()  # what the arrays were filled with
 
 
 def test_a_variance_that_faded_to_nothing_stops_nothing() -> None:

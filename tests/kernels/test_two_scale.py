@@ -60,9 +60,9 @@ def folded(rows: Rows, k: int, state: State | None = None) -> State:
 
 def read(state: State, k: int, cap: float = CAP, kappa: float = 0.5) -> Known:
     n = state.own.shape[1]
-    corr, n_eff, band = np.full((3, n, n), 7.0)
-    vol = np.full(n, 7.0)
-    facts = np.full((7, n), 7.0)
+    corr, n_eff, band = np.full((3, n, n), -7.0)
+    vol = np.full(n, -7.0)
+    facts = np.full((7, n), -7.0)
     raw, floored = read_own(state.sums, state.own, float(k), facts)
     capped = read_windows(state.sums, facts, k, kappa, cap, corr, n_eff, band, vol)
     return Known(corr, n_eff, band, vol, capped, raw, floored)
@@ -266,7 +266,7 @@ def test_reading_overwrites_every_output(case: tuple[Rows, int]) -> None:
     rows, k = case
     known = read(folded(rows, k), k)
     for array in (known.corr, known.n_eff, known.band, known.vol):
-        assert not (array == 7.0).any()  # what the arrays were filled with
+        assert not (array == -7.0).any()  # what the arrays were filled with
 
 
 def even(returns: F64, k: int, half_life: float, timed: bool) -> Rows:

@@ -110,7 +110,7 @@ def write_out(rows: Rows, k: int) -> Bars:
         stamps: list[float] = []  # after each bar of the symbol's own market
         x_own: list[float] = []
         since = 0  # its bars before this one are not connected
-        for b in np.flatnonzero(moved[:, i]):
+        for b in map(int, np.flatnonzero(moved[:, i])):
             row, ahead = kept[b]
             x_own.append(0.0)
             if ahead == 0 and not np.isnan(rows.age[row, i]):

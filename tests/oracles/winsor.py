@@ -45,7 +45,7 @@ def cap_returns(rows: Rows, limit: float, prior: F64, tails: F64) -> Capped:
     moved = ~np.isnan(out) & (rows.exposure > 0.0) & (out != 0.0)
     for t in range(k):
         rescale = read_rescale(_weights(rows.decay_pool[:t]) @ counts[:t], prior, tails)
-        for i in np.flatnonzero(moved[t]):
+        for i in np.flatnonzero(moved[t]).tolist():
             squares, spans, spans2 = _sums(rows, out, moved, t, i)
             if not squares > 0.0 or spans**2 < WARM_N_EFF * spans2:
                 continue
