@@ -11,6 +11,7 @@ from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.arrays import Arrays, read_text, text_array, under, within
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
+from stream_calib.engine.notable import gaps_of, notes_of
 from stream_calib.engine.tick_layer import TickLayer
 from stream_calib.estimation.audit import compare_correlations
 from stream_calib.estimation.cleaning import repair_correlation
@@ -212,18 +213,14 @@ class Engine:
         for period in np.unique(bars // every):
             self._publish_before(int(period), matrices, events)
             inside = bars // every == period
-            self._announce_gaps(bars[inside], passed[inside], elapsed[inside], events)
+            gaps = gaps_of(bars[inside], passed[inside], elapsed[inside], self._layer.gap_bars)
             upto = int(np.searchsorted(ticks.time_ns, (period + 1) * every * bar_ns))
             folded = self._layer.fold(ticks.rows(0, upto), bars[inside], elapsed[inside])
             ticks = ticks.rows(upto, len(ticks.time_ns))
-            events += [
-                self._event(
-                    "adjusted",
-                    time_ns,
-                    {"symbol": self.universe.symbols[asset], **details},
-                )
-                for time_ns, asset, details in folded.adjusted
-            ]
+            notes = notes_of(bar_ns, self.universe.symbols, folded, gaps)
+            events += [self._event(*note) for note in notes]
+            for source, offset, reason, value, time_ns in folded.refused:
+                self.intake.refuse(source, time_ns, (offset, reason, value))
             self.intake.count_applied(folded.counts)
             if self._data_from_ns == NO_TIME:
                 self._data_from_ns = int(bars[0]) * bar_ns
@@ -232,20 +229,6 @@ class Engine:
         self._publish_before(due // every, matrices, events)
         self._due = due
         return len(bars), waiting
-
-    def _announce_gaps(self, bars: I64, passed: I64, elapsed: F64, events: list[Event]) -> None:
-        # what passes while all markets are closed is no gap
-        open_bars = elapsed.max(axis=(1, 2))
-        for bar, gap, known in zip(bars, passed, open_bars, strict=True):
-            if gap > self._layer.gap_bars and known >= self._layer.gap_bars:
-                from_ns = str(int(bar - gap + 1) * self.universe.bar)
-                events.append(
-                    self._event(
-                        "gap",
-                        int(bar) * self.universe.bar,
-                        {"from_ns": from_ns, "bars": int(gap) - 1},
-                    )
-                )
 
     def _publish_before(self, period: int, matrices: list[Matrix], events: list[Event]) -> None:
         """Publish the period of the last bar if it ends at or before the start of ``period``."""
@@ -331,6 +314,6 @@ class Engine:
         found = compare_correlations(corr, other[cut], symbols, order)
         return None if found is None else {"estimator": "hayashi_yoshida", **found}
 
-    def _event(self, type_: str, time_ns: int, details: dict[str, object]) -> Event:
+    def _event(self, type_: str, time_ns: int, details: Mapping[str, object]) -> Event:
         self._event_sequence += 1
         return Event(self.universe.name, self._event_sequence, type_, time_ns, details)

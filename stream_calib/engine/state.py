@@ -11,7 +11,7 @@ from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.arrays import Arrays, pieces, read_text, text_array, under, within
 from stream_calib.engine.engine import Engine
 from stream_calib.engine.tick_layer import COMPARED, LAYOUTS, SETTINGS, WINDOWS
-from stream_calib.estimation.protocol import Layout
+from stream_calib.estimation.protocol import Fill, Layout
 from stream_calib.values import I64
 
 State = Mapping[str, npt.NDArray[Any]]
@@ -74,8 +74,13 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
             if f"layer.ewma.{name}" in fresh:
                 out[f"{then}.{name}"] = fresh[f"layer.ewma.{name}"]
     out |= _migrated_ticks(state, _origin(after.symbols, before.symbols), after.price)
-    for name in (name for name in fresh if name.startswith("layer.diurnal.")):
-        if name not in out or out[name].shape != fresh[name].shape or name.endswith(".settings"):
+    out |= _migrated_screen(state, _origin(after.symbols, before.symbols))
+    for name in (n for n in fresh if n.startswith(("layer.diurnal.", "layer.screen."))):
+        # parts that come into being with the new symbols, or are of other calendars
+        alike = name.startswith("layer.screen.held.") or (
+            name in out and out[name].shape == fresh[name].shape
+        )
+        if not alike or name.endswith(".settings"):
             out[name] = fresh[name]
     known = (*fresh, *(name for name in out if name.startswith(then)))
     return _copied({name: out[name] for name in known})
@@ -174,7 +179,7 @@ def _origin(before: Sequence[str], after: Sequence[str]) -> I64:
     return np.array([places.get(symbol, -1) for symbol in after], np.int64)
 
 
-def _chosen(array: npt.NDArray[Any], origin: I64, nothing: float) -> npt.NDArray[Any]:
+def _chosen(array: npt.NDArray[Any], origin: I64, nothing: Fill) -> npt.NDArray[Any]:
     out = array[..., origin]
     out[..., origin < 0] = nothing
     return out
@@ -238,19 +243,31 @@ def _migrated_ticks(
     columns = 0 if prices == "last" else 4
     if out["intake.ticks.quote"].shape[1] != columns:
         out["intake.ticks.quote"] = np.empty((int(kept.sum()), columns))
-    original = {
-        name.removeprefix("intake.ticks."): array
-        for name, array in state.items()
-        if name.startswith("intake.ticks.original.")
-    }
-    kept_bytes = np.repeat(kept, np.maximum(original["original.kept"], 0))
-    for name, array in original.items():
-        out[f"intake.ticks.{name}"] = array[kept_bytes if name.endswith(".bytes") else kept]
+    out |= under("intake.ticks", _kept_originals(within("intake.ticks", state), kept))
     out["intake.ticks.asset"] = place[asset[kept]]
     out["intake.ticks.count"] = np.array(counts, np.int64)
     # the last place of all, for index -1, is that of a symbol that was unknown before
     out["intake.held.asset"] = np.append(place, -1)[held]
     return out
+
+
+def _migrated_screen(state: State, place: I64) -> Arrays:
+    """Give held ticks the new places of their symbols; those of one that is gone are dropped."""
+    held = within("layer.screen.held", state)
+    kept = place[held["asset"]] >= 0
+    sources = [source for source, keep in zip(read_text(held["source"]), kept, strict=True) if keep]
+    out: Arrays = {name: held[name][kept] for name in ("time_ns", "price", "offset")}
+    out |= {"asset": place[held["asset"][kept]], "source": text_array(sources)}
+    return under("layer.screen.held", out | _kept_originals(held, kept))
+
+
+def _kept_originals(arrays: State, kept: npt.NDArray[np.bool_]) -> Arrays:
+    original = {name: a for name, a in arrays.items() if name.startswith("original.")}
+    every_byte = np.repeat(kept, np.maximum(original["original.kept"], 0))
+    return {
+        name: array[every_byte if name.endswith(".bytes") else kept]
+        for name, array in original.items()
+    }
 
 
 def _copied(out: Mapping[str, npt.NDArray[Any]]) -> Arrays:

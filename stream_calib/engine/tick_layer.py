@@ -1,5 +1,6 @@
 """From the ticks of bars that are complete to what is known about their correlations."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
@@ -11,24 +12,31 @@ from stream_calib.config import Config, UniverseConfig
 from stream_calib.config.sections import CALENDARS_MAX
 from stream_calib.engine.arrays import Arrays, under, within
 from stream_calib.engine.buffer import Taken
+from stream_calib.engine.screening import Refused, Screen
 from stream_calib.engine.trading_time import trading_clock
 from stream_calib.estimation.calendar import ALWAYS_OPEN
 from stream_calib.estimation.diurnal import Diurnal
+from stream_calib.estimation.filtering import TickFilter
 from stream_calib.estimation.hayashi_yoshida import HayashiYoshida
 from stream_calib.estimation.protocol import Layout
+from stream_calib.estimation.quotes import QuoteTable
 from stream_calib.estimation.sampling import Sampler, Ticks
 from stream_calib.estimation.tracking import Tracking, choose_block_bars
 from stream_calib.estimation.two_scale import TwoScale, TwoScaleCorrelation
 from stream_calib.estimation.winsor import Winsor
-from stream_calib.values import F64, FACTOR, I64, NO_TIME, OFFSET, TICK
+from stream_calib.values import F64, FACTOR, I64, NO_TIME, OFFSET, TICK, ReturnBlock
 
 GAP_BARS_MIN = 10
+JUMP_MIN = 0.2  # of a log price from one bar to the next
+JUMP_UP, JUMP_DOWN = math.expm1(JUMP_MIN), math.expm1(-JUMP_MIN)
 WINSOR_BARS_MIN = 10.0
 TRACKED_BLOCKS = 200.0  # half-life, in blocks, of what is known of how fast the truth moves
 LAYOUTS: Mapping[str, Layout] = {
     "sampler": Sampler.LAYOUT,
     "ewma": TwoScale.LAYOUT,
     "audit": HayashiYoshida.LAYOUT,
+    **{f"screen.filter.{kind}": TickFilter.LAYOUT for kind in ("relative", "absolute")},
+    **{f"screen.quotes.{kind}": QuoteTable.LAYOUT for kind in ("relative", "absolute")},
     "winsor": Winsor.LAYOUT,
     "tracking": Tracking.LAYOUT,
     **{f"diurnal.{g}": Diurnal.LAYOUT for g in range(CALENDARS_MAX)},
@@ -54,12 +62,22 @@ class Adjusted(NamedTuple):
     details: Mapping[str, object]
 
 
+class Jump(NamedTuple):
+    """A price that was confirmed far from the one before: a split without its record, or news."""
+
+    time_ns: int
+    asset: int
+    ratio: float
+
+
 class Folded(NamedTuple):
     """What came of the ticks of some bars."""
 
     observed: bool
     adjusted: list[Adjusted]
+    refused: list[Refused]
     counts: Mapping[str, int]
+    jumps: list[Jump]
 
 
 class TickLayer:
@@ -77,6 +95,8 @@ class TickLayer:
         self.gap_bars = max(GAP_BARS_MIN, config.time.max_gap // bar_ns)
         types = tuple(universe.return_of(symbol) for symbol in universe.symbols)
         self._logs = np.array([type_ != "diff" for type_ in types])
+        self._is_log = np.array([type_ == "log" for type_ in types])
+        self._screen = Screen(universe)
         self._sampler = Sampler(n, bar_ns, universe.stale_after_bars, types)
         self._clock = trading_clock(config, universe, self.gap_bars)
         k = universe.ewma.bars_per_window(bar_ns)
@@ -110,12 +130,15 @@ class TickLayer:
         if self._has_sessions:
             is_open = self._clock.open_mask(ticks.time_ns, ticks.asset)
             ticks = ticks.chosen(np.flatnonzero(is_open | (ticks.kind != TICK)))
-        counts = {"closed": n_ticks - len(ticks.price)}
+        n_closed = n_ticks - len(ticks.price)
+        ticks, refused, counts = self._screen.take(ticks)
+        counts["closed"] = n_closed
         adjusted = self._audit_ticks(ticks)
         block = self._sampler.sample(
             Ticks(ticks.time_ns, ticks.asset, ticks.price, ticks.ident, ticks.kind), bars, elapsed
         )
         block = self._clock.cut(block)
+        jumps = self._jumps(block)
         for g, pattern in enumerate(self._diurnal):
             factor = np.where(self._clock.group == g, pattern.update(block), 1.0)
             block = replace(block, returns=block.returns / np.sqrt(factor))
@@ -123,7 +146,16 @@ class TickLayer:
             capped = self._winsor.transform(replace(block, elapsed_bars=_longest(elapsed)))
             block = replace(block, returns=capped.returns)
         self._tracking.update(self._estimator, block)
-        return Folded(bool(block.exposure.any()), adjusted, counts)
+        return Folded(bool(block.exposure.any()), adjusted, refused, counts, jumps)
+
+    def _jumps(self, block: ReturnBlock) -> list[Jump]:
+        # of returns that are shares of the price; of differences none is large in itself
+        r = block.returns
+        large = np.where(self._is_log, np.abs(r) >= JUMP_MIN, (r >= JUMP_UP) | (r <= JUMP_DOWN))
+        return [
+            Jump(int(block.time_ns[k]), i, math.exp(r[k, i]) if self._is_log[i] else 1.0 + r[k, i])
+            for k, i in zip(*(at.tolist() for at in np.nonzero(large & self._logs)), strict=True)
+        ]
 
     def correlation(self) -> TwoScaleCorrelation:
         """Return what is known by now."""
@@ -179,6 +211,7 @@ class TickLayer:
     def state(self) -> Arrays:
         """Return copies of all arrays that make up the state."""
         out = {**under("sampler", self._sampler.state()), **under("ewma", self._estimator.state())}
+        out |= under("screen", self._screen.state())
         out |= under("tracking", self._tracking.state())
         if self._winsor is not None:
             out |= under("winsor", self._winsor.state())
@@ -196,6 +229,7 @@ class TickLayer:
         layer = cls(config, universe)
         layer._sampler = Sampler.from_state(within("sampler", state))
         layer._estimator = TwoScale.from_state(within("ewma", state))
+        layer._screen = Screen.from_state(universe, within("screen", state))
         layer._tracking = Tracking.from_state(within("tracking", state))
         if layer._winsor is not None:
             layer._winsor = Winsor.from_state(within("winsor", state))

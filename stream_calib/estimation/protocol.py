@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from stream_calib.values import F64, Correlation, ReturnBlock
 
-_NONE: Mapping[str, float] = MappingProxyType({})
+Fill: TypeAlias = float | F64  # what a symbol has that was never seen
+_NONE: Mapping[str, Fill] = MappingProxyType({})
 
 
 class Layout(NamedTuple):
@@ -19,11 +20,11 @@ class Layout(NamedTuple):
     another layout. What is not named is not by symbol.
     """
 
-    by_symbol: Mapping[str, float] = _NONE
-    by_row: Mapping[str, float] = _NONE
-    by_square: Mapping[str, float] = _NONE
-    by_triangle: Mapping[str, float] = _NONE
-    by_pair: Mapping[str, float] = _NONE
+    by_symbol: Mapping[str, Fill] = _NONE
+    by_row: Mapping[str, Fill] = _NONE
+    by_square: Mapping[str, Fill] = _NONE
+    by_triangle: Mapping[str, Fill] = _NONE
+    by_pair: Mapping[str, Fill] = _NONE
     exchanged: tuple[tuple[str, str], ...] = ()
     nested: "tuple[str, Layout] | None" = None
 

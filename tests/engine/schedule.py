@@ -53,6 +53,7 @@ def stormy_settings(random: Random, symbols: Sequence[str] = SYMBOLS) -> Config:
         calendar__x={"sessions": sessions, "days": ["mon", "tue", "wed"]},
         universe__calendars=calendars,
         universe__returns={symbol: "diff" for symbol in symbols if random.random() < 0.2},
+        universe__filter={"enabled": random.random() < 0.6},
         universe__audit=random.random() < 0.5,
         universe__ewma={
             "half_life": "20s",

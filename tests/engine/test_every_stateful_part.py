@@ -99,7 +99,7 @@ def by_layout(layout: Layout) -> Callable[[Arrays, Order], Arrays]:
 def assets(arrays: Arrays, order: Order) -> Arrays:
     """Symbols that are named by their place."""
     place = np.append(np.argsort(order), -1)  # the last, for -1: unknown
-    names = ("ticks.asset", "held.asset")
+    names = {"ticks.asset", "held.asset"} & arrays.keys()
     return {**arrays, **{name: place[arrays[name]] for name in names}}
 
 
@@ -108,9 +108,11 @@ def whole_engine(arrays: Arrays, order: Order) -> Arrays:
     for part, turn in (
         ("intake", assets),
         ("membership", one_axis("ready")),
+        ("layer.screen", assets),
         *((f"layer.{name}", by_layout(layout)) for name, layout in LAYOUTS.items()),
     ):
         own = {k[len(part) + 1 :]: a for k, a in arrays.items() if k.startswith(part + ".")}
+        own = {k: a for k, a in own.items() if f"{part}.{k}" not in out or part != "layer.screen"}
         out |= {f"{part}.{name}": array for name, array in turn(own, order).items()}
     rest = {k: a for k, a in arrays.items() if k not in out}
     facts = rest["engine.facts"].tobytes()

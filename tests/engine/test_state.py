@@ -71,7 +71,7 @@ def test_the_same_input_gives_the_same_state_after_every_decision(seed: int) -> 
 
 def test_the_storm_reaches_every_part_of_the_state() -> None:
     seen: dict[str, int] = {}
-    for seed in range(80):
+    for seed in range(150):
         random = Random(seed)
         run = Run(stormy_settings(random), stormy_log(random)).live(random, whole=False)
         for name, array in run.engine.state().items():
