@@ -345,9 +345,11 @@ class Effects:
 
     ``counts`` is by (topic, outcome): ``applied``, ``late``, ``unknown_symbol``, ``unused``
     (not a price under the policy) and one per reject reason count each tick once. Beside
-    them, under topic "": ``duplicate`` applied ticks repeat their predecessor, ``closed`` ones
-    came outside the sessions of their symbol, and ``rejects_suppressed`` rejects were over the
-    cap and are not published.
+    them, under topic "": ``duplicate`` applied ticks repeat their predecessor, and
+    ``rejects_suppressed`` rejects were over the cap and are not published. At the close of their
+    bar applied ticks may be set aside: ``closed`` out of session, ``outlier`` refuted by the next
+    one, ``spread`` too wide a quote (both rejected), ``confirmed_late`` confirmed after their
+    bar, ``crossed_quote`` and ``no_price`` without a price.
     """
 
     matrices: tuple[Matrix, ...] = ()

@@ -73,6 +73,11 @@ def test_ticks_are_counted_once_by_outcome(observer: PrometheusObserver) -> None
     assert value(observer, "rejects_total", universe="fx", reason="crossed") == 5
     assert value(observer, "rejects_total", universe="fx", reason="not_json") == 1
     assert value(observer, "duplicates_total", universe="fx") == 6
+    assert value(observer, "set_aside_total", universe="fx", reason="closed") == 9
+    assert value(observer, "set_aside_total", universe="fx", reason="outlier") == 10
+    assert value(observer, "rejects_total", universe="fx", reason="outlier") == 10
+    assert value(observer, "doubtful_variances", universe="fx", estimator="ewma") == 3
+    assert value(observer, "audit_difference", universe="fx", estimator="ewma") == 0.07
     assert value(observer, "step_seconds_sum", universe="fx", stage="advance") == 0.003
 
 

@@ -39,6 +39,12 @@ METRICS = (
     Metric("duplicates_total", "counter", _U, "Applied ticks that repeat the one before."),
     Metric("rejects_total", "counter", ("universe", "reason"), "Ticks and records not usable."),
     Metric(
+        "set_aside_total",
+        "counter",
+        ("universe", "reason"),
+        "Applied ticks that no bar used: refuted, out of session, part of a crossed quote.",
+    ),
+    Metric(
         "rejects_suppressed_total", "counter", _U, "Rejects beyond the cap: counted, not published."
     ),
     # where it stands
@@ -105,4 +111,13 @@ METRICS = (
         "effective_observations", "gauge", _UE, "Median over pairs of its effective observations."
     ),
     Metric("capped_pairs", "gauge", _UE, "Its pairs held inside (-1, 1)."),
+    Metric(
+        "doubtful_variances", "gauge", _UE, "Variances that keep their noise or are on the floor."
+    ),
+    Metric(
+        "audit_difference",
+        "gauge",
+        _UE,
+        "Its root mean square difference to the audit.",
+    ),
 )

@@ -38,6 +38,7 @@ OTHER = "other"
 LABEL_VALUES_MAX = 1000  # per label of a metric; what comes after is counted as OTHER
 USED = ("applied", "late", "unknown_symbol", "unused")
 OUTCOMES = (*USED, "rejected")
+REFUSED = ("outlier", "spread")  # at the close of their bar, with a place in the rejects topic
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
@@ -116,6 +117,10 @@ class PrometheusObserver:
                 duplicates.inc(count)
             elif outcome == "rejects_suppressed":
                 self._counter["rejects_suppressed_total"](universe).inc(count)
+            elif not topic:  # applied before, and not used at the close of their bar
+                self._counter["set_aside_total"](universe, outcome).inc(count)
+                if outcome in REFUSED:
+                    self._counter["rejects_total"](universe, outcome).inc(count)
             elif outcome in USED:
                 self._counter["ticks_total"](universe, topic, outcome).inc(count)
             else:
@@ -196,7 +201,11 @@ class PrometheusObserver:
             "repair_ratio": matrix.quality.repair,
             "effective_observations": median_off_diagonal(matrix.n_eff),
             "capped_pairs": matrix.quality.capped_pairs,
+            "doubtful_variances": (matrix.quality.raw_variances or 0)
+            + (matrix.quality.floored_variances or 0),
         }
+        if matrix.audit is not None:
+            values["audit_difference"] = float(str(matrix.audit["rms_difference"]))
         for name, value in values.items():
             self._gauge[name](matrix.universe, matrix.estimator).set(value)
 
