@@ -1,7 +1,7 @@
 """From the ticks of bars that are complete to what is known about their correlations."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
@@ -34,7 +34,9 @@ TRACKED_BLOCKS = 200.0  # half-life, in blocks, of what is known of how fast the
 LAYOUTS: Mapping[str, Layout] = {
     "sampler": Sampler.LAYOUT,
     "ewma": TwoScale.LAYOUT,
-    "audit": HayashiYoshida.LAYOUT,
+    "audit": HayashiYoshida.LAYOUT._replace(
+        by_symbol={**HayashiYoshida.LAYOUT.by_symbol, "units": np.array([[1.0], [0.0]])}
+    ),
     **{f"screen.filter.{kind}": TickFilter.LAYOUT for kind in ("relative", "absolute")},
     **{f"screen.quotes.{kind}": QuoteTable.LAYOUT for kind in ("relative", "absolute")},
     "winsor": Winsor.LAYOUT,
@@ -116,6 +118,7 @@ class TickLayer:
         group = self._clock.group if len(self._clock.calendars) > 1 else None
         self._estimator = TwoScale(n, half_life / bar_ns, k, "time", group)
         self._audit = HayashiYoshida(n, float(half_life)) if universe.audit else None
+        self._units = np.stack([np.ones(n), np.zeros(n)])  # by symbol: factor, offset since then
         self._has_sessions = any(calendar != ALWAYS_OPEN for calendar in self._clock.calendars)
         self._session = np.zeros(len(self._clock.calendars), dtype=np.int64)
 
@@ -218,7 +221,7 @@ class TickLayer:
         for g, pattern in enumerate(self._diurnal):
             out |= under(f"diurnal.{g}", pattern.state())
         if self._audit is not None:
-            out |= under("audit", self._audit.state())
+            out |= under("audit", self._audit.state() | {"units": self._units.copy()})
         return out | {"session": self._session.copy()}
 
     @classmethod
@@ -239,6 +242,7 @@ class TickLayer:
         ]
         if layer._audit is not None:
             layer._audit = HayashiYoshida.from_state(within("audit", state))
+            layer._units[:] = state["audit.units"]
         layer._session[:] = state["session"]
         return layer
 
@@ -277,17 +281,21 @@ class TickLayer:
     def _update_audit(self, ticks: Taken) -> None:
         if self._audit is None or not len(ticks.price):
             return
+        factor, offset = self._units[:, ticks.asset]
+        level = (ticks.price - offset) / factor
         logs = self._logs[ticks.asset]
-        level = np.log(ticks.price, out=ticks.price.copy(), where=logs)
-        self._audit.update(ticks.time_ns, ticks.asset, level)
+        usable = ~(logs & (level <= 0.0))  # below zero after a roll
+        level = np.log(level, out=level.copy(), where=logs & usable)
+        self._audit.update(ticks.time_ns[usable], ticks.asset[usable], level[usable])
 
     def _adjust(self, time_ns: int, asset: int, kind: int, value: float) -> Adjusted:
-        change = _CHANGES.get(kind)
-        if self._audit is not None:
-            if change is None:
-                self._audit.forget(asset, time_ns)
-            else:
-                self._audit.revalue(asset, _in_logs(change, value, logs=bool(self._logs[asset])))
+        # the audit goes on in the units of its first price, in which nothing has to be redone
+        if kind == FACTOR:
+            self._units[:, asset] *= value
+        elif kind == OFFSET:
+            self._units[1, asset] += value
+        elif self._audit is not None:
+            self._audit.forget(asset, time_ns)
         names = {FACTOR: {"factor": value}, OFFSET: {"offset": value}}
         return Adjusted(time_ns, asset, names.get(kind, {"reset": True}))
 
@@ -296,21 +304,3 @@ def _longest(elapsed: F64) -> F64:
     # of all calendars: the time in which anything was open
     longest: F64 = elapsed.max(axis=(1, 2))
     return longest
-
-
-_CHANGES: Mapping[int, Callable[[F64, float], F64]] = {
-    FACTOR: lambda price, factor: price * factor,
-    OFFSET: lambda price, offset: price + offset,
-}
-
-
-def _in_logs(
-    change: Callable[[F64, float], F64], value: float, *, logs: bool
-) -> Callable[[F64], F64]:
-    def by(level: F64) -> F64:
-        if not logs:
-            return change(level, value)
-        # an offset can bring an old price to zero or below: what follows is judged by the rest
-        return np.log(np.maximum(change(np.exp(level), value), np.finfo(np.float64).tiny))
-
-    return by

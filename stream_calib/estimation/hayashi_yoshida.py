@@ -1,7 +1,7 @@
 """Hayashi-Yoshida covariance of asynchronous ticks, without bars: the audit of what uses them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -109,22 +109,6 @@ class HayashiYoshida:
         prices = np.require(np.atleast_1d(log_price), np.float64, ["C", "W"])
         self._check(times, assets, prices)
         fold_ticks(times, assets, prices, self.half_life_ns, *self._arrays())
-
-    def revalue(self, asset: int, by: Callable[[F64], F64]) -> None:
-        """Take all prices of an asset so far for others, as after a split.
-
-        Parameters
-        ----------
-        asset
-            In [0, n).
-        by
-            Turns log prices as they were into those that the next ones follow on, NaN into NaN.
-        """
-        seen = self._last_ns[asset] != NO_TIME
-        if seen:
-            self._price[asset] = by(self._price[asset : asset + 1])[0]
-            self._price_then[:, asset] = by(self._price_then[:, asset])
-        self._pending[asset] = by(self._pending[asset : asset + 1])[0]
 
     def forget(self, asset: int, time_ns: int) -> None:
         """Let the next tick of an asset be as its first: no return leads to it.
