@@ -26,8 +26,9 @@ def main() -> None:
     universe = {
         "name": "demo",
         "symbols": truth["symbols"],
-        "bar": "20s",
-        "ewma": {"half_life": "12m"},
+        "bar": "5s",
+        "every": 4,
+        "ewma": {"half_life": "12m", "window": "20s"},
     }
     matrices = list(sc.replay(FOLDER / truth["file"], parse_config({"universe": [universe]})))
     before = [m for m in matrices if m.as_of_ns <= truth["break_time_ns"]][-1]
