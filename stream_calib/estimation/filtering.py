@@ -136,6 +136,7 @@ class TickFilter:
         time_ns, asset, price : (m,)
             What is not finite, or not positive with relative moves, is an OUTLIER.
         """
+        sigmas, grains, reversal, rough = self._limits.tolist()
         code = np.empty(len(time_ns), dtype=np.int8)
         resolved = np.empty(len(self._held), dtype=np.int8)
         judge_ticks(
@@ -144,7 +145,10 @@ class TickFilter:
             price,
             self.bar_ns,
             self._deviation,
-            *(float(limit) for limit in self._limits),  # type: ignore[arg-type]
+            sigmas,
+            grains,
+            reversal,
+            rough,
             self._windows,
             self._counts,
             self._level,

@@ -58,6 +58,59 @@ def _accept(
     _learn(abs(x - last) / (last if deviation == RELATIVE else 1.0), i, windows, counts)
 
 
+@kernel("void(f8, b1, i8, i8, u8, f8[:,:,::1], i8[:,::1], f8[:,::1])")
+def _settle(
+    held: float,
+    wrong: bool,  # noqa: FBT001  # compiled code has no keywords
+    times: int,
+    deviation: int,
+    i: np.uint64,
+    windows: np.ndarray,
+    counts: np.ndarray,
+    level: np.ndarray,
+) -> None:
+    # What was held is refuted, and its move counts; or it is accepted, as often as it came.
+    last = level[0, i]
+    if wrong:
+        if last == last:
+            unit = last if deviation == RELATIVE else 1.0
+            _learn(abs(held - last) / unit, i, windows, counts)
+        return
+    for _ in range(times):
+        _accept(held, deviation, i, windows, counts, level)
+    counts[3, i] = RECALL if last == last else 0
+    level[2, i] = last
+
+
+@kernel("b1(f8, i8, f8, f8, f8, u8, f8[:,:,::1], i8[:,::1], f8[:,::1])")
+def _is_far(
+    x: float,
+    deviation: int,
+    sigmas: float,
+    grains: float,
+    rough: float,
+    i: np.uint64,
+    windows: np.ndarray,
+    counts: np.ndarray,
+    level: np.ndarray,
+) -> bool:
+    last, before = level[0, i], level[2, i]
+    if last != last:
+        return rough < math.inf
+    known = counts[1, i]
+    usual = windows[1, i, known // 2] if known > 0 else 0.0
+    bound = (sigmas * NORMAL * level[1, i] + grains) * usual
+    if known < min(WARM_MOVES, windows.shape[2] - 1):
+        bound = max(bound, rough)
+    relative = deviation == RELATIVE
+    if not abs(x - last) > (bound * last if relative else bound):
+        return False
+    if counts[3, i] > 0 and not abs(x - before) > (bound * before if relative else bound):
+        counts[3, i] = 0
+        return False
+    return True
+
+
 @kernel(
     "void(i8[::1], i8[::1], f8[::1], i8, i8, f8, f8, f8, f8, f8[:,:,::1], i8[:,::1],"
     " f8[:,::1], f8[::1], i8[:,::1], i1[::1], i1[::1])"
@@ -144,17 +197,9 @@ def judge_ticks(
                 newest[i] = t
                 continue
             wrong = (h - x) / (h - p) > reversal if p == p else abs(x - h) > rough * min(x, h)
-            code = OUTLIER
-            if not wrong:
-                late = time_ns[t] // bar_ns != held_mark[0, i] // bar_ns
-                code = CONFIRMED_LATE if late else KEEP
-                for _ in range(held_mark[1, i]):
-                    _accept(h, deviation, i, windows, counts, level)
-                counts[3, i] = RECALL if p == p else 0
-                level[2, i] = p
-                p = h
-            elif p == p:
-                _learn(abs(h - p) / (p if relative else 1.0), i, windows, counts)
+            late = time_ns[t] // bar_ns != held_mark[0, i] // bar_ns
+            code = OUTLIER if wrong else (CONFIRMED_LATE if late else KEEP)
+            _settle(h, wrong, held_mark[1, i], deviation, i, windows, counts, level)
             row = newest[i]
             while row >= 0:
                 out_code[row] = code
@@ -163,17 +208,7 @@ def judge_ticks(
                 out_resolved[i] = REFUTED if wrong else CONFIRMED
             held[i] = np.nan
             held_mark[:, i] = 0
-        known = counts[1, i]
-        m = windows[1, i, known // 2] if known > 0 else 0.0
-        c = (sigmas * NORMAL * level[1, i] + grains) * m
-        if known < WARM_MOVES:
-            c = max(c, rough)
-        far = abs(x - p) > (c * p if relative else c) if p == p else rough < math.inf
-        if far and counts[3, i] > 0:
-            b = level[2, i]
-            far = abs(x - b) > (c * b if relative else c)
-            counts[3, i] = counts[3, i] if far else 0
-        if far:
+        if _is_far(x, deviation, sigmas, grains, rough, i, windows, counts, level):
             out_code[t] = HELD
             held[i] = x
             held_mark[0, i] = time_ns[t]
