@@ -7,11 +7,12 @@ import numpy as np
 
 from stream_calib.estimation.hayashi_yoshida import HayashiYoshida
 
-SIZES = (10, 50, 100, 500, 1000)
+SIZES = (10, 50, 100, 200, 500, 1000)
 ROUNDS = 15
 TICKS = 4000
 # 100 to 1000 assets: ten times the work, and the state leaves the cache on the way
 GROWTH_MAX = 15.0
+EXPONENT_MAX = 1.2  # cost per tick as a power of n, from 50 to 1000; quadratic would be 2
 
 
 def bench_one_tick() -> None:
@@ -26,7 +27,11 @@ def bench_one_tick() -> None:
         print(f"{apart / n:>14.2f}{numpy / apart:>14.1f}")
     growth = cost[1000] / cost[100]
     print(f"  n = 1000 against n = 100: {growth:.1f} (linear: 10, quadratic: 100)")
+    some = [n for n in SIZES if n >= 50]
+    exponent = np.polyfit(np.log(some), np.log([cost[n] for n in some]), 1)[0]
+    print(f"  n = 50 to 1000: grows as n to the {exponent:.2f}")
     assert growth <= GROWTH_MAX
+    assert exponent <= EXPONENT_MAX
 
 
 def _measure(n: int) -> list[float]:
