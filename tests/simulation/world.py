@@ -111,10 +111,11 @@ class World:
     build: Build = BUILD
     lives: int = 0
     damaged: int = 0
+    window: str = "1s"  # of the estimator
 
     def __post_init__(self) -> None:
         self.broker.trims = not self.damage  # what was trimmed cannot be had without a snapshot
-        self.config = settings(self.random)
+        self.config = settings(self.random, self.window)
         self.log.create_topic("ticks", self.n_partitions)
         for partition, value, stamp_ms in self.rows:
             self.log.append("ticks", partition, None, value, (), stamp_ms)
@@ -231,7 +232,7 @@ class World:
         }
 
 
-def settings(random: Random) -> Config:
+def settings(random: Random, window: str) -> Config:
     """Small settings; those that must not be seen in the output are drawn."""
     return parse_config(
         {
@@ -249,7 +250,7 @@ def settings(random: Random) -> Config:
                     "symbols": list(SYMBOLS),
                     "bar": "1s",
                     "ready_n_eff": 3.0,
-                    "ewma": {"half_life": "10s", "window": random.choice(["1s", "3s"])},
+                    "ewma": {"half_life": "10s", "window": window},
                 }
             ],
         }
