@@ -173,8 +173,9 @@ class TickLayer:
         sampling: F64 = known.band[cut]
         if np.array_equal(before, corr):
             return sampling
-        left = np.where(before == corr, 1.0, 1.0 - before * before)
-        repaired: F64 = sampling * np.where(before == corr, 1.0, 1.0 - corr * corr) / left
+        left = 1.0 - before * before
+        np.fill_diagonal(left, 1.0)
+        repaired: F64 = sampling * ((1.0 - corr * corr) / left)
         return repaired
 
     @property

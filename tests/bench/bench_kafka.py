@@ -144,7 +144,12 @@ async def _bare_transactions(bootstrap: str, topic: str, n: int, size: int = 60_
 
 async def _bar_close_to_reader(bootstrap: str, topic: str, n: int) -> list[float]:
     symbols = [f"SIM:{i:02}" for i in range(N_SYMBOLS)]
-    universe = {"name": "u", "symbols": symbols, "ewma": {"half_life": "10m"}}
+    universe = {
+        "name": "u",
+        "symbols": symbols,
+        "ewma": {"half_life": "10m"},
+        "ready_n_eff": 2,  # the first minutes are measured
+    }
     config = settings(bootstrap, [topic], universe, lateness="0ns")
     start_ns = time.time_ns() // 10**9 * 10**9 - 3600 * 10**9
     taken_ms: list[float] = []
