@@ -17,16 +17,17 @@ from stream_calib.engine.trading_time import trading_clock
 from stream_calib.estimation.calendar import ALWAYS_OPEN
 from stream_calib.estimation.diurnal import Diurnal
 from stream_calib.estimation.filtering import TickFilter
-from stream_calib.estimation.hayashi_yoshida import HayashiYoshida
+from stream_calib.estimation.hayashi_yoshida import LOG_PRICE_MAX, HayashiYoshida
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.quotes import QuoteTable
 from stream_calib.estimation.sampling import Sampler, Ticks
 from stream_calib.estimation.tracking import Tracking, choose_block_bars
 from stream_calib.estimation.two_scale import TwoScale, TwoScaleCorrelation
 from stream_calib.estimation.winsor import Winsor
-from stream_calib.values import F64, FACTOR, I64, NO_TIME, OFFSET, TICK, ReturnBlock
+from stream_calib.values import F64, FACTOR, I64, NO_TIME, OFFSET, RESET, TICK, ReturnBlock
 
 GAP_BARS_MIN = 10
+UNITS_MAX = 1e50  # what no price is adjusted by in all
 JUMP_MIN = 0.2  # of a log price from one bar to the next
 JUMP_UP, JUMP_DOWN = math.expm1(JUMP_MIN), math.expm1(-JUMP_MIN)
 WINSOR_BARS_MIN = 10.0
@@ -285,17 +286,23 @@ class TickLayer:
         factor, offset = self._units[:, ticks.asset]
         level = (ticks.price - offset) / factor
         logs = self._logs[ticks.asset]
-        usable = ~(logs & (level <= 0.0))  # below zero after a roll
+        # below zero after a roll, or a difference of a size that is none
+        usable = (np.abs(level) <= LOG_PRICE_MAX) & ~(logs & (level <= 0.0))
         level = np.log(level, out=level.copy(), where=logs & usable)
         self._audit.update(ticks.time_ns[usable], ticks.asset[usable], level[usable])
 
     def _adjust(self, time_ns: int, asset: int, kind: int, value: float) -> Adjusted:
         # the audit goes on in the units of its first price, in which nothing has to be redone
-        if kind == FACTOR:
-            self._units[:, asset] *= value
-        elif kind == OFFSET:
-            self._units[1, asset] += value
-        elif self._audit is not None:
+        with np.errstate(over="ignore", under="ignore"):
+            if kind == FACTOR:
+                self._units[:, asset] *= value
+            elif kind == OFFSET:
+                self._units[1, asset] += value
+        factor, offset = self._units[:, asset]
+        usable = 1.0 / UNITS_MAX < factor < UNITS_MAX and abs(offset) < UNITS_MAX
+        if not usable:
+            self._units[:, asset] = 1.0, 0.0
+        if self._audit is not None and (kind == RESET or not usable):
             self._audit.forget(asset, time_ns)
         names = {FACTOR: {"factor": value}, OFFSET: {"offset": value}}
         return Adjusted(time_ns, asset, names.get(kind, {"reset": True}))

@@ -175,7 +175,8 @@ class TickFilter:
             raise ValueError(message)
         remembered = np.array([*self._level[[0, 2], asset], self._held[asset]])
         known = ~np.isnan(remembered)
-        prices = factor * remembered + offset + 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            prices = factor * remembered + offset + 0.0
         gone = ~(np.abs(prices[known]) < np.inf)
         if self._deviation == RELATIVE:
             gone |= prices[known] <= 0.0
@@ -184,7 +185,8 @@ class TickFilter:
             raise ValueError(message)
         self._level[0, asset], self._level[2, asset], self._held[asset] = prices
         if self._deviation == ABSOLUTE:
-            self._windows[:, asset] *= factor
+            with np.errstate(over="ignore", under="ignore"):
+                self._windows[:, asset] *= factor
 
     def reset(self, asset: int) -> int:
         """Forget a symbol; return how many HELD ticks of it will never be resolved."""

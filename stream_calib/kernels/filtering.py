@@ -196,7 +196,11 @@ def judge_ticks(
                 chain[t] = newest[i]
                 newest[i] = t
                 continue
-            wrong = (h - x) / (h - p) > reversal if p == p else abs(x - h) > rough * min(x, h)
+            if p == p:
+                # an offset far larger than prices can make two of them one
+                wrong = h != p and (h - x) / (h - p) > reversal
+            else:
+                wrong = abs(x - h) > rough * min(x, h)
             late = time_ns[t] // bar_ns != held_mark[0, i] // bar_ns
             code = OUTLIER if wrong else (CONFIRMED_LATE if late else KEEP)
             _settle(h, wrong, held_mark[1, i], deviation, i, windows, counts, level)

@@ -212,3 +212,30 @@ def test_every_matrix_of_two_scales_says_what_it_rests_on() -> None:
     document = orjson.loads(matrices(driver)[-1].value)
     assert set(document["audit"]) >= {"estimator", "average_correlation", "rms_difference"}
     assert document["quality"]["raw_variances"] == 0
+
+
+@pytest.mark.parametrize("returns", [{}, {"A": "diff", "B": "diff", "C": "diff"}])
+@pytest.mark.parametrize("seed", range(6))
+def test_no_price_and_no_control_record_is_too_strange(seed: int, returns: dict[str, str]) -> None:
+    random = Random(seed)
+    values: list[Value] = []
+    strange = (0.0, -1.0, 1e-300, 1e300, 1.7e308, 5e-324, -1e150, 3.0, 1e12)
+    for k, (seconds, symbol, usual) in enumerate(prices(seconds=60.0)):
+        price = random.choice(strange) if random.random() < 0.1 else usual
+        sides = {"bid": price, "ask": random.choice((price, *strange))} if k % 3 else {}
+        if random.random() < 0.5 and sides:
+            del sides[random.choice(("bid", "ask"))]
+        if random.random() < 0.3:
+            sides |= {"bid_size": random.choice((0.0, 1e300, 5.0)), "ask_size": 2.0}
+        values.append(tick(symbol, seconds, price, **sides))
+        if random.random() < 0.03:
+            by = random.choice(strange[2:])
+            how = random.choice(({"factor": abs(by)}, {"offset": by}, {"reset": True}))
+            values.append(control(random.choice(SYMBOLS), seconds, **how))
+    for policy in ("last", "mid", "microprice"):
+        driver = run(config(price=policy, returns=returns), values, seed)
+        for matrix in driver.matrices:
+            numbers = [matrix.corr, matrix.vol, matrix.n_eff, matrix.band]
+            assert all(np.isfinite(n).all() for n in numbers)
+            np.linalg.cholesky(matrix.corr)
+        assert driver.counts["applied"] > 0
