@@ -17,6 +17,16 @@ from stream_calib.service.wiring import kafka_service, output_topics
 from stream_calib.values import Effects, Matrix, Output
 
 DEADLINE_S = 60.0
+# what becomes of ticks that have an outcome already, at the close of their bar
+AFTERWARDS = {
+    "duplicate",
+    "closed",
+    "outlier",
+    "spread",
+    "confirmed_late",
+    "crossed_quote",
+    "no_price",
+}
 
 
 class Running:
@@ -37,7 +47,7 @@ class Running:
     @property
     def seen(self) -> int:
         """Records that were given an outcome."""
-        return sum(n for outcome, n in self.outcomes.items() if outcome != "duplicate")
+        return sum(n for outcome, n in self.outcomes.items() if outcome not in AFTERWARDS)
 
     async def until_seen(self, n: int) -> None:
         """Wait until ``n`` records were given an outcome."""
