@@ -163,7 +163,9 @@ class TickFilter:
             raise ValueError(message)
         remembered = np.array([*self._level[[0, 2], asset], self._held[asset]])
         known = ~np.isnan(remembered)
-        prices = factor * remembered + offset + 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            prices = factor * remembered + offset + 0.0
+            windows = self._windows[:, asset] * factor
         gone = ~(np.abs(prices[known]) < np.inf)
         if self._deviation == RELATIVE:
             gone |= prices[known] <= 0.0
@@ -172,7 +174,7 @@ class TickFilter:
             raise ValueError(message)
         self._level[0, asset], self._level[2, asset], self._held[asset] = prices
         if self._deviation == ABSOLUTE:
-            self._windows[:, asset] *= factor
+            self._windows[:, asset] = windows
 
     def reset(self, asset: int) -> int:
         """Forget a symbol; return how many HELD ticks of it will never be resolved."""

@@ -125,7 +125,9 @@ class QuoteTable:
         if not 0.0 < factor < math.inf:
             message = f"factor must be positive and finite, not {factor}"
             raise ValueError(message)
-        sides = factor * self._tables[:, :2, asset] + offset
+        with np.errstate(over="ignore", invalid="ignore"):
+            sides = factor * self._tables[:, :2, asset] + offset
+            windows = self._windows[:, asset] * factor
         known = sides[~np.isnan(self._tables[:, :2, asset])]
         gone = ~(np.abs(known) < np.inf)
         if self.positive:
@@ -134,7 +136,7 @@ class QuoteTable:
             message = f"factor {factor} and offset {offset} leave no price of symbol {asset}"
             raise ValueError(message)
         self._tables[:, :2, asset] = sides
-        self._windows[:, asset] *= factor
+        self._windows[:, asset] = windows
 
     def reset(self, asset: int) -> None:
         """Forget a symbol."""

@@ -90,7 +90,7 @@ def judge_ticks(
         a held h is an outlier   if (h - x) / (h - p) > reversal at the next tick x, else accepted
 
     Before the first accepted price any x is far, unless ``rough`` is infinite, and a held h is
-    an outlier if |h - x| > rough min(h, x). What has the time and the price of a held tick
+    an outlier if d > rough between it and x, relative to the lower of the two. What has the time and the price of a held tick
     joins it. The move to an outlier counts among the moves. The median is the upper one: entry
     floor(size / 2) of the sorted moves.
 
@@ -143,7 +143,10 @@ def judge_ticks(
                 chain[t] = newest[i]
                 newest[i] = t
                 continue
-            wrong = (h - x) / (h - p) > reversal if p == p else abs(x - h) > rough * min(x, h)
+            if p == p:
+                wrong = (h - x) / (h - p) > reversal
+            else:
+                wrong = abs(x - h) > rough * (min(x, h) if relative else 1.0)
             code = OUTLIER
             if not wrong:
                 late = time_ns[t] // bar_ns != held_mark[0, i] // bar_ns

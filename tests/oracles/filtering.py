@@ -89,7 +89,8 @@ class _Symbol:
 
     def _refutes(self, price: float, claim: float) -> bool:
         if self.price is None:
-            return abs(price - claim) > self.rules.rough * min(price, claim)
+            unit = min(price, claim) if self.rules.relative else 1.0
+            return abs(price - claim) > self.rules.rough * unit
         return (claim - price) / (claim - self.price) > self.rules.reversal
 
     def _is_far(self, price: float) -> bool:
