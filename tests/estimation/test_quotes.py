@@ -48,19 +48,19 @@ def test_a_row_of_one_side_leaves_the_other_as_it_was() -> None:
 
 def test_a_side_at_zero_is_not_there_until_it_is_quoted_again() -> None:
     table = QuoteTable(1, "mid")
-    rows = [(99.0, 101.0), (0.0, 101.0, 0.0, 5.0), (NAN, 102.0), (100.0, NAN)]
+    rows: list[Quote] = [(99.0, 101.0), (0.0, 101.0, 0.0, 5.0), (NAN, 102.0), (100.0, NAN)]
     same(quoted(table, *rows), [(PRICED, 100.0), (UNUSED, NAN), (UNUSED, NAN), (PRICED, 101.0)])
 
 
 def test_where_prices_may_be_zero_a_side_is_gone_only_with_its_size() -> None:
     table = QuoteTable(1, "mid", positive=False)
-    rows = [(-1.0, 1.0), (0.0, 1.0), (0.0, 1.0, 3.0, 3.0), (0.0, 1.0, 0.0, 3.0)]
+    rows: list[Quote] = [(-1.0, 1.0), (0.0, 1.0), (0.0, 1.0, 3.0, 3.0), (0.0, 1.0, 0.0, 3.0)]
     same(quoted(table, *rows), [(PRICED, 0.0), (PRICED, 0.5), (PRICED, 0.5), (UNUSED, NAN)])
 
 
 def test_a_microprice_leans_to_the_side_with_the_smaller_size() -> None:
     table = QuoteTable(1, "microprice")
-    rows = [
+    rows: list[Quote] = [
         (100.0, 104.0),  # no sizes: the middle
         (NAN, NAN, 300.0, 100.0),  # sizes alone
         (NAN, NAN, NAN, 300.0),
@@ -90,7 +90,7 @@ def test_the_last_trade_is_a_price_under_last_alone() -> None:
 
 
 def test_a_bid_that_moves_before_its_ask_makes_no_price_until_the_ask_follows() -> None:
-    rows = [(100.5, NAN), (NAN, 100.51), (NAN, 100.0), (99.99, NAN)]
+    rows: list[Quote] = [(100.5, NAN), (NAN, 100.51), (NAN, 100.0), (99.99, NAN)]
     found = quoted(settled(), *rows)
     same(found, [(CROSSED, NAN), (PRICED, 100.505), (CROSSED, NAN), (PRICED, 99.995)])
 
@@ -99,6 +99,11 @@ def test_an_ask_that_moves_before_its_bid_is_believed_once_the_bid_follows() -> 
     found = quoted(settled(), (NAN, 103.0), (102.99, NAN), (NAN, 103.01))
     assert found[0][0] == SPREAD
     same(found[1:], [(PRICED, 102.995), (PRICED, 103.0)])
+
+
+def test_a_refused_side_is_not_believed_because_the_other_crosses_it() -> None:
+    codes = [code for code, _ in quoted(settled(), (NAN, 103.0), (104.0, NAN), (102.0, NAN))]
+    assert codes == [SPREAD, CROSSED, CROSSED]  # with 103 believed the last would be too wide
 
 
 def test_a_gaping_quote_is_refused_and_the_one_before_stays() -> None:
@@ -172,11 +177,11 @@ def test_saving_changes_nothing_and_permuted_symbols_give_permuted_bits(
     plain, saved, turned = tables
     for part in (slice(0, 50), slice(50, 120)):
         own = [np.ascontiguousarray(c[part]) for c in (price, bid, ask, bid_size, ask_size)]
-        wanted = plain.price(asset[part], *own)  # type: ignore[arg-type]
+        wanted = plain.price(asset[part], *own)
         saved = QuoteTable.from_state(saved.state())
         for found in (
-            saved.price(asset[part], *own),  # type: ignore[arg-type]
-            turned.price(np.argsort(order)[asset[part]], *own),  # type: ignore[arg-type]
+            saved.price(asset[part], *own),
+            turned.price(np.argsort(order)[asset[part]], *own),
         ):
             assert found.code.tobytes() == wanted.code.tobytes()
             assert found.price.tobytes() == wanted.price.tobytes()

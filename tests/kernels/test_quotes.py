@@ -52,14 +52,22 @@ class Rules(NamedTuple):
 
 def priced(rows: list[Row], rules: Rules, state: State) -> tuple[list[int], list[float]]:
     code, price = np.full(len(rows), 99, dtype=np.int8), np.full(len(rows), 7.0)
-    columns = [np.array([row[c] for row in rows], dtype=np.float64) for c in range(1, 6)]
+    trade, bid, ask, bid_size, ask_size = (
+        np.array([row[c] for row in rows], dtype=np.float64) for c in range(1, 6)
+    )
     price_ticks(
         np.array([row.asset for row in rows], dtype=np.int64),
-        *columns,
+        trade,
+        bid,
+        ask,
+        bid_size,
+        ask_size,
         POLICIES[rules.policy],
         not rules.positive,
         rules.spread_max,
-        *state,
+        state.tables,
+        state.windows,
+        state.counts,
         price,
         code,
     )
