@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import RETURN_TYPES
-from stream_calib.kernels.filtering import ABSOLUTE, RELATIVE, judge_ticks
+from stream_calib.kernels.filtering import ABSOLUTE, RELATIVE, WARM_MOVES, judge_ticks
 from stream_calib.kernels.sampling import DIFF
 from stream_calib.values import F64, I64
 
@@ -33,16 +33,16 @@ class TickFilter:
     """Hold a tick that is far off until its symbol's next tick, which confirms or refutes it.
 
     Far is more than ``sigmas`` robust standard deviations of a tick-to-tick move and ``grains``
-    moves of usual size, from the last accepted price. The usual size is the median of the last
-    k moves that were none of zero, and counts towards the deviation by the share of ticks that
-    move: a price on a grid may always take a step or two, one that stood still too.
+    moves of usual size, from the last accepted price. The usual size is the upper quartile of
+    the last k moves that were none of zero, and counts towards the deviation by the share of
+    ticks that move: a price on a grid may always take a step, one that stood still too.
 
     A held tick is dropped if the next one takes back more than ``reversal`` of its move, and
     accepted otherwise, so that a jump is followed one tick late at most. A report in several
     lines of one time and price, or one delivered twice, is one tick and does not confirm itself.
     When two or more bad ticks agree they are believed; for eight ticks after such a jump the
     level before it may then come back at once. Moves to refuted ticks count as moves: where
-    every other tick is "bad" that is how the symbol moves.
+    every other tick is "bad", that is how the symbol moves.
 
     A new symbol: its first tick waits for a second one within ``rough`` of it (of two that
     disagree the first is dropped, and the second waits); until ten moves are known, what is
@@ -61,7 +61,7 @@ class TickFilter:
     return_type
         ``log`` and ``simple`` judge moves relative to the price, ``diff`` in units of the price.
     k
-        Moves that the usual size is the median of.
+        Moves that the usual size is the upper quartile of.
     sigmas, grains
         How far is far.
     reversal
@@ -73,12 +73,12 @@ class TickFilter:
     Raises
     ------
     ValueError
-        If a parameter is not positive, or ``return_type`` is not known.
+        If a parameter is not positive, ``k`` is less than ten, or ``return_type`` is not known.
 
     Notes
     -----
-    O(k) per tick. Over prices of one call alone nothing is looked ahead: it is the one-sided
-    form of the filter of Brownlees and Gallo.
+    O(k) per tick. It is the one-sided form of the filter of Brownlees and Gallo, which looks
+    ahead, with a tick to wait for instead. Figures are in ``tests/estimation/test_filtering.py``.
 
     References
     ----------
@@ -115,7 +115,10 @@ class TickFilter:
         self._deviation = ABSOLUTE if self.return_type == DIFF else RELATIVE
         if rough is None:
             rough = 0.1 if self._deviation == RELATIVE else math.inf
-        positive = {"n": n, "bar_ns": bar_ns, "k": k, "sigmas": sigmas, "grains": grains}
+        if k < WARM_MOVES:
+            message = f"k must be at least {WARM_MOVES}, not {k}"
+            raise ValueError(message)
+        positive = {"n": n, "bar_ns": bar_ns, "sigmas": sigmas, "grains": grains}
         for name, value in (positive | {"reversal": reversal, "rough": rough}).items():
             if not value > 0:
                 message = f"{name} must be positive, not {value}"
@@ -136,9 +139,9 @@ class TickFilter:
         time_ns, asset, price : (m,)
             What is not finite, or not positive with relative moves, is an OUTLIER.
         """
-        sigmas, grains, reversal, rough = self._limits.tolist()
         code = np.empty(len(time_ns), dtype=np.int8)
         resolved = np.empty(len(self._held), dtype=np.int8)
+        sigmas, grains, reversal, rough = self._limits
         judge_ticks(
             time_ns,
             asset,
@@ -177,6 +180,7 @@ class TickFilter:
         known = ~np.isnan(remembered)
         with np.errstate(over="ignore", invalid="ignore"):
             prices = factor * remembered + offset + 0.0
+            windows = self._windows[:, asset] * factor
         gone = ~(np.abs(prices[known]) < np.inf)
         if self._deviation == RELATIVE:
             gone |= prices[known] <= 0.0
@@ -185,8 +189,7 @@ class TickFilter:
             raise ValueError(message)
         self._level[0, asset], self._level[2, asset], self._held[asset] = prices
         if self._deviation == ABSOLUTE:
-            with np.errstate(over="ignore", under="ignore"):
-                self._windows[:, asset] *= factor
+            self._windows[:, asset] = windows
 
     def reset(self, asset: int) -> int:
         """Forget a symbol; return how many HELD ticks of it will never be resolved."""

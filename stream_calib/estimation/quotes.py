@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_calib.estimation.protocol import Layout
-from stream_calib.kernels.quotes import LAST, MICROPRICE, MID, price_ticks
+from stream_calib.kernels.quotes import LAST, MICROPRICE, MID, WARM_SPREADS, price_ticks
 from stream_calib.values import F64, I64
 
 POLICIES = {"last": LAST, "mid": MID, "microprice": MICROPRICE}
@@ -61,7 +61,7 @@ class QuoteTable:
     Raises
     ------
     ValueError
-        If ``policy`` is not known, or ``n``, ``k`` or ``spread_max`` are not positive.
+        If ``policy`` is not known, ``k`` is less than ten, or ``n`` or ``spread_max`` not positive.
 
     References
     ----------
@@ -77,7 +77,10 @@ class QuoteTable:
         if policy not in POLICIES:
             message = f"policy must be one of {', '.join(POLICIES)}, not {policy!r}"
             raise ValueError(message)
-        for name, value in {"n": n, "spread_max": spread_max, "k": k}.items():
+        if k < WARM_SPREADS:
+            message = f"k must be at least {WARM_SPREADS}, not {k}"
+            raise ValueError(message)
+        for name, value in {"n": n, "spread_max": spread_max}.items():
             if not value > 0:
                 message = f"{name} must be positive, not {value}"
                 raise ValueError(message)
@@ -125,9 +128,9 @@ class QuoteTable:
         if not 0.0 < factor < math.inf:
             message = f"factor must be positive and finite, not {factor}"
             raise ValueError(message)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             sides = factor * self._tables[:, :2, asset] + offset
-            spreads = factor * self._windows[:, asset]
+            windows = self._windows[:, asset] * factor
         known = sides[~np.isnan(self._tables[:, :2, asset])]
         gone = ~(np.abs(known) < np.inf)
         if self.positive:
@@ -136,7 +139,7 @@ class QuoteTable:
             message = f"factor {factor} and offset {offset} leave no price of symbol {asset}"
             raise ValueError(message)
         self._tables[:, :2, asset] = sides
-        self._windows[:, asset] = spreads
+        self._windows[:, asset] = windows
 
     def reset(self, asset: int) -> None:
         """Forget a symbol."""

@@ -11,7 +11,7 @@ KEEP, HELD, CONFIRMED_LATE, OUTLIER = 0, 1, 2, 3
 NONE, CONFIRMED, REFUTED = 0, 1, 2
 WARM_MOVES = 10  # so many moves make a scale; before, a price need only be roughly right
 RECALL = 8  # ticks after a jump in which its old level may come back at once
-NORMAL = 1.482602218505602  # from the median of |x| to the standard deviation of normal x
+NORMAL = 0.8693011158689337  # from the upper quartile of |x| to the standard deviation of normal x
 CARRIED = -2  # ends the chain of held rows when the first of them came in an earlier call
 
 
@@ -58,57 +58,31 @@ def _accept(
     _learn(abs(x - last) / (last if deviation == RELATIVE else 1.0), i, windows, counts)
 
 
-@kernel("void(f8, b1, i8, i8, u8, f8[:,:,::1], i8[:,::1], f8[:,::1])")
-def _settle(
-    held: float,
-    wrong: bool,  # noqa: FBT001  # compiled code has no keywords
-    times: int,
-    deviation: int,
-    i: np.uint64,
-    windows: np.ndarray,
-    counts: np.ndarray,
-    level: np.ndarray,
-) -> None:
-    # What was held is refuted, and its move counts; or it is accepted, as often as it came.
-    last = level[0, i]
-    if wrong:
-        if last == last:
-            unit = last if deviation == RELATIVE else 1.0
-            _learn(abs(held - last) / unit, i, windows, counts)
-        return
-    for _ in range(times):
-        _accept(held, deviation, i, windows, counts, level)
-    counts[3, i] = RECALL if last == last else 0
-    level[2, i] = last
-
-
-@kernel("b1(f8, i8, f8, f8, f8, u8, f8[:,:,::1], i8[:,::1], f8[:,::1])")
+@kernel("b1(f8, u8, i8, f8, f8, f8, f8[:,:,::1], i8[:,::1], f8[:,::1])")
 def _is_far(
     x: float,
+    i: np.uint64,
     deviation: int,
     sigmas: float,
     grains: float,
     rough: float,
-    i: np.uint64,
     windows: np.ndarray,
     counts: np.ndarray,
     level: np.ndarray,
 ) -> bool:
-    last, before = level[0, i], level[2, i]
-    if last != last:
+    p = level[0, i]
+    if p != p:
         return rough < math.inf
     known = counts[1, i]
-    usual = windows[1, i, known // 2] if known > 0 else 0.0
-    bound = (sigmas * NORMAL * level[1, i] + grains) * usual
-    if known < min(WARM_MOVES, windows.shape[2] - 1):
-        bound = max(bound, rough)
-    relative = deviation == RELATIVE
-    if not abs(x - last) > (bound * last if relative else bound):
+    m = windows[1, i, 3 * known // 4] if known > 0 else 0.0
+    c = (sigmas * NORMAL * level[1, i] + grains) * m
+    if known < WARM_MOVES:
+        c = max(c, rough)
+    if abs(x - p) <= (c * p if deviation == RELATIVE else c):
         return False
-    if counts[3, i] > 0 and not abs(x - before) > (bound * before if relative else bound):
-        counts[3, i] = 0
-        return False
-    return True
+    b = level[2, i]
+    recalled = counts[3, i] > 0 and abs(x - b) <= (c * b if deviation == RELATIVE else c)
+    return not recalled
 
 
 @kernel(
@@ -136,16 +110,16 @@ def judge_ticks(
     """Hold each tick that is far from its symbol's price until the symbol's next tick.
 
         d(x, y) = |x - y| / y   or |x - y|, by ``deviation``
-        m = median of the last k moves d > 0;   f = share of the last ticks that moved
+        m = upper quartile of the last k moves d > 0;   f = share of the last ticks that moved
         c = (sigmas NORMAL f + grains) m;   at least ``rough`` before WARM_MOVES moves
         x is far   if d(x, p) > c from the last accepted price p and, up to RECALL ticks after a
                    confirmed jump, d(x, b) > c from the price b before it
         a held h is an outlier   if (h - x) / (h - p) > reversal at the next tick x, else accepted
 
     Before the first accepted price any x is far, unless ``rough`` is infinite, and a held h is
-    an outlier if |h - x| > rough min(h, x). What has the time and the price of a held tick
-    joins it. The move to an outlier counts among the moves. The median is the upper one: entry
-    floor(size / 2) of the sorted moves.
+    an outlier if d > rough between it and x, relative to the lower of the two. What has the
+    time and the price of a held tick joins it. The move to an outlier counts among the moves.
+    The quartile is entry floor(3 size / 4) of the sorted moves.
 
     Parameters
     ----------
@@ -197,13 +171,19 @@ def judge_ticks(
                 newest[i] = t
                 continue
             if p == p:
-                # an offset far larger than prices can make two of them one
-                wrong = h != p and (h - x) / (h - p) > reversal
+                wrong = h != p and (h - x) / (h - p) > reversal  # an offset may have made them one
             else:
-                wrong = abs(x - h) > rough * min(x, h)
+                wrong = abs(x - h) > rough * (min(x, h) if relative else 1.0)
             late = time_ns[t] // bar_ns != held_mark[0, i] // bar_ns
             code = OUTLIER if wrong else (CONFIRMED_LATE if late else KEEP)
-            _settle(h, wrong, held_mark[1, i], deviation, i, windows, counts, level)
+            if not wrong:
+                for _ in range(held_mark[1, i]):
+                    _accept(h, deviation, i, windows, counts, level)
+                counts[3, i] = RECALL if p == p else 0
+                level[2, i] = p
+                p = h
+            elif p == p:
+                _learn(abs(h - p) / (p if relative else 1.0), i, windows, counts)
             row = newest[i]
             while row >= 0:
                 out_code[row] = code
@@ -212,7 +192,7 @@ def judge_ticks(
                 out_resolved[i] = REFUTED if wrong else CONFIRMED
             held[i] = np.nan
             held_mark[:, i] = 0
-        if _is_far(x, deviation, sigmas, grains, rough, i, windows, counts, level):
+        if _is_far(x, i, deviation, sigmas, grains, rough, windows, counts, level):
             out_code[t] = HELD
             held[i] = x
             held_mark[0, i] = time_ns[t]

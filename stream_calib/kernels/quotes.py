@@ -77,7 +77,7 @@ def price_ticks(
         MICROPRICE  b + (a - b) v / (v + w)   b, v price and size of the bid, a, w of the ask;
                                               MID unless v > 0 and w > 0
         limit = spread_max median of the last k spreads a - b > 0 that were quoted, infinite
-                before WARM_SPREADS of them, or k
+                before WARM_SPREADS of them
 
     Two tables: what was quoted, and what is believed. Both take the row in; then, in this order:
     what was quoted is believed if 0 <= a - b <= limit; a quote that lacks a side is UNUSED, one
@@ -122,8 +122,7 @@ def price_ticks(
         if not (carries or bid_size[t] == bid_size[t] or ask_size[t] == ask_size[t]):
             continue
         known = counts[0, i]
-        is_warm = known >= min(WARM_SPREADS, windows.shape[2] - 1)
-        limit = spread_max * windows[1, i, known // 2] if is_warm else math.inf
+        limit = spread_max * windows[1, i, known // 2] if known >= WARM_SPREADS else math.inf
         was_bid, was_ask = tables[1, 0, i], tables[1, 1, i]
         was_bid_size, was_ask_size = tables[1, 2, i], tables[1, 3, i]
         _merge(bid[t], bid_size[t], 0, i, signed, tables)

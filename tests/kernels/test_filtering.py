@@ -123,7 +123,7 @@ def histories(draw: st.DrawFn, n: int) -> list[Tick]:
 every_rules = st.builds(
     Rules,
     relative=st.booleans(),
-    k=st.sampled_from([1, 2, 5, 17]),
+    k=st.sampled_from([10, 11, 17]),
     sigmas=st.sampled_from([3.0, 8.0]),
     grains=st.sampled_from([0.5, 2.0]),
     reversal=st.sampled_from([0.5, 0.8]),

@@ -2,11 +2,10 @@
 
 import itertools
 import math
-import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-NORMAL = 1.482602218505602
+NORMAL = 0.8693011158689337
 WARM_MOVES = 10
 RECALL = 8
 
@@ -42,14 +41,20 @@ class Rules(NamedTuple):
 
 def judge(ticks: Sequence[Tick], rules: Rules) -> list[Fate]:
     """Return the fate of every tick."""
-    fates: dict[int, Fate] = {}
+    fates = {
+        row: Fate(good=False, row=row) for row, t in enumerate(ticks) if not _is_price(t, rules)
+    }
     for asset in {tick.asset for tick in ticks}:
         symbol = _Symbol(rules)
-        rows = [row for row, tick in enumerate(ticks) if tick.asset == asset]
+        rows = [row for row, tick in enumerate(ticks) if tick.asset == asset and row not in fates]
         # lines of one time and price, one after the other, are one tick
         for (_, price), group in itertools.groupby(rows, lambda r: ticks[r][::2]):
             fates |= symbol.take(list(group), price)
     return [fates[row] for row in range(len(ticks))]
+
+
+def _is_price(tick: Tick, rules: Rules) -> bool:
+    return math.isfinite(tick.price) and (tick.price > 0.0 or not rules.relative)
 
 
 class _Symbol:
@@ -63,8 +68,6 @@ class _Symbol:
         self.before: tuple[float, int] | None = None  # a level, and for how many ticks it is good
 
     def take(self, rows: list[int], price: float) -> dict[int, Fate]:
-        if not math.isfinite(price) or (self.rules.relative and price <= 0.0):
-            return {row: Fate(good=False, row=row) for row in rows}
         fates: dict[int, Fate] = {}
         if self.held is not None:
             waiting, claim = self.held
@@ -89,7 +92,8 @@ class _Symbol:
 
     def _refutes(self, price: float, claim: float) -> bool:
         if self.price is None:
-            return abs(price - claim) > self.rules.rough * min(price, claim)
+            unit = min(price, claim) if self.rules.relative else 1.0
+            return abs(price - claim) > self.rules.rough * unit
         return (claim - price) / (claim - self.price) > self.rules.reversal
 
     def _is_far(self, price: float) -> bool:
@@ -97,15 +101,13 @@ class _Symbol:
             return self.rules.rough < math.inf
         if not self._is_beyond(price, self.price):
             return False
-        if self.before is not None and not self._is_beyond(price, self.before[0]):
-            self.before = None
-            return False
-        return True
+        return self.before is None or self._is_beyond(price, self.before[0])
 
     def _is_beyond(self, price: float, level: float) -> bool:
-        usual = statistics.median_high(self.moves[-self.rules.k :]) if self.moves else 0.0
+        known = sorted(self.moves[-self.rules.k :])
+        usual = known[3 * len(known) // 4] if known else 0.0
         bound = (self.rules.sigmas * NORMAL * self.moving + self.rules.grains) * usual
-        if len(self.moves) < min(WARM_MOVES, self.rules.k):
+        if len(self.moves) < WARM_MOVES:
             bound = max(bound, self.rules.rough)
         return abs(price - level) > (bound * level if self.rules.relative else bound)
 

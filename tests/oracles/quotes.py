@@ -70,7 +70,7 @@ def price(
             continue
         known = spreads.setdefault(row.asset, [])
         limit = math.inf
-        if len(known) >= min(WARM_SPREADS, k):
+        if len(known) >= WARM_SPREADS:
             limit = spread_max * statistics.median_high(known[-k:])
         now = quoted.get(row.asset, Quote()).after(row, positive=positive)
         quoted[row.asset] = now
