@@ -222,8 +222,8 @@ class Engine:
             for source, offset, reason, value, time_ns in folded.refused:
                 self.intake.refuse(source, time_ns, (offset, reason, value))
             self.intake.count_applied(folded.counts)
-            if self._data_from_ns == NO_TIME:
-                self._data_from_ns = int(bars[0]) * bar_ns
+            if self._data_from_ns == NO_TIME and folded.first_ns != NO_TIME:
+                self._data_from_ns = folded.first_ns // bar_ns * bar_ns
             self._unpublished |= folded.observed
             self._last_bar = int(bars[inside][-1])
         self._publish_before(due // every, matrices, events)

@@ -74,9 +74,10 @@ class Jump(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """What came of the ticks of some bars."""
+    """What came of the ticks of some bars; ``first_ns`` is of the first one that was used."""
 
     observed: bool
+    first_ns: int
     adjusted: list[Adjusted]
     refused: list[Refused]
     counts: Mapping[str, int]
@@ -150,7 +151,9 @@ class TickLayer:
             capped = self._winsor.transform(replace(block, elapsed_bars=_longest(elapsed)))
             block = replace(block, returns=capped.returns)
         self._tracking.update(self._estimator, block)
-        return Folded(bool(block.exposure.any()), adjusted, refused, counts, jumps)
+        used = ticks.time_ns[ticks.kind == TICK]
+        first_ns = int(used[0]) if len(used) else NO_TIME
+        return Folded(bool(block.exposure.any()), first_ns, adjusted, refused, counts, jumps)
 
     def _jumps(self, block: ReturnBlock) -> list[Jump]:
         # of returns that are shares of the price; of differences none is large in itself
