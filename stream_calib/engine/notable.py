@@ -50,6 +50,8 @@ def gaps_of(bars: I64, passed: I64, elapsed: F64, gap_bars: int) -> list[tuple[i
 
 def near_split(ratio: float) -> str | None:
     """Name the split that a ratio of prices looks like, as "2:1" new for old; None for none."""
+    if not 0.0 < ratio < math.inf:
+        return None
     for old in range(1, 4):
         for new in SPLITS_NEW:
             for words, exact in ((f"{new}:{old}", old / new), (f"{old}:{new}", new / old)):

@@ -12,7 +12,7 @@ from stream_calib.engine.arrays import Arrays, pieces, read_text, text_array, un
 from stream_calib.engine.engine import Engine
 from stream_calib.engine.tick_layer import COMPARED, LAYOUTS, SETTINGS, WINDOWS
 from stream_calib.estimation.protocol import Fill, Layout
-from stream_calib.values import I64
+from stream_calib.values import I64, TICK
 
 State = Mapping[str, npt.NDArray[Any]]
 _DECIDED = 2  # column of intake.marks
@@ -116,6 +116,7 @@ def reset(state: State, config: Config, after: UniverseConfig) -> Arrays:
     usable = np.full(len(state["intake.ticks.time_ns"]), fill_value=facts["price"] == after.price)
     above = np.array([after.return_of(symbol) != "diff" for symbol in facts["symbols"]])
     usable &= ~(above[state["intake.ticks.asset"]] & (state["intake.ticks.price"] <= 0.0))
+    usable |= state["intake.ticks.kind"] != TICK  # what adjusts prices does so under any policy
     place = _origin(after.symbols, facts["symbols"])
     out |= carried | _migrated_ticks(state, place, after.price, usable)
     if facts["due"]:
@@ -242,7 +243,7 @@ def _migrated_ticks(
     }
     columns = 0 if prices == "last" else 4
     if out["intake.ticks.quote"].shape[1] != columns:
-        out["intake.ticks.quote"] = np.empty((int(kept.sum()), columns))
+        out["intake.ticks.quote"] = np.full((int(kept.sum()), columns), np.nan)
     out |= under("intake.ticks", _kept_originals(within("intake.ticks", state), kept))
     out["intake.ticks.asset"] = place[asset[kept]]
     out["intake.ticks.count"] = np.array(counts, np.int64)

@@ -14,7 +14,7 @@ from stream_calib.engine.arrays import Arrays, under, within
 from stream_calib.engine.buffer import Taken
 from stream_calib.engine.screening import Refused, Screen
 from stream_calib.engine.trading_time import trading_clock
-from stream_calib.estimation.calendar import ALWAYS_OPEN
+from stream_calib.estimation.calendar import ALWAYS_OPEN, Calendar
 from stream_calib.estimation.diurnal import Diurnal
 from stream_calib.estimation.filtering import TickFilter
 from stream_calib.estimation.hayashi_yoshida import LOG_PRICE_MAX, HayashiYoshida
@@ -24,10 +24,12 @@ from stream_calib.estimation.sampling import Sampler, Ticks
 from stream_calib.estimation.tracking import Tracking, choose_block_bars
 from stream_calib.estimation.two_scale import TwoScale, TwoScaleCorrelation
 from stream_calib.estimation.winsor import Winsor
+from stream_calib.kernels.two_scale_reading import CORR2_MAX
 from stream_calib.values import F64, FACTOR, I64, NO_TIME, OFFSET, RESET, TICK, ReturnBlock
 
 GAP_BARS_MIN = 10
 UNITS_MAX = 1e50  # what no price is adjusted by in all
+BAND_MAX = 1.0  # nothing within [-1, 1] has a larger standard error
 JUMP_MIN = 0.2  # of a log price from one bar to the next
 JUMP_UP, JUMP_DOWN = math.expm1(JUMP_MIN), math.expm1(-JUMP_MIN)
 WINSOR_BARS_MIN = 10.0
@@ -110,7 +112,7 @@ class TickLayer:
             else None
         )
         self._diurnal = [
-            Diurnal(n, universe.diurnal.bin, bar_ns, universe.diurnal.half_life_days, calendar)
+            pattern_of_day(universe, calendar)
             for calendar in self._clock.calendars
             if universe.diurnal.enabled
         ]
@@ -160,7 +162,7 @@ class TickLayer:
         r = block.returns
         large = np.where(self._is_log, np.abs(r) >= JUMP_MIN, (r >= JUMP_UP) | (r <= JUMP_DOWN))
         return [
-            Jump(int(block.time_ns[k]), i, math.exp(r[k, i]) if self._is_log[i] else 1.0 + r[k, i])
+            Jump(int(block.time_ns[k]), i, _ratio(float(r[k, i]), log=bool(self._is_log[i])))
             for k, i in zip(*(at.tolist() for at in np.nonzero(large & self._logs)), strict=True)
         ]
 
@@ -174,12 +176,12 @@ class TickLayer:
             band: F64 = (1.0 - corr * corr) * np.sqrt((1.0 + known.kappa) / known.n_eff[cut])
             return band
         before = known.corr[cut]
-        sampling: F64 = known.band[cut]
+        sampling: F64 = np.minimum(known.band[cut], BAND_MAX)
         if np.array_equal(before, corr):
             return sampling
-        left = 1.0 - before * before
-        np.fill_diagonal(left, 1.0)
-        repaired: F64 = sampling * ((1.0 - corr * corr) / left)
+        # bands are worked out up to a correlation from which on they do not shrink any more
+        left, now = (np.maximum(1.0 - r * r, 1.0 - CORR2_MAX) for r in (before, corr))
+        repaired: F64 = np.minimum(sampling * (now / left), BAND_MAX)
         return repaired
 
     @property
@@ -201,7 +203,7 @@ class TickLayer:
         if error is None:
             return None
         total: F64 = np.sqrt(band * band + ((1.0 - corr * corr) * error[cut]) ** 2)
-        return total
+        return np.minimum(total, BAND_MAX)
 
     def audit(self) -> F64 | None:
         """Return the correlation of the audit (n, n), NaN where it has none."""
@@ -303,12 +305,25 @@ class TickLayer:
                 self._units[1, asset] += value
         factor, offset = self._units[:, asset]
         usable = 1.0 / UNITS_MAX < factor < UNITS_MAX and abs(offset) < UNITS_MAX
-        if not usable:
+        if kind == RESET or not usable:
             self._units[:, asset] = 1.0, 0.0
-        if self._audit is not None and (kind == RESET or not usable):
-            self._audit.forget(asset, time_ns)
+            if self._audit is not None:
+                self._audit.forget(asset, time_ns)
         names = {FACTOR: {"factor": value}, OFFSET: {"offset": value}}
         return Adjusted(time_ns, asset, names.get(kind, {"reset": True}))
+
+
+def pattern_of_day(universe: UniverseConfig, calendar: Calendar) -> Diurnal:
+    """Return the pattern of one calendar, smoothed over as many bins as its day has."""
+    settings = universe.diurnal
+    bins = -(-calendar.day_length_ns() // settings.bin)
+    smooth = next(n for n in (7, 5, 1) if n <= bins)
+    n = len(universe.symbols)
+    return Diurnal(n, settings.bin, universe.bar, settings.half_life_days, calendar, smooth)
+
+
+def _ratio(r: float, *, log: bool) -> float:
+    return math.exp(min(r, 700.0)) if log else 1.0 + r
 
 
 def _longest(elapsed: F64) -> F64:

@@ -175,8 +175,8 @@ class Run:
 
     def flush(self) -> None:
         """Close everything that has arrived."""
-        intake = self.engine.intake
         while True:
+            intake = self.engine.intake  # another one after a restart
             flush_ns = self.engine.flush_ns()
             marks = tuple(
                 Watermark(source, intake.position(source), flush_ns, "flush")

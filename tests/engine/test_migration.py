@@ -18,6 +18,10 @@ from stream_calib.engine.engine import Engine
 from stream_calib.engine.state import difference, migrate, reset
 from stream_calib.kernels.ticks import CONFIRMATIONS
 from stream_calib.values import (
+    FACTOR,
+    OFFSET,
+    RESET,
+    TICK,
     Correlation,
     Step,
 )
@@ -30,6 +34,7 @@ from tests.engine.schedule import (
     Q,
     Run,
     bits_of,
+    control,
     dense_log,
     dense_run,
     details,
@@ -252,6 +257,21 @@ def test_a_source_found_after_a_reset_reopens_no_bar() -> None:
     own.flush()
     assert own.counts["late"] == 2  # those of 50 s and 99 s; 148 s is in time
     assert own.counts["applied"] == 1
+
+
+def test_control_records_that_wait_are_not_lost_in_a_reset() -> None:
+    how = ({"factor": 0.5}, {"offset": -3.0}, {"reset": True})
+    for policy in ("last", "mid"):
+        run = dense_run("AB", 100, time__lateness="3s")
+        end_s = (run.engine.intake.newest_ns() - START) / SECOND
+        log = dict(run.log)
+        at = run.engine.intake.position(P)
+        log[P] = [b" "] * at + [control("A", end_s, **change) for change in how]
+        run.log = log
+        run.take(Step(batches=(run.ticks(P, at, at + 3),)))
+        own = begun_anew(run, settings("AB", universe__ready_n_eff=3.0, universe__price=policy))
+        kinds = own.engine.state()["intake.ticks.kind"]
+        assert kinds[kinds != TICK].tolist() == [FACTOR, OFFSET, RESET]
 
 
 def test_ticks_that_wait_are_used_after_a_reset_unless_priced_otherwise() -> None:

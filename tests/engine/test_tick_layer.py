@@ -239,3 +239,42 @@ def test_no_price_and_no_control_record_is_too_strange(seed: int, returns: dict[
             assert all(np.isfinite(n).all() for n in numbers)
             np.linalg.cholesky(matrix.corr)
         assert driver.counts["applied"] > 0
+
+
+@pytest.mark.parametrize("to", [1.4, 1e-18])
+def test_jumps_of_simple_returns_are_told_too(to: float) -> None:
+    rows = [(s, i, p * to if i == "B" and s > 60.0 else p) for s, i, p in prices(seconds=120.0)]
+    (jump,) = events(run(config(**{"return": "simple"}), log_of(rows)), "price_jump")
+    assert jump["symbol"] == "B"
+    assert jump["ratio"] == pytest.approx(to, rel=0.02, abs=1e-15)
+
+
+def test_one_instrument_at_two_venues_has_a_band_within_reason() -> None:
+    random = Random(3)
+    own = config(ewma={"half_life": "120s", "window": "4s", "winsor": 3.0})
+    values, price = [], 100.0
+    for k in range(1200):
+        price *= np.exp(random.gauss(0.0, 1e-4))
+        for i, symbol in enumerate(SYMBOLS):
+            if random.random() < 0.6:
+                values.append(tick(symbol, 0.25 * k + 0.01 * i, float(price)))
+    driver = run(own, values)
+    assert any(matrix.quality.capped_pairs for matrix in driver.matrices)
+    # nothing within [-1, 1] has a larger one, however little the first windows share
+    assert max(float(matrix.band.max()) for matrix in driver.matrices) <= 1.0
+    assert driver.matrices[-1].band.max() < 0.1
+
+
+@pytest.mark.parametrize("bin_", ["1h", "4h", "12h", "1d"])
+def test_a_pattern_of_few_bins_is_a_pattern(bin_: str) -> None:
+    diurnal = {"enabled": True, "bin": bin_}
+    assert run(config(diurnal=diurnal), log_of(prices(seconds=120.0))).matrices
+
+
+def test_a_reset_lets_the_audit_begin_anew() -> None:
+    rows = log_of(prices())
+    half = len(rows) // 2
+    values = [*rows[:half], control("A", 110.0, offset=5e3), control("A", 110.1, reset=True)]
+    last = run(config(), [*values, *rows[half:]]).matrices[-1]
+    assert last.audit is not None
+    assert last.audit["pairs"] == 3
