@@ -100,6 +100,7 @@ class Tracking:
         self._last = np.full(n * (n - 1) // 2, np.nan)  # correlations of the block before
         self._sums = np.zeros((4, n * (n - 1) // 2))
         self._passed = np.zeros((1, 1))  # since the block began, for each two groups
+        self._error: F64 | None = None  # follows from the sums; kept until they change
 
     def update(self, estimator: Trackable, block: ReturnBlock) -> None:
         """Fold k bars into the estimator, and compare at each end of a block.
@@ -135,10 +136,12 @@ class Tracking:
         """Return T (n, n) as error of Fisher's z, 0 on the diagonal; None while not known."""
         if self._bars[2] < BLOCKS_MIN:
             return None
-        rows, columns = np.triu_indices(self.n, 1)
-        error = np.zeros((self.n, self.n))
-        error[rows, columns] = error[columns, rows] = np.sqrt(np.maximum(self._shrunk(), 0.0))
-        return error
+        if self._error is None:
+            rows, columns = np.triu_indices(self.n, 1)
+            error = np.zeros((self.n, self.n))
+            error[rows, columns] = error[columns, rows] = np.sqrt(np.maximum(self._shrunk(), 0.0))
+            self._error = error
+        return self._error.copy()
 
     def band_total(self, corr: F64, band: F64) -> F64 | None:
         """Return the standard error of sampling and tracking; None while not known.
@@ -240,18 +243,21 @@ class Tracking:
         sums[2] = kept * kept * sums[2] + weight * weight
         sums[3] = kept * sums[3] + weight * moved * moved
         self._bars[2] += 1.0
+        self._error = None
 
     def _shrunk(self) -> F64:
         # T^2 of each pair, drawn to that of all by how much of the spread is chance
         moved, weights, weights2, squares = self._sums
-        total = math.fsum(weights)
-        pooled = math.fsum(moved) / total
+        # exact sums: the order of the symbols must not show in the last bit
+        total = math.fsum(weights.tolist())
+        pooled = math.fsum(moved.tolist()) / total
         seen = weights > 0.0
         weight = np.where(seen, weights, 1.0)
         own = np.where(seen, moved / weight, pooled)
-        within = math.fsum(squares - weights * own * own) / total
+        within = math.fsum((squares - weights * own * own).tolist()) / total
         chance = within * weights2 / (weight * weight)
-        spread = math.fsum(weights * ((own - pooled) ** 2 - chance)) / total
+        apart = weights * ((own - pooled) ** 2 - chance)
+        spread = math.fsum(apart.tolist()) / total
         if not spread > 0.0:
             return np.full(moved.shape, pooled)
         shrunk: F64 = pooled + np.where(seen, spread / (spread + chance), 0.0) * (own - pooled)
