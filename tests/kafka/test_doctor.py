@@ -1,6 +1,9 @@
 """What is said about ticks that are on the broker, before the service begins."""
 
 import asyncio
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
 
 import orjson
 import pytest
@@ -21,6 +24,18 @@ def slow(n: int) -> list[bytes]:
         orjson.dumps({"symbol": symbol, "time": START_NS + k * 10**9, "price": 100.0})
         for k, symbol in times
     ]
+
+
+@contextmanager
+def every_log() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What is logged, though others in this process may have set a level."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    try:
+        with structlog.testing.capture_logs() as logs:
+            yield logs
+    finally:
+        structlog.configure(**before)
 
 
 async def test_the_tail_of_topics_is_read_from_all_partitions(
@@ -47,7 +62,7 @@ async def test_a_window_too_short_for_the_slowest_symbol_is_told_at_start(
     await write(kafka_bootstrap, [(topic, 0, value) for value in slow(3000)])
     window = {"half_life": "4h", "window": "6m" if fits else "1m"}
     universe = {"name": "u", "symbols": ["A", "B"], "ewma": window}
-    with structlog.testing.capture_logs() as logs:
+    with every_log() as logs:
         async with running(settings(kafka_bootstrap, [topic], universe)):
             await asyncio.sleep(0.2)
     told = [str(line["event"]) for line in logs if "three times in a window" in str(line["event"])]
