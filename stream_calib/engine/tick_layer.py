@@ -23,7 +23,7 @@ from stream_calib.estimation.quotes import QuoteTable
 from stream_calib.estimation.sampling import Sampler, Ticks
 from stream_calib.estimation.tracking import Tracking, choose_block_bars
 from stream_calib.estimation.two_scale import TwoScale, TwoScaleCorrelation
-from stream_calib.estimation.winsor import Winsor
+from stream_calib.estimation.winsor import HALF_LIFE_MIN_OBS, Winsor
 from stream_calib.kernels.two_scale_reading import CORR2_MAX
 from stream_calib.values import F64, FACTOR, I64, NO_TIME, OFFSET, RESET, TICK, ReturnBlock
 
@@ -32,7 +32,6 @@ UNITS_MAX = 1e50  # what no price is adjusted by in all
 BAND_MAX = 1.0  # nothing within [-1, 1] has a larger standard error
 JUMP_MIN = 0.2  # of a log price from one bar to the next
 JUMP_UP, JUMP_DOWN = math.expm1(JUMP_MIN), math.expm1(-JUMP_MIN)
-WINSOR_BARS_MIN = 10.0
 TRACKED_BLOCKS = 200.0  # half-life, in blocks, of what is known of how fast the truth moves
 LAYOUTS: Mapping[str, Layout] = {
     "sampler": Sampler.LAYOUT,
@@ -107,7 +106,7 @@ class TickLayer:
         self._clock = trading_clock(config, universe, self.gap_bars)
         k = universe.ewma.bars_per_window(bar_ns)
         self._winsor = (
-            Winsor(n, max(WINSOR_BARS_MIN, half_life / bar_ns / 4.0), universe.ewma.winsor)
+            Winsor(n, max(HALF_LIFE_MIN_OBS, half_life / bar_ns / 4.0), universe.ewma.winsor)
             if universe.ewma.winsor
             else None
         )
@@ -199,11 +198,8 @@ class TickLayer:
 
     def band_total(self, corr: F64, band: F64, cut: tuple[Any, ...]) -> F64 | None:
         """Return the standard errors with what the truth may have moved; None while not known."""
-        error = self._tracking.tracking_error()
-        if error is None:
-            return None
-        total: F64 = np.sqrt(band * band + ((1.0 - corr * corr) * error[cut]) ** 2)
-        return np.minimum(total, BAND_MAX)
+        total = self._tracking.band_total(corr, band, cut)
+        return None if total is None else np.minimum(total, BAND_MAX)
 
     def audit(self) -> F64 | None:
         """Return the correlation of the audit (n, n), NaN where it has none."""

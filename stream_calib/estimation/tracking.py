@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -143,18 +143,20 @@ class Tracking:
             self._error = error
         return self._error.copy()
 
-    def band_total(self, corr: F64, band: F64) -> F64 | None:
+    def band_total(self, corr: F64, band: F64, cut: tuple[Any, ...] = ()) -> F64 | None:
         """Return the standard error of sampling and tracking; None while not known.
 
         Parameters
         ----------
         corr, band : (n, n)
             An estimate and its standard error of sampling.
+        cut
+            Where they stand in (n, n), as ``np.ix_`` gives it; everywhere by default.
         """
         error = self.tracking_error()
         if error is None:
             return None
-        total: F64 = np.sqrt(band * band + ((1.0 - corr * corr) * error) ** 2)
+        total: F64 = np.sqrt(band * band + ((1.0 - corr * corr) * error[cut]) ** 2)
         return total
 
     def state(self) -> dict[str, F64]:
