@@ -29,6 +29,26 @@ class Judged(NamedTuple):
     resolved: I8
 
 
+def adjusted(prices: F64, factor: float, offset: float, *, positive: bool) -> F64:
+    """Return factor p + offset for remembered prices p, NaN for NaN.
+
+    Raises
+    ------
+    ValueError
+        If ``factor`` is not positive, or a price would not be finite, or not ``positive``.
+    """
+    if not 0.0 < factor < math.inf:
+        message = f"factor must be positive and finite, not {factor}"
+        raise ValueError(message)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        out: F64 = factor * prices + offset
+    known = out[~np.isnan(prices)]
+    if not ((np.abs(known) < np.inf) & ((known > 0.0) | (not positive))).all():
+        message = f"factor {factor} and offset {offset} leave no price"
+        raise ValueError(message)
+    return out
+
+
 class TickFilter:
     """Hold a tick that is far off until its symbol's next tick, which confirms or refutes it.
 
@@ -173,20 +193,10 @@ class TickFilter:
             If ``factor`` is not positive, or a price would not be finite, or not positive with
             relative moves. Nothing has changed then.
         """
-        if not 0.0 < factor < math.inf:
-            message = f"factor must be positive and finite, not {factor}"
-            raise ValueError(message)
         remembered = np.array([*self._level[[0, 2], asset], self._held[asset]])
-        known = ~np.isnan(remembered)
-        with np.errstate(over="ignore", invalid="ignore"):
-            prices = factor * remembered + offset + 0.0
+        prices = adjusted(remembered, factor, offset, positive=self._deviation == RELATIVE) + 0.0
+        with np.errstate(over="ignore"):
             windows = self._windows[:, asset] * factor
-        gone = ~(np.abs(prices[known]) < np.inf)
-        if self._deviation == RELATIVE:
-            gone |= prices[known] <= 0.0
-        if gone.any():
-            message = f"factor {factor} and offset {offset} leave no price of symbol {asset}"
-            raise ValueError(message)
         self._level[0, asset], self._level[2, asset], self._held[asset] = prices
         if self._deviation == ABSOLUTE:
             self._windows[:, asset] = windows

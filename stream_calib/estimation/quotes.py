@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from stream_calib.estimation.filtering import adjusted
 from stream_calib.estimation.protocol import Layout
 from stream_calib.kernels.quotes import LAST, MICROPRICE, MID, WARM_SPREADS, price_ticks
 from stream_calib.values import F64, I64
@@ -125,19 +126,9 @@ class QuoteTable:
             If ``factor`` is not positive, or a price would not be finite, or not positive where
             prices are. Nothing has changed then.
         """
-        if not 0.0 < factor < math.inf:
-            message = f"factor must be positive and finite, not {factor}"
-            raise ValueError(message)
-        with np.errstate(over="ignore", invalid="ignore"):
-            sides = factor * self._tables[:, :2, asset] + offset
+        sides = adjusted(self._tables[:, :2, asset], factor, offset, positive=self.positive)
+        with np.errstate(over="ignore"):
             windows = self._windows[:, asset] * factor
-        known = sides[~np.isnan(self._tables[:, :2, asset])]
-        gone = ~(np.abs(known) < np.inf)
-        if self.positive:
-            gone |= known <= 0.0
-        if gone.any():
-            message = f"factor {factor} and offset {offset} leave no price of symbol {asset}"
-            raise ValueError(message)
         self._tables[:, :2, asset] = sides
         self._windows[:, asset] = windows
 
