@@ -1,6 +1,7 @@
 """What every test may ask for: a real broker, topics on it, programs, real market data."""
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from deploy.kafka.broker import BrokerError, UnavailableError
 from tests.real_parts import ROOT, TopicMaker, missing, running_kafka
@@ -54,6 +56,15 @@ def pytest_terminal_summary(
     """Say which Kafka was used, or why none was."""
     line = config.stash.get(KAFKA_LINE, "no selected test asked for the shared broker")
     terminalreporter.write_line(f"Kafka: {line}")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo a command's choice of log: its stream is closed with the test that ran it."""
+    before, handlers = structlog.get_config(), logging.root.handlers[:]
+    yield
+    structlog.configure(**before)
+    logging.root.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def test_a_market_that_never_closes_counts_as_the_engine_does(
 ) -> None:
     bars = first % (10**17 // bar_ns) + np.cumsum(steps)
     bars = np.minimum(bars, 2**63 // bar_ns - 30 + np.arange(len(bars)))  # the last there are
-    last_bar = -1 if begins else int(bars[0]) - 1 - first % 1000
+    last_bar = -1 if begins else max(0, int(bars[0]) - 1 - first % 1000)
     # as in engine/engine.py
     elapsed = np.diff(bars, prepend=bars[:1] - 1 if last_bar < 0 else last_bar)
     wanted = np.minimum(elapsed, gap_bars).astype(np.float64)
