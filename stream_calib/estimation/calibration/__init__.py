@@ -1,0 +1,1 @@
+"""Full fits: maximum likelihood, standard errors, diagnostics."""

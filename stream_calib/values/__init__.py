@@ -1,0 +1,84 @@
+"""Immutable values that pass between the floors.
+
+Times are int64 nanoseconds since the epoch, event time unless a name says otherwise.
+"""
+
+from stream_calib.values.estimates import Correlation, Matrix, Quality, Regime, ReturnBlock
+from stream_calib.values.models import DccParams, Fit, FitFailure, FitRequest, GarchParams
+from stream_calib.values.records import (
+    Malformed,
+    Output,
+    RecordBatch,
+    Reject,
+    Source,
+    TickBatch,
+    Watermark,
+)
+from stream_calib.values.steps import (
+    Change,
+    Effects,
+    Event,
+    JournalEntry,
+    Move,
+    Progress,
+    Range,
+    Snapshot,
+    Step,
+)
+from stream_calib.values.units import (
+    F64,
+    FACTOR,
+    I8,
+    I64,
+    JSON_MAX_SYMBOLS,
+    NO_TIME,
+    OFFSET,
+    REJECT_BYTES_MAX,
+    RESET,
+    SECOND_NS,
+    TICK,
+    YEAR_NS,
+    eigenvalue_floor,
+)
+
+__all__ = [
+    "F64",
+    "FACTOR",
+    "I8",
+    "I64",
+    "JSON_MAX_SYMBOLS",
+    "NO_TIME",
+    "OFFSET",
+    "REJECT_BYTES_MAX",
+    "RESET",
+    "SECOND_NS",
+    "TICK",
+    "YEAR_NS",
+    "Change",
+    "Correlation",
+    "DccParams",
+    "Effects",
+    "Event",
+    "Fit",
+    "FitFailure",
+    "FitRequest",
+    "GarchParams",
+    "JournalEntry",
+    "Malformed",
+    "Matrix",
+    "Move",
+    "Output",
+    "Progress",
+    "Quality",
+    "Range",
+    "RecordBatch",
+    "Regime",
+    "Reject",
+    "ReturnBlock",
+    "Snapshot",
+    "Source",
+    "Step",
+    "TickBatch",
+    "Watermark",
+    "eigenvalue_floor",
+]
