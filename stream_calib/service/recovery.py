@@ -198,12 +198,12 @@ class Recovery:
     ) -> None:
         """Make sure that a topic of which nothing is repeated was not made anew meanwhile."""
         repeated = {wanted.source for entry in todo for wanted in _ranges(entry)}
-        latest = {
-            wanted.source: wanted
-            for entry in entries
-            for wanted in _ranges(entry)
-            if wanted.n_records and wanted.source not in repeated
-        }
+        latest: dict[Source, Range] = {}
+        for entry in entries:
+            for source in _given_up(entry):  # what was read before is gone, and that was accepted
+                latest.pop(source, None)
+            read = [r for r in _ranges(entry) if r.n_records and r.source not in repeated]
+            latest |= {wanted.source: wanted for wanted in read}
         topics = self._parts.config.topics_of(self._parts.universe)
         bounds = await self._parts.source.bounds(sorted(latest))
         for source, wanted in sorted(latest.items()):
@@ -285,6 +285,13 @@ class Recovery:
 def _ranges(entry: JournalEntry) -> Iterator[Range]:
     for move in entry.moves:
         yield from move.ranges
+
+
+def _given_up(entry: JournalEntry) -> Iterator[Source]:
+    for change in entry.changes:
+        ranges: Any = change.details.get("ranges", ()) if change.kind == "gap" else ()
+        for topic, partition, _, _ in ranges:
+            yield Source(topic, partition)
 
 
 def decode_journal(
