@@ -202,3 +202,6 @@ class Observer(Protocol):
 
     def restarted(self, universe: str, reason: str) -> None:
         """Note that memory was thrown away after an error and is built again."""
+
+    def refitted(self, universe: str, seconds: float, outcome: str) -> None:
+        """Note that a full fit came back: ``fitted``, or the code of its failure."""

@@ -14,6 +14,7 @@ from stream_calib.cli import (
     demo,
     doctor,
     feed,
+    fit,
     replay,
     run,
     simulate,
@@ -51,6 +52,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("replay")(replay.replay)
 app.command("feed")(feed.feed)
+app.command("fit")(fit.fit)
 app.command("watch")(watch.watch)
 app.command("simulate")(simulate.simulate)
 app.command("doctor")(doctor.doctor)

@@ -169,4 +169,6 @@ def load_kernels() -> float:
 
 def warmup() -> None:
     """Compile the kernels, so that later starts are fast."""
+    import stream_calib.estimation.calibration.model  # noqa: F401  those of full fits
+
     print(f"kernels ready after {load_kernels():.1f} s")

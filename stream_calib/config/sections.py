@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
+from stream_calib.config.dcc import DccConfig, RefitConfig
 from stream_calib.config.durations import (
     UNITS_NS,
     DurationNs,
@@ -158,6 +159,7 @@ class UniverseConfig(Section):
     ewma: EwmaConfig = EwmaConfig()
     filter: FilterConfig = FilterConfig()
     diurnal: DiurnalConfig = DiurnalConfig()
+    dcc: DccConfig = DccConfig()
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -186,6 +188,12 @@ class UniverseConfig(Section):
             message = (
                 f"ewma.window {format_duration(self.ewma.window)} holds {k} bars of "
                 f"{format_duration(self.bar)}, more than {WINDOW_BARS_MAX}"
+            )
+            raise ValueError(message)
+        if self.dcc.enabled and self.dcc.bar > self.bar and self.dcc.bar % self.bar:
+            message = (
+                f"dcc.bar {format_duration(self.dcc.bar)} is no multiple of the bar of "
+                f"{format_duration(self.bar)}"
             )
             raise ValueError(message)
         most = self.n_eff_max
@@ -230,6 +238,7 @@ class Config(Section):
     time: TimeConfig = TimeConfig()
     output: OutputConfig = OutputConfig()
     delivery: DeliveryConfig = DeliveryConfig()
+    refit: RefitConfig = RefitConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
@@ -286,6 +295,7 @@ class Config(Section):
         }
         return {
             **({"calendar": known} if known else {}),
+            **({"refit": {"late": self.refit.late}} if universe.dcc.enabled else {}),
             "universe": universe.model_dump(mode="json", by_alias=True, exclude={"topics"}),
             "time": self.time.model_dump(mode="json", exclude={"idle_slack", "flush_after"}),
             "input": self.input.model_dump(mode="json", include={"format", "rejects_per_second"}),
@@ -303,14 +313,16 @@ class Config(Section):
             | {
                 "time": time,
                 "input": document["input"] | settings["input"],
+                "refit": document["refit"] | settings.get("refit", {}),
                 "calendar": document["calendar"] | settings.get("calendar", {}),
                 "universe": [settings["universe"]],
             }
         )
 
     def fingerprint(self, universe: UniverseConfig) -> str:
-        """Identity of ``settings``."""
-        return _digest(json.dumps(self.settings(universe), sort_keys=True))
+        """Identity of ``settings``, but for whether fits are waited for."""
+        settings = {k: v for k, v in self.settings(universe).items() if k != "refit"}
+        return _digest(json.dumps(settings, sort_keys=True))
 
 
 def _digest(text: str) -> str:

@@ -1,7 +1,8 @@
 """The program: ``advance(step) -> Effects``, one universe, no clock."""
 
-import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -9,31 +10,38 @@ import numpy.typing as npt
 
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.arrays import Arrays, read_text, text_array, under, within
+from stream_calib.engine.dcc_layer import DccLayer
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
 from stream_calib.engine.notable import gaps_of, notes_of
+from stream_calib.engine.publisher import Chosen, Measures, Publisher
 from stream_calib.engine.tick_layer import TickLayer
 from stream_calib.estimation.audit import compare_correlations
-from stream_calib.estimation.cleaning import repair_correlation
-from stream_calib.estimation.ewma import CORRELATION_CAP
-from stream_calib.estimation.two_scale import TwoScaleCorrelation
+from stream_calib.estimation.calibrated import dcc_report
 from stream_calib.values import (
     F64,
     I64,
     NO_TIME,
-    YEAR_NS,
+    Calibration,
+    Correlation,
     Effects,
     Event,
-    Fit,
+    FitRequest,
     Matrix,
-    Quality,
-    Regime,
     Source,
     Step,
-    eigenvalue_floor,
 )
 
 BARS_PER_STEP_MAX = 256  # keeps one call of advance in milliseconds
+
+
+@dataclass
+class _Brought:
+    """What a step has brought about so far."""
+
+    matrices: list[Matrix] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    calibrations: list[Calibration] = field(default_factory=list)
 
 
 class Engine:
@@ -53,30 +61,46 @@ class Engine:
 
     def __init__(self, config: Config, universe: UniverseConfig, software_version: str) -> None:
         self.universe = universe
-        self.fingerprint = config.fingerprint(universe)
         self.intake = Intake(config, universe)
         self.membership = Membership(universe.symbols, universe.ready_n_eff)
-        self.software_version = software_version
+        self._publisher = Publisher(config, universe, software_version)
         self._layer = TickLayer(config, universe)
-        self._canonical = np.argsort(np.array(universe.symbols))
+        self._dcc = DccLayer(config, universe) if universe.dcc.enabled else None
         self._due = 0
         self._last_bar = -1
         self._data_from_ns = NO_TIME
         self._unpublished = False
-        self._sequence = 0
-        self._event_sequence = 0
-        self._model_version = 1
-        self._fits: dict[str, Fit] = {}
         self._announcements: list[tuple[str, int, dict[str, object]]] = []
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the settings that can change what is published."""
+        return self._publisher.fingerprint
+
+    @property
+    def software_version(self) -> str:
+        """What every matrix says it was made by."""
+        return self._publisher.software_version
+
+    @software_version.setter
+    def software_version(self, version: str) -> None:
+        self._publisher.software_version = version
 
     def sequences(self) -> dict[str, int]:
         """Return the last number published, by estimator and for "events"."""
-        return {"ewma": self._sequence, "events": self._event_sequence}
+        return dict(self._publisher.sequences)
 
     def resume_sequences(self, last: Mapping[str, int]) -> None:
         """Go on after these numbers; what is not named stays."""
-        self._sequence = last.get("ewma", self._sequence)
-        self._event_sequence = last.get("events", self._event_sequence)
+        self._publisher.resume(last)
+
+    def pending_fit(self) -> FitRequest | None:
+        """Return what was asked for and is not answered yet."""
+        return None if self._dcc is None else self._dcc.pending
+
+    def window(self) -> FitRequest | None:
+        """Return what a fit would be made from by now; None without DCC."""
+        return None if self._dcc is None else self._dcc.window(0, "manual")
 
     def flush_ns(self) -> int:
         """Event time that closes everything which has arrived."""
@@ -96,11 +120,14 @@ class Engine:
         -------
         Effects
             ``bars_waiting`` asks for another (empty) step: more bars are due than one call takes.
+
+        Notes
+        -----
+        With ``refit.late = "wait"`` no bar is closed while ``pending_fit`` is not answered.
         """
-        matrices: list[Matrix] = []
-        events = [self._event(*what) for what in self._announcements]
+        brought = _Brought([], [self._publisher.event(*what) for what in self._announcements])
         self._announcements = []
-        events += [self._install(fit) for fit in step.installs]
+        self._answer(step, brought)
         for source in step.discovered:
             # a partition that appears later may hold what belonged into bars that are closed
             self.intake.discover(source, self._due * self.universe.bar if self._due else NO_TIME)
@@ -108,15 +135,24 @@ class Engine:
             self.intake.admit(batch)
         for mark in step.watermarks:
             self.intake.decide(mark)
-        n_bars, waiting = self._close_bars(matrices, events)
+        n_bars, waiting = self._close_bars(brought)
         # rejects of bars that wait have to come in their order
-        bound_ns = self._due * self.universe.bar if waiting else self.intake.watermark_ns()
+        stopped = waiting or (self._dcc is not None and self._dcc.held)
+        bound_ns = self._due * self.universe.bar if stopped else self.intake.watermark_ns()
         rejects = self.intake.take_rejects(bound_ns)
         counts = dict(self.intake.counts)
         self.intake.counts.clear()
         if duplicates := self._layer.take_duplicates():
             counts[("", "duplicate")] = duplicates
-        return Effects(tuple(matrices), tuple(events), tuple(rejects), counts, n_bars, waiting)
+        return Effects(
+            tuple(brought.matrices),
+            tuple(brought.events),
+            tuple(rejects),
+            counts,
+            n_bars,
+            waiting,
+            tuple(brought.calibrations),
+        )
 
     def state(self) -> Arrays:
         """Return copies of all that makes up the state, as arrays by dotted name.
@@ -133,16 +169,14 @@ class Engine:
             "data_from_ns": self._data_from_ns,
             "unpublished": self._unpublished,
             "sequences": self.sequences(),
-            "model_version": self._model_version,
-            "fits": {model: sorted(fit.arrays) for model, fit in self._fits.items()},
+            "model_version": self._publisher.model_version,
             "announcements": self._announcements,
         }
         out = {"engine.facts": text_array(facts), **under("intake", self.intake.state())}
         out |= under("membership", self.membership.state())
         out |= under("layer", self._layer.state())
-        for model, fit in self._fits.items():
-            copies = {name: array.copy() for name, array in fit.arrays.items()}
-            out |= under("fit", under(model, copies))
+        if self._dcc is not None:
+            out |= under("dcc", self._dcc.state())
         return {name: out[name] for name in sorted(out)}
 
     @classmethod
@@ -163,16 +197,15 @@ class Engine:
             universe.symbols, universe.ready_n_eff, within("membership", state)
         )
         engine._layer = TickLayer.from_state(config, universe, within("layer", state))
+        if engine._dcc is not None:
+            engine._dcc = DccLayer.from_state(config, universe, within("dcc", state))
         engine._due = facts["due"]
         engine._last_bar = facts["last_bar"]
         engine._data_from_ns = facts["data_from_ns"]
         engine._unpublished = facts["unpublished"]
         engine.resume_sequences(facts["sequences"])
-        engine._model_version = facts["model_version"]
+        engine._publisher.model_version = facts["model_version"]
         engine._announcements = [(type_, at, what) for type_, at, what in facts["announcements"]]
-        for model, names in facts["fits"].items():
-            arrays = {name: state[f"fit.{model}.{name}"].copy() for name in names}
-            engine._fits[model] = Fit(model, arrays)
         return engine
 
     def announce(self, type_: str, details: Mapping[str, object]) -> None:
@@ -186,14 +219,39 @@ class Engine:
             self.intake.retire(source)
         self.announce("sources_retired", {"sources": [[*source] for source in gone]})
 
-    def _install(self, fit: Fit) -> Event:
-        self._model_version += 1
-        self._fits[fit.model] = fit
-        details: dict[str, object] = {"model": fit.model, "model_version": self._model_version}
-        return self._event("refit_installed", self._due * self.universe.bar, details)
+    def _answer(self, step: Step, brought: _Brought) -> None:
+        """Install the fits of a step, or give up what no fit came of."""
+        dcc, at_ns = self._dcc, self._due * self.universe.bar
+        for fit in step.installs:
+            pending = None if dcc is None else dcc.pending
+            reason = dcc.install(fit) if dcc is not None else "there is no such model"
+            details: dict[str, object] = {"model": fit.model}
+            if reason or pending is None:
+                brought.events.append(
+                    self._publisher.event("refit_rejected", at_ns, details | {"reason": reason})
+                )
+                continue
+            self._publisher.model_version += 1
+            version = self._publisher.model_version
+            details |= {"model_version": version, "reason": pending.reason}
+            brought.events.append(self._publisher.event("refit_installed", at_ns, details))
+            brought.calibrations.append(
+                Calibration(
+                    self.universe.name,
+                    version,
+                    at_ns,
+                    fit.model,
+                    dcc_report(fit, pending, self.universe.symbols),
+                )
+            )
+        for failure in step.failures:
+            if dcc is not None and dcc.fail(failure):
+                told = {"model": failure.model, "code": failure.code, "reason": failure.reason}
+                brought.events.append(self._publisher.event("refit_failed", at_ns, told))
 
-    def _close_bars(self, matrices: list[Matrix], events: list[Event]) -> tuple[int, bool]:
-        bar_ns, every = self.universe.bar, self.universe.every
+    def _close_bars(self, brought: _Brought) -> tuple[int, bool]:
+        """Fold in the bars that are complete; return how many, and whether more are."""
+        bar_ns = self.universe.bar
         watermark_ns = self.intake.watermark_ns()
         if watermark_ns == NO_TIME:
             return 0, False
@@ -206,114 +264,133 @@ class Engine:
         if waiting:
             due = int(bars[BARS_PER_STEP_MAX])
             bars = bars[:BARS_PER_STEP_MAX]
-        passed = np.diff(bars, prepend=bars[:1] - 1 if self._last_bar < 0 else self._last_bar)
         elapsed = self._layer.elapsed(bars, self._last_bar)
-        ticks = self.intake.take(due * bar_ns)
+        coarse = bars // (1 if self._dcc is None else self._dcc.k)
+        cuts = [0, *(np.flatnonzero(np.diff(coarse)) + 1).tolist(), len(bars)]
+        for start, stop in pairwise(cuts if len(bars) else [0]):
+            if not self._publish_before(int(bars[start]), brought):
+                return start, False  # the rest stays where it is
+            end = int(bars[stop]) if stop < len(bars) else due
+            self._fold(end, bars[start:stop], elapsed[start:stop], brought)
+        if not self._publish_before(due, brought):
+            return len(bars), False
+        self._due = due
+        return len(bars), waiting
+
+    def _fold(self, end: int, bars: I64, elapsed: F64, brought: _Brought) -> None:
+        """Take in bars of one DCC bar; ``end`` is the next bar, or the first that is not due."""
+        bar_ns, every = self.universe.bar, self.universe.every
+        passed = np.diff(bars, prepend=bars[:1] - 1 if self._last_bar < 0 else self._last_bar)
+        ticks = self.intake.take(end * bar_ns)
         # one publishing period after the other: what is published must not know the next
         for period in np.unique(bars // every):
-            self._publish_before(int(period), matrices, events)
             inside = bars // every == period
+            self._publish_before(int(bars[inside][0]), brought)
             gaps = gaps_of(bars[inside], passed[inside], elapsed[inside], self._layer.gap_bars)
             upto = int(np.searchsorted(ticks.time_ns, (period + 1) * every * bar_ns))
             folded = self._layer.fold(ticks.rows(0, upto), bars[inside], elapsed[inside])
             ticks = ticks.rows(upto, len(ticks.time_ns))
+            if self._dcc is not None:
+                self._dcc.fold(folded.block)
             notes = notes_of(bar_ns, self.universe.symbols, folded, gaps)
-            events += [self._event(*note) for note in notes]
+            brought.events += [self._publisher.event(*note) for note in notes]
             for source, offset, reason, value, time_ns in folded.refused:
                 self.intake.refuse(source, time_ns, (offset, reason, value))
             self.intake.count_applied(folded.counts)
             if self._data_from_ns == NO_TIME and folded.first_ns != NO_TIME:
                 self._data_from_ns = folded.first_ns // bar_ns * bar_ns
-            self._unpublished |= folded.observed
+            self._unpublished |= bool(folded.block.exposure.any())
             self._last_bar = int(bars[inside][-1])
-        self._publish_before(due // every, matrices, events)
-        self._due = due
-        return len(bars), waiting
 
-    def _publish_before(self, period: int, matrices: list[Matrix], events: list[Event]) -> None:
-        """Publish the period of the last bar if it ends at or before the start of ``period``."""
-        own = self._last_bar // self.universe.every
-        if not self._unpublished or own >= period:
-            return
+    def _publish_before(self, bar: int, brought: _Brought) -> bool:
+        """Publish what ends at or before the start of ``bar``, in order of time.
+
+        Returns
+        -------
+        bool
+            False when a fit has to be awaited first.
+        """
+        start_ns = bar * self.universe.bar
+        period_ns = self.universe.every * self.universe.bar
+        while True:
+            if self._dcc is not None and self._dcc.held:
+                return False
+            ends_ns = (self._last_bar * self.universe.bar // period_ns + 1) * period_ns
+            ewma_ns = ends_ns if self._unpublished else start_ns + 1
+            dcc_ns = NO_TIME if self._dcc is None else self._dcc.due_ns
+            if dcc_ns == NO_TIME:
+                dcc_ns = start_ns + 1
+            if min(ewma_ns, dcc_ns) > start_ns:
+                return True
+            if ewma_ns <= dcc_ns:
+                self._publish_ewma(ewma_ns, brought)
+            else:
+                self._close_dcc(dcc_ns, brought)
+
+    def _publish_ewma(self, as_of_ns: int, brought: _Brought) -> None:
         self._unpublished = False
-        as_of_ns = (own + 1) * self.universe.every * self.universe.bar
-        known = self._layer.correlation()
-        was_ready = self.membership.ready
-        if self.membership.update(known):
-            self._announce(was_ready, as_of_ns, events)
-        if self.membership.ready.sum() >= 2:
-            matrices.append(self._matrix(known, as_of_ns))
-
-    def _announce(self, was_ready: np.ndarray, as_of_ns: int, events: list[Event]) -> None:
-        now = self.membership.ready
-        changes = {"symbol_ready": now & ~was_ready, "symbol_pending": was_ready & ~now}
-        for type_, mask in changes.items():
-            if mask.any():
-                symbols = [s for s, m in zip(self.universe.symbols, mask, strict=True) if m]
-                events.append(self._event(type_, as_of_ns, {"symbols": symbols}))
-
-    def _matrix(self, known: TwoScaleCorrelation, as_of_ns: int) -> Matrix:
-        universe, ready = self.universe, self.membership.ready
-        chosen = np.flatnonzero(ready)
-        n = len(chosen)
-        cut = np.ix_(chosen, chosen)
-        by_name = self._canonical[ready[self._canonical]]
-        estimate = known.corr[cut]
-        repaired = repair_correlation(
-            estimate, eigenvalue_floor(n), np.searchsorted(chosen, by_name)
+        layer, publisher = self._layer, self._publisher
+        known = layer.correlation()
+        brought.events += publisher.readiness(self.membership, known, as_of_ns)
+        chosen = publisher.chosen(self.membership)
+        if len(chosen.places) < 2:
+            return
+        two = layer.two_scales
+        estimate = publisher.estimate(
+            known,
+            chosen,
+            raw=known.raw_variances if two else None,
+            floored=known.floored_variances if two else None,
         )
-        corr, n_eff = repaired.corr, known.n_eff[cut]
-        band = self._layer.band(known, corr, cut)
-        upper = np.triu_indices(n, 1)
-        self._sequence += 1
-        return Matrix(
-            universe=universe.name,
-            universe_id=universe.universe_id,
-            estimator="ewma",
-            sequence=self._sequence,
-            as_of_ns=as_of_ns,
-            data_from_ns=self._data_from_ns,
-            horizon_ns=universe.bar,
-            bar_ns=universe.bar,
-            symbols=tuple(universe.symbols[i] for i in chosen),
-            pending=tuple(s for s, r in zip(universe.symbols, ready, strict=True) if not r),
-            corr=corr,
-            vol=self._layer.vol(known, as_of_ns)[chosen],
-            n_eff=n_eff,
-            band=band,
-            band_total=self._layer.band_total(corr, band, cut),
-            staleness_ns=as_of_ns - self._layer.last_time_ns()[chosen],
-            quality=Quality(
-                min_eigenvalue=repaired.min_eigenvalue,
-                repair=repaired.repair,
-                capped_pairs=(int((np.abs(estimate) >= CORRELATION_CAP).sum()) - n) // 2,
-                degraded=("repaired",) if repaired.repair > 0.0 else (),
-                raw_variances=known.raw_variances if self._layer.two_scales else None,
-                floored_variances=known.floored_variances if self._layer.two_scales else None,
-            ),
-            regime=Regime(
-                # an exact sum: the order of the symbols must not show in the last bit
-                average_correlation=math.fsum(corr[upper]) / len(upper[0]),
-                top_eigenvalue_share=repaired.max_eigenvalue / n,
-            ),
-            annualisation=math.sqrt(YEAR_NS / universe.bar),
-            return_type=universe.return_type,
-            price_policy=universe.price,
-            config_fingerprint=self.fingerprint,
-            software_version=self.software_version,
-            model_version=self._model_version,
-            audit=self._audit(corr, chosen, by_name),
+        band = layer.band(known, estimate.corr, chosen.cut)
+        measures = Measures(
+            "filtered",
+            self._data_from_ns,
+            layer.vol(known, as_of_ns)[chosen.places],
+            band,
+            layer.band_total(estimate.corr, band, chosen.cut),
+            layer.last_time_ns()[chosen.places],
+            self._audit(estimate.corr, chosen),
         )
+        bar_ns = self.universe.bar
+        matrix = publisher.matrix("ewma", bar_ns, as_of_ns, chosen, estimate, measures)
+        brought.matrices.append(matrix)
 
-    def _audit(self, corr: F64, chosen: I64, by_name: I64) -> Mapping[str, object] | None:
+    def _close_dcc(self, as_of_ns: int, brought: _Brought) -> None:
+        dcc, publisher = self._dcc, self._publisher
+        assert dcc is not None
+        observed = dcc.close()
+        known = dcc.correlation()
+        if observed and known is not None:
+            brought.events += publisher.readiness(dcc.membership, known, as_of_ns, estimator="dcc")
+            chosen = publisher.chosen(dcc.membership)
+            if len(chosen.places) >= 2:
+                brought.matrices.append(self._dcc_matrix(dcc, known, chosen, as_of_ns))
+        request = dcc.request()
+        if request is not None:
+            details = {"model": request.model, "number": request.number, "reason": request.reason}
+            brought.events.append(publisher.event("refit_requested", as_of_ns, details))
+            if dcc.held:
+                self._due = as_of_ns // self.universe.bar
+
+    def _dcc_matrix(
+        self, dcc: DccLayer, known: Correlation, chosen: Chosen, as_of_ns: int
+    ) -> Matrix:
+        estimate = self._publisher.estimate(known, chosen)
+        measures = Measures(
+            "forecast",
+            self._data_from_ns,
+            (known.vol * self._layer.pattern(as_of_ns))[chosen.places],
+            dcc.band(known, estimate.corr, chosen.cut),
+            None,
+            self._layer.last_time_ns()[chosen.places],
+        )
+        return self._publisher.matrix("dcc", dcc.bar_ns, as_of_ns, chosen, estimate, measures)
+
+    def _audit(self, corr: F64, chosen: Chosen) -> Mapping[str, object] | None:
         other = self._layer.audit()
         if other is None:
             return None
-        cut, order = np.ix_(chosen, chosen), np.searchsorted(chosen, by_name)
-        symbols = tuple(self.universe.symbols[i] for i in chosen)
-        found = compare_correlations(corr, other[cut], symbols, order)
+        symbols = tuple(self.universe.symbols[i] for i in chosen.places)
+        found = compare_correlations(corr, other[chosen.cut], symbols, chosen.order)
         return None if found is None else {"estimator": "hayashi_yoshida", **found}
-
-    def _event(self, type_: str, time_ns: int, details: Mapping[str, object]) -> Event:
-        self._event_sequence += 1
-        return Event(self.universe.name, self._event_sequence, type_, time_ns, details)

@@ -3,7 +3,17 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from stream_calib.values import Fit, Move, Range, RecordBatch, Source, Step, TickBatch, Watermark
+from stream_calib.values import (
+    Fit,
+    FitFailure,
+    Move,
+    Range,
+    RecordBatch,
+    Source,
+    Step,
+    TickBatch,
+    Watermark,
+)
 
 
 class RecordDigest(Protocol):
@@ -21,7 +31,7 @@ class Recorder:
 
     Batches of several steps become one range per source: what the engine brings about does not
     depend on how its input is cut or interleaved. What does matter keeps its place: a decision
-    ends a move, and a new source or a fit begins one.
+    ends a move, and a new source, a fit or the want of one begins one.
 
     Parameters
     ----------
@@ -36,9 +46,10 @@ class Recorder:
 
     def note(self, step: Step, installs: tuple[str, ...] = ()) -> None:
         """Take down a step that was taken; ``installs`` are the hashes of its fits."""
-        if step.discovered or installs:
+        if step.discovered or installs or step.failures:
             self._seal()
             self._open.installs, self._open.discovered = installs, step.discovered
+            self._open.failures = step.failures
         for batch in step.batches:
             if not self._open.follows(batch.records):
                 self._seal()
@@ -67,13 +78,15 @@ class Recorder:
 class _OpenMove:
     def __init__(self) -> None:
         self.installs: tuple[str, ...] = ()
+        self.failures: tuple[FitFailure, ...] = ()
         self.discovered: tuple[Source, ...] = ()
         self.watermarks: tuple[Watermark, ...] = ()
         self._ranges: dict[Source, _OpenRange] = {}
 
     @property
     def begun(self) -> bool:
-        return bool(self.installs or self.discovered or self.watermarks or self._ranges)
+        outside = self.installs or self.failures or self.discovered or self.watermarks
+        return bool(outside or self._ranges)
 
     def follows(self, records: RecordBatch) -> bool:
         known = self._ranges.get(records.source)
@@ -93,7 +106,7 @@ class _OpenMove:
             Range(source, r.before, r.after, r.n_records, r.digest.value())
             for source, r in sorted(self._ranges.items())
         )
-        return Move(self.installs, self.discovered, ranges, self.watermarks)
+        return Move(self.installs, self.discovered, ranges, self.watermarks, self.failures)
 
 
 class _OpenRange:
@@ -107,8 +120,9 @@ def repeat(
     move: Move, read: Callable[[Range], Iterable[TickBatch]], fits: Mapping[str, Fit]
 ) -> Iterator[Step]:
     """Yield the steps that a move stands for, its ticks read again from the input log."""
-    if move.installs or move.discovered:
-        yield Step(discovered=move.discovered, installs=tuple(fits[h] for h in move.installs))
+    if move.installs or move.failures or move.discovered:
+        installs = tuple(fits[name] for name in move.installs)
+        yield Step(discovered=move.discovered, installs=installs, failures=move.failures)
     for wanted in move.ranges:
         for batch in read(wanted):
             yield Step(batches=(batch,))

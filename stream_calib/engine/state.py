@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.arrays import Arrays, pieces, read_text, text_array, under, within
+from stream_calib.engine.dcc_layer import LAYOUTS as DCC_LAYOUTS
+from stream_calib.engine.dcc_layer import REQUEST
 from stream_calib.engine.engine import Engine
 from stream_calib.engine.tick_layer import COMPARED, LAYOUTS, SETTINGS, WINDOWS
 from stream_calib.estimation.protocol import Fill, Layout
@@ -23,9 +25,9 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
     """Carry a state over to another list of symbols, all other settings alike.
 
     Symbols in both lists keep everything, among themselves too; a new one begins as if it had
-    never ticked. Ticks of one that is gone are dropped. Fits belong to the old list and are
-    dropped as well; numbers of outputs and of the model go on. The next step emits the event
-    ``universe_changed``.
+    never ticked. Ticks of one that is gone are dropped. A model goes on among those that stay,
+    a new symbol at their average, and a fit is asked for. Numbers of outputs and of the model
+    go on. The next step emits the event ``universe_changed``.
 
     Parameters
     ----------
@@ -52,8 +54,8 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
         "removed": [s for s in before.symbols if s not in after.symbols],
     }
     facts["announcements"].append(["universe_changed", _closed_ns(facts), changes])
-    facts |= {"symbols": after.symbols, "fits": {}}
-    out = {name: array for name, array in state.items() if not name.startswith("fit.")}
+    facts["symbols"] = after.symbols
+    out = dict(state)
     out["engine.facts"] = text_array(facts)
     out["membership.ready"] = _chosen(state["membership.ready"], origin, nothing=False)
     for part, layout in LAYOUTS.items():
@@ -73,6 +75,8 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
         for name in ("settings", "group"):
             if f"layer.ewma.{name}" in fresh:
                 out[f"{then}.{name}"] = fresh[f"layer.ewma.{name}"]
+    if "dcc.facts" in state:
+        out = _migrated_dcc(out, origin, len(before.symbols))
     out |= _migrated_ticks(state, _origin(after.symbols, before.symbols), after.price)
     out |= _migrated_screen(state, _origin(after.symbols, before.symbols))
     for name in (n for n in fresh if n.startswith(("layer.diurnal.", "layer.screen."))):
@@ -82,7 +86,7 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
         )
         if not alike or name.endswith(".settings"):
             out[name] = fresh[name]
-    known = (*fresh, *(name for name in out if name.startswith(then)))
+    known = (*fresh, *(name for name in out if name.startswith((then, "dcc."))))
     return _copied({name: out[name] for name in known})
 
 
@@ -225,6 +229,20 @@ def _turned_triangles(state: State, layout: Layout, origin: I64, n_before: int) 
             if one in out:
                 a, b = out[one], out[other]
                 out[one], out[other] = np.where(turned, b, a), np.where(turned, a, b)
+    return out
+
+
+def _migrated_dcc(state: State, origin: I64, n_before: int) -> Arrays:
+    """Keep the model among the symbols that stay; what was asked for is asked for anew."""
+    facts = read_text(state["dcc.facts"])
+    asked = facts.pop("pending", None)
+    if asked is not None or "dcc.volatility.settings" in state:
+        facts |= {"due": facts["n_closed"] + 1, "reason": "universe"}
+    out = {name: a for name, a in state.items() if not name.startswith(f"dcc.{REQUEST}.")}
+    out["dcc.facts"] = text_array(facts)
+    for part, layout in DCC_LAYOUTS.items():
+        own = within(f"dcc.{part}", state)
+        out |= under(f"dcc.{part}", _turned(own, layout, origin, n_before))
     return out
 
 

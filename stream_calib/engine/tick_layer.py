@@ -75,9 +75,12 @@ class Jump(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """What came of the ticks of some bars; ``first_ns`` is of the first one that was used."""
+    """What came of the ticks of some bars; ``first_ns`` is of the first one that was used.
 
-    observed: bool
+    ``block`` are the returns without the pattern of the day, not capped.
+    """
+
+    block: ReturnBlock
     first_ns: int
     adjusted: list[Adjusted]
     refused: list[Refused]
@@ -148,13 +151,14 @@ class TickLayer:
         for g, pattern in enumerate(self._diurnal):
             factor = np.where(self._clock.group == g, pattern.update(block), 1.0)
             block = replace(block, returns=block.returns / np.sqrt(factor))
+        capped = block
         if self._winsor is not None:
-            capped = self._winsor.transform(replace(block, elapsed_bars=_longest(elapsed)))
-            block = replace(block, returns=capped.returns)
-        self._tracking.update(self._estimator, block)
+            winsorised = self._winsor.transform(replace(block, elapsed_bars=_longest(elapsed)))
+            capped = replace(block, returns=winsorised.returns)
+        self._tracking.update(self._estimator, capped)
         used = ticks.time_ns[ticks.kind == TICK]
         first_ns = int(used[0]) if len(used) else NO_TIME
-        return Folded(bool(block.exposure.any()), first_ns, adjusted, refused, counts, jumps)
+        return Folded(block, first_ns, adjusted, refused, counts, jumps)
 
     def _jumps(self, block: ReturnBlock) -> list[Jump]:
         # of returns that are shares of the price; of differences none is large in itself
@@ -191,10 +195,15 @@ class TickLayer:
     def vol(self, known: TwoScaleCorrelation, as_of_ns: int) -> F64:
         """Return the volatility (n,) per bar at this time of day, capped returns and all."""
         vol = known.vol if self._winsor is None else known.vol * self._winsor.vol_scale()
+        return vol * self.pattern(as_of_ns)
+
+    def pattern(self, as_of_ns: int) -> F64:
+        """Return the volatility (n,) at this time of day in units of the day's."""
+        scale = np.ones(len(self._clock.group))
         for g, pattern in enumerate(self._diurnal):
             factor = pattern.factor(np.array([as_of_ns]))[0]
-            vol = vol * np.sqrt(np.where(self._clock.group == g, factor, 1.0))
-        return vol
+            scale = scale * np.sqrt(np.where(self._clock.group == g, factor, 1.0))
+        return scale
 
     def band_total(self, corr: F64, band: F64, cut: tuple[Any, ...]) -> F64 | None:
         """Return the standard errors with what the truth may have moved; None while not known."""

@@ -13,9 +13,10 @@ import structlog
 from stream_calib import ports
 from stream_calib.errors import TransportError
 from stream_calib.service.recovery import Parts, Recovered
+from stream_calib.service.refits import Refits
 from stream_calib.service.repetition import InThread
 from stream_calib.service.session import Cut
-from stream_calib.values import Effects, Fit, RecordBatch, Snapshot, Source
+from stream_calib.values import Effects, RecordBatch, Snapshot, Source
 from stream_calib.wire.snapshots import encode_snapshot
 
 FIRST_RECORDS = 64
@@ -55,8 +56,8 @@ class UniverseLoop:
         Called with the universe's name after effects became durable.
     on_progress
         Called after every turn with how far reading has got and the lag that is known.
-    fits
-        Asked before every turn for fits to be installed.
+    refits
+        Where the fits come from that the engine asks for.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class UniverseLoop:
         in_thread: InThread[Any],
         on_effects: OnEffects | None = None,
         on_progress: Callable[[int, int], None] | None = None,
-        fits: Callable[[], tuple[Fit, ...]] = tuple,
+        refits: Refits | None = None,
     ) -> None:
         self.name = parts.universe.name
         self.session = recovered.session
@@ -84,7 +85,8 @@ class UniverseLoop:
         self._in_thread = in_thread
         self._on_effects = on_effects
         self._on_progress = on_progress
-        self._fits = fits
+        self._refits = refits
+        recovered.session.runner.ask = None if refits is None else refits.ask
         self._paused: frozenset[Source] = frozenset()
         self._marked_s = -math.inf
         self._n_taken = 0
@@ -152,7 +154,8 @@ class UniverseLoop:
             yield tail
 
     async def _take(self, polled: _Polled) -> None:
-        session, ends, fits = self.session, self._source.ends(), self._fits()
+        session, ends = self.session, self._source.ends()
+        answers = () if self._refits is None else self._refits.take()
         for batch in polled.batches:
             expected = session.positions.get(batch.source, batch.position_before)
             if batch.position_before != expected:
@@ -169,7 +172,7 @@ class UniverseLoop:
                 ends,
                 started_s,
                 exhausted=polled.exhausted,
-                installs=fits,
+                answers=answers,
             )
             self._paused = session.runner.paused(ends)
 

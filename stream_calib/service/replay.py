@@ -12,12 +12,22 @@ from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.config import Config, UniverseConfig, load_config
 from stream_calib.engine.trading_time import check_calendars
 from stream_calib.errors import InputError, RecoveryError
+from stream_calib.estimation.calibration.model import calibrate
 from stream_calib.service.numerics import Build, numeric_fingerprint
 from stream_calib.service.recovery import decode_journal, installed_fits, misfit
 from stream_calib.service.repetition import Allowed, Repetition
 from stream_calib.service.runner import Runner, unobserved
 from stream_calib.service.wiring import VERSION, kafka_log, snapshot_folder, topics_by_role
-from stream_calib.values import Effects, JournalEntry, Matrix, Output, Snapshot
+from stream_calib.values import (
+    Effects,
+    Fit,
+    FitFailure,
+    FitRequest,
+    JournalEntry,
+    Matrix,
+    Output,
+    Snapshot,
+)
 from stream_calib.wire.snapshots import decode_snapshot
 from stream_calib.wire.ticks import check_format
 
@@ -26,8 +36,13 @@ def replay_effects(
     files: Iterable[str | Path],
     config: Config,
     on_records: Callable[[int], None] | None = None,
+    *,
+    fitted: bool = True,
 ) -> Iterator[tuple[Runner, Effects]]:
     """Run every universe of ``config`` over the files; yield what each step brought about.
+
+    Full fits are made on the way, if ``fitted``, and no bar goes ahead of one that it should
+    know.
 
     Parameters
     ----------
@@ -45,9 +60,11 @@ def replay_effects(
     """
     check_format(config.input.format)
     check_calendars(config)
+    refit = config.refit.model_copy(update={"late": "wait" if fitted else "when_ready"})
+    config = config.model_copy(update={"refit": refit})
     paths = [Path(file) for file in files]
     for universe in config.universe:
-        runner = Runner(config, universe, VERSION, unobserved())
+        runner = Runner(config, universe, VERSION, unobserved(), ask=calibrate if fitted else None)
         source = FileSource(paths)
         discovered = source.open()
         exhausted = False
@@ -120,6 +137,32 @@ def _oldest_snapshot(
         f"The journal of universe {universe.name!r} begins at entry {entries[0].number}, and no "
         "snapshot that fits it is here: what is before was trimmed, and nothing can be repeated"
     )
+
+
+def fit_files(
+    files: Iterable[str | Path],
+    config: Config,
+    on_records: Callable[[int], None] | None = None,
+) -> Iterator[tuple[UniverseConfig, FitRequest, Fit | FitFailure]]:
+    """Fit the model of every universe to the last of its bars in the files.
+
+    Parameters
+    ----------
+    files, config, on_records
+        As ``replay_effects`` takes them.
+
+    Yields
+    ------
+    universe, request, answer
+        What was fitted to, and what came of it.
+    """
+    runners: dict[str, Runner] = {}
+    for runner, _ in replay_effects(files, config, on_records, fitted=False):
+        runners[runner.universe.name] = runner
+    for runner in runners.values():
+        request = runner.engine.window()
+        if request is not None:
+            yield runner.universe, request, calibrate(request)
 
 
 def replay(

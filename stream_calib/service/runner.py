@@ -1,7 +1,7 @@
 """One universe, synchronous: records in, effects out."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from stream_calib import ports
 from stream_calib.config import Config, UniverseConfig
@@ -11,6 +11,8 @@ from stream_calib.service.pacing import Pacer
 from stream_calib.values import (
     Effects,
     Fit,
+    FitFailure,
+    FitRequest,
     Output,
     Progress,
     RecordBatch,
@@ -19,9 +21,13 @@ from stream_calib.values import (
     TickBatch,
 )
 from stream_calib.wire import events, matrices
+from stream_calib.wire.calibrations import encode_calibration
+from stream_calib.wire.fits import encode_fit
 from stream_calib.wire.journal import RecordDigest
 from stream_calib.wire.ticks import decode
 from stream_calib.wire.ticks.plain import SymbolTable
+
+Ask = Callable[[FitRequest], Fit | FitFailure | None]
 
 
 class _Unobserved:
@@ -34,6 +40,8 @@ class _Unobserved:
     def snapshotted(self, universe: str, n_bytes: int, seconds: float, outcome: str) -> None: ...
 
     def restarted(self, universe: str, reason: str) -> None: ...
+
+    def refitted(self, universe: str, seconds: float, outcome: str) -> None: ...
 
     def decoded(self, universe: str, ticks: TickBatch, seconds: float) -> None: ...
 
@@ -68,9 +76,14 @@ class Runner:
         A state to go on from; None begins afresh.
     partition
         Where outputs go; None is the place of ``universe`` in ``config``.
+    ask
+        Called once with every fit that the engine asks for; what it does not answer at once has
+        to come through ``answer``. May be exchanged.
 
     Attributes
     ----------
+    fits
+        The records of fits that were installed, for whoever writes them to take.
     recorder
         Takes down every step of a ``turn``.
     observer
@@ -86,17 +99,22 @@ class Runner:
         engine: Engine | None = None,
         *,
         partition: int | None = None,
+        ask: Ask | None = None,
     ) -> None:
         self.universe = universe
         self.engine = Engine(config, universe, software_version) if engine is None else engine
         self.recorder = Recorder(RecordDigest)
+        self.fits: list[Output] = []
+        self.ask = ask
+        self._asked = 0
         self._pacer = Pacer(config, universe)
         self.observer = observer
         self._format = config.input.format
         self._symbols = SymbolTable({symbol: i for i, symbol in enumerate(universe.symbols)})
         self._partition = config.universe.index(universe) if partition is None else partition
         prefix = config.output.prefix
-        self._topics = {name: f"{prefix}.{name}" for name in ("correlations", "events", "rejects")}
+        names = ("correlations", "events", "rejects", "calibrations", "fits")
+        self._topics = {name: f"{prefix}.{name}" for name in names}
 
     def turn(
         self,
@@ -110,17 +128,36 @@ class Runner:
         """Take in what was polled, then whatever decisions that makes due."""
         decoded = tuple(self.decode(batch) for batch in batches)
         before_ns = self.engine.intake.newest_ns()
-        out = self._take(Step(decoded, (), discovered))
+        out = self._take(Step(decoded, (), discovered)) + self._fitted()
         if self.engine.intake.newest_ns() > before_ns:
             self._pacer.moved(now_s)
         # a decision can bring held ticks in, which can make the next one due
         while marks := self._pacer.decide(self.engine, ends, now_s, exhausted=exhausted):
-            out += self._take(Step(watermarks=marks))
+            out += self._take(Step(watermarks=marks)) + self._fitted()
         return out
 
-    def install(self, fits: Sequence[Fit], hashes: tuple[str, ...]) -> list[Effects]:
-        """Let the engine go on with these fits."""
-        return self._take(Step(installs=tuple(fits)), hashes)
+    def answer(self, answers: Sequence[Fit | FitFailure]) -> list[Effects]:
+        """Let the engine go on with what came of its requests."""
+        fits = tuple(answer for answer in answers if isinstance(answer, Fit))
+        failures = tuple(answer for answer in answers if isinstance(answer, FitFailure))
+        topic, hashes = self._topics["fits"], []
+        for fit in fits:
+            name, records = encode_fit(fit, topic, self._partition, self.universe.name)
+            hashes.append(name)
+            self.fits += records
+        return self._take(Step(installs=fits, failures=failures), tuple(hashes))
+
+    def _fitted(self) -> list[Effects]:
+        out: list[Effects] = []
+        while self.ask is not None:
+            pending = self.engine.pending_fit()
+            if pending is None or pending.number == self._asked:
+                break
+            self._asked = pending.number
+            answer = self.ask(pending)
+            if answer is not None:
+                out += self.answer([answer])
+        return out
 
     def decode(self, batch: RecordBatch) -> TickBatch:
         """Turn records into ticks."""
@@ -147,6 +184,10 @@ class Runner:
         ]
         out += [events.encode_event(e, topics["events"], partition) for e in effects.events]
         out += [events.encode_reject(r, topics["rejects"], partition) for r in effects.rejects]
+        out += [
+            encode_calibration(calibration, topics["calibrations"], partition)
+            for calibration in effects.calibrations
+        ]
         return out
 
     def progress(self, ends: Mapping[Source, int]) -> Progress:

@@ -12,6 +12,7 @@ from stream_calib.values import (
     Change,
     Effects,
     Fit,
+    FitFailure,
     JournalEntry,
     Output,
     Range,
@@ -20,7 +21,6 @@ from stream_calib.values import (
     Source,
     Step,
 )
-from stream_calib.wire.fits import encode_fit
 from stream_calib.wire.journal import OutputDigest, encode_entry, link
 from stream_calib.wire.snapshots import digest_state
 
@@ -112,24 +112,19 @@ class Session:
         now_s: float,
         *,
         exhausted: bool = False,
-        installs: Sequence[Fit] = (),
+        answers: Sequence[Fit | FitFailure] = (),
     ) -> None:
         """Take in what was polled; ``now_s`` is a clock that never goes back."""
         pending = self._pending
-        taken = []
-        if installs:
-            encoded = [
-                encode_fit(fit, f"{self._prefix}.fits", self._partition, self.universe.name)
-                for fit in installs
-            ]
-            pending.fits += [record for _, records in encoded for record in records]
-            taken += self.runner.install(installs, tuple(name for name, _ in encoded))
+        taken = self.runner.answer(answers) if answers else []
         fresh = tuple(source for source in discovered if source not in self._known)
         self._known.update(fresh)
         taken += self.runner.turn(batches, fresh, ends, now_s, exhausted=exhausted)
         for batch in batches:
             self.positions[batch.source] = batch.position_after
             pending.n_records += len(batch.values)
+        fits, self.runner.fits = self.runner.fits, []
+        pending.fits += fits
         self._absorb(taken, now_s)
         if math.isnan(pending.since_s) and self.runner.recorder.has_moves:
             pending.since_s = now_s
@@ -142,7 +137,15 @@ class Session:
     def _absorb(self, taken: Sequence[Effects], now_s: float) -> None:
         pending = self._pending
         for effects in taken:
-            if any((effects.matrices, effects.events, effects.rejects, effects.counts)):
+            if any(
+                (
+                    effects.matrices,
+                    effects.events,
+                    effects.rejects,
+                    effects.counts,
+                    effects.calibrations,
+                )
+            ):
                 pending.effects.append(effects)
                 outputs = self.runner.outputs(effects)
                 pending.digest.update(outputs)

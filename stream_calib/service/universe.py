@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import structlog
@@ -14,9 +15,10 @@ from stream_calib.errors import MissingTopicError, TransportError
 from stream_calib.service.loop import OnEffects, UniverseLoop
 from stream_calib.service.numerics import Build
 from stream_calib.service.recovery import Parts, Recovery
+from stream_calib.service.refits import Refits
 from stream_calib.service.repetition import Allowed
 from stream_calib.service.watchdog import Watchdog
-from stream_calib.values import SECOND_NS, Fit
+from stream_calib.values import SECOND_NS
 
 T = TypeVar("T")
 
@@ -28,8 +30,8 @@ class Outside(NamedTuple):
     """What a universe is connected to.
 
     ``new_source`` and ``new_log`` make the input and the commit log, each for one attempt.
-    ``on_effects`` is called with the universe's name after effects became durable; ``fits`` is
-    asked before every turn for fits to be installed; ``at`` is told of named points.
+    ``fitter`` makes full fits; without one none is made. ``on_effects`` is called with the
+    universe's name after effects became durable; ``at`` is told of named points.
     """
 
     new_source: Callable[[], ports.RecordSource]
@@ -38,7 +40,7 @@ class Outside(NamedTuple):
     observer: ports.Observer
     watchdog: Watchdog
     on_effects: OnEffects | None = None
-    fits: Callable[[], tuple[Fit, ...]] = tuple
+    fitter: ports.Fitter | None = None
     at: Callable[[str], None] = lambda _point: None
 
 
@@ -146,7 +148,8 @@ class UniverseService:
         clock = asyncio.get_running_loop().time
         outside = self._outside
         source, log = outside.new_source(), outside.new_log()
-        probing: asyncio.Task[None] | None = None
+        refits = self._refits()
+        aside: list[asyncio.Task[None]] = []
         try:
             started_s = clock()
             await source.start()
@@ -178,18 +181,31 @@ class UniverseService:
                 self._in_thread,
                 outside.on_effects,
                 self._progressed,
-                outside.fits,
+                refits,
             )
             self._contact_s = clock()
             self._out_of_contact = ""
             self.running.set()
-            probing = asyncio.create_task(self._probe(source))
+            aside.append(asyncio.create_task(self._probe(source)))
+            if refits is not None:
+                aside.append(asyncio.create_task(_stop_with(refits, stop)))
             await self._loop.run(stop)
         finally:
-            if probing is not None:
-                probing.cancel()
+            for task in aside:
+                task.cancel()
+            if refits is not None:
+                refits.stop()
             await log.close()
             await source.close()
+
+    def _refits(self) -> Refits | None:
+        outside = self._outside
+        if outside.fitter is None or not self._universe.dcc.enabled:
+            return None
+        waits = self._config.refit.late == "wait"
+        # nothing will be heard of the universe for as long as a fit may take
+        on_wait = partial(outside.watchdog.excused, self.name) if waits else None
+        return Refits(self.name, outside.fitter, outside.observer, on_wait, outside.at)
 
     def _progressed(self, n_taken: int, lag: int) -> None:
         if not self._out_of_contact:
@@ -211,3 +227,8 @@ class UniverseService:
 
     def _in_thread(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+async def _stop_with(refits: Refits, stop: asyncio.Event) -> None:
+    await stop.wait()
+    refits.stop()

@@ -24,6 +24,7 @@ from stream_calib.adapters.kafka import (
 )
 from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.adapters.snapshots import SnapshotFolder
+from stream_calib.adapters.workers import ProcessFitter
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.trading_time import check_calendars
 from stream_calib.service.crash import crash_points
@@ -42,7 +43,7 @@ MATRIX_BYTES_MAX = 1_000_000  # a chunk of 900 kB with its key and headers
 JOURNAL_BYTES_MAX = 4 * 2**20
 SAMPLE_RECORDS = 20_000  # of the input, to see how often symbols tick
 HISTORY_MS = 24 * 3_600_000  # the promised history of matrices
-ROLES = ("correlations", "events", "rejects", "journal", "fits")
+ROLES = ("correlations", "events", "rejects", "calibrations", "journal", "fits")
 
 
 def _nothing(_point: str) -> None: ...
@@ -96,6 +97,9 @@ class Service:
         self._check = adapters.check
         self._warnings: Sequence[str] = ()
         self._watchdog = Watchdog(config.delivery.watchdog_after / SECOND_NS)
+        self._fitter = ProcessFitter(
+            timeout_s=config.refit.timeout / SECOND_NS, memory_bytes=config.refit.memory_mb * 2**20
+        )
         build = Build(VERSION, numeric_fingerprint())
         self._universes = [
             UniverseService(
@@ -108,7 +112,8 @@ class Service:
                     self.observer,
                     self._watchdog,
                     on_effects,
-                    at=adapters.at,
+                    self._fitter,
+                    adapters.at,
                 ),
                 build,
                 allowed,
@@ -128,6 +133,7 @@ class Service:
             if self._config.http.enabled:
                 stack.push_async_callback(self.http.close)
                 await self.http.start()
+            stack.push_async_callback(self._fitter.close)
             self._warnings = await self._check() if self._check is not None else ()
             self._watchdog.start()
             stack.callback(self._watchdog.stop)
@@ -271,6 +277,7 @@ def output_topics(config: Config, replication: int = 1) -> list[TopicSpec]:
         },
         "events": {"cleanup.policy": "delete"},
         "rejects": {"cleanup.policy": "delete"},
+        "calibrations": {"cleanup.policy": "compact"},
         "journal": for_ever | {"max.message.bytes": str(JOURNAL_BYTES_MAX)},
         "fits": for_ever | {"max.message.bytes": str(MATRIX_BYTES_MAX)},
     }

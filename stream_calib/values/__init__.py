@@ -4,7 +4,14 @@ Times are int64 nanoseconds since the epoch, event time unless a name says other
 """
 
 from stream_calib.values.estimates import Correlation, Matrix, Quality, Regime, ReturnBlock
-from stream_calib.values.models import DccParams, Fit, FitFailure, FitRequest, GarchParams
+from stream_calib.values.models import (
+    Calibration,
+    DccParams,
+    Fit,
+    FitFailure,
+    FitRequest,
+    GarchParams,
+)
 from stream_calib.values.records import (
     Malformed,
     Output,
@@ -54,6 +61,7 @@ __all__ = [
     "SECOND_NS",
     "TICK",
     "YEAR_NS",
+    "Calibration",
     "Change",
     "Correlation",
     "DccParams",

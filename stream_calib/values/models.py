@@ -72,3 +72,14 @@ class FitFailure:
     number: int
     code: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A model that came into force: ``details`` are JSON values for people and programs."""
+
+    universe: str
+    model_version: int
+    time_ns: int
+    model: str
+    details: Mapping[str, object]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_calib.values.estimates import Matrix
-from stream_calib.values.models import Fit
+from stream_calib.values.models import Calibration, Fit, FitFailure
 from stream_calib.values.records import Reject, Source, TickBatch, Watermark
 
 
@@ -16,13 +16,14 @@ from stream_calib.values.records import Reject, Source, TickBatch, Watermark
 class Step:
     """One input of the engine: everything that the outside world decides is in it.
 
-    Taken in the order fits, new sources, batches, watermarks.
+    Taken in the order fits, failures, new sources, batches, watermarks.
     """
 
     batches: tuple[TickBatch, ...] = ()
     watermarks: tuple[Watermark, ...] = ()
     discovered: tuple[Source, ...] = ()
     installs: tuple[Fit, ...] = ()
+    failures: tuple[FitFailure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Effects:
     counts: Mapping[tuple[str, str], int] = field(default_factory=dict)
     bars_closed: int = 0
     bars_waiting: bool = False
+    calibrations: tuple[Calibration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Move(NamedTuple):
     discovered: tuple[Source, ...] = ()
     ranges: tuple[Range, ...] = ()
     watermarks: tuple[Watermark, ...] = ()
+    failures: tuple[FitFailure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

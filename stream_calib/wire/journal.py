@@ -12,6 +12,7 @@ import orjson
 from stream_calib.errors import InputError
 from stream_calib.values import (
     Change,
+    FitFailure,
     JournalEntry,
     Move,
     Output,
@@ -156,6 +157,7 @@ def _dumps(entry: JournalEntry) -> bytes:
                     "watermarks": [
                         [*w.source, w.position, str(w.time_ns), w.cause] for w in move.watermarks
                     ],
+                    **({"failures": [_failure(f) for f in move.failures]} if move.failures else {}),
                 }
                 for move in entry.moves
             ],
@@ -170,6 +172,10 @@ def _dumps(entry: JournalEntry) -> bytes:
         },
         option=orjson.OPT_SORT_KEYS,
     )
+
+
+def _failure(failure: FitFailure) -> list[object]:
+    return [failure.model, failure.number, failure.code, failure.reason]
 
 
 def _hex(wanted: Range) -> str:
@@ -188,4 +194,5 @@ def _move(document: Any) -> Move:  # noqa: ANN401
             Watermark(Source(topic, partition), position, int(time_ns), cause)
             for topic, partition, position, time_ns, cause in document["watermarks"]
         ),
+        failures=tuple(FitFailure(*failure) for failure in document.get("failures", ())),
     )

@@ -25,18 +25,16 @@ from stream_calib.values import (
     Watermark,
 )
 from stream_calib.wire import events, matrices
+from stream_calib.wire.calibrations import encode_calibration
 from stream_calib.wire.journal import OutputDigest, RecordDigest
 from stream_calib.wire.snapshots import decode_snapshot, encode_snapshot
 from stream_calib.wire.ticks import decode
 from tests.engine.driver import START, Log, batch_of, settings, tick
+from tests.engine.fits import answer, name_of, named
 
 VERSION = "1.2.3"
 SYMBOLS = ("A", "B", "C", "D")
 STAMP_MS = START // 1_000_000
-FITS = {
-    name: Fit(name, {"target": np.full((2, 2), k / 7.0), "a": np.array([0.05 * k])})
-    for k, name in enumerate(("dcc", "garch"))
-}
 GARBAGE = (b"", None, b"\xff", b"[1,2]", b'{"symbol":"A","time":1700000010.5,"price":true}')
 
 P, Q = Source("p", 0), Source("q", 0)
@@ -62,6 +60,15 @@ def stormy_settings(random: Random, symbols: Sequence[str] = SYMBOLS) -> Config:
         },
         universe__diurnal={"enabled": random.random() < 0.3, "bin": "1h"},
         universe__every=random.choice((1, 3)),
+        universe__dcc={
+            "enabled": random.random() < 0.7,
+            "bar": random.choice(("1s", "3s", "7s")),
+            "window_bars": random.choice((20, 40)),
+            "first_fit_bars": 20,
+            "refit_bars": random.choice((0, 1, 10)),
+            "winsor": random.choice((0.0, 3.0)),
+        },
+        refit__late=random.choice(("when_ready", "wait")),
         universe__price=random.choice(("last", "last", "mid", "microprice")),
         time__lateness=random.choice(("0s", "2s")),
         time__max_jump=random.choice(("10s", "1h")),  # never less than ten bars
@@ -124,7 +131,8 @@ class Run:
         self.log = log
         self.engine = Engine(config, self.universe, VERSION)
         self.recorder = Recorder(RecordDigest)
-        self.outputs: dict[str, list[Output]] = {"correlations": [], "events": [], "rejects": []}
+        topics = ("correlations", "events", "rejects", "calibrations")
+        self.outputs: dict[str, list[Output]] = {topic: [] for topic in topics}
         self.digest = OutputDigest()
         self.counts: Counter[str] = Counter()
         self.restore_chance = 0.0
@@ -152,7 +160,7 @@ class Run:
 
     def take(self, step: Step) -> None:
         """Take a step and all that are due after it; note it."""
-        self.recorder.note(step, tuple(fit.model for fit in step.installs))
+        self.recorder.note(step, tuple(name_of(fit) for fit in step.installs))
         while True:
             if self._random.random() < self.restore_chance:
                 self.restore(on_the_wire=self._random.random() < 0.1)
@@ -163,6 +171,9 @@ class Run:
                 ],
                 "events": [events.encode_event(e, "events", 0) for e in effects.events],
                 "rejects": [events.encode_reject(r, "rejects", 0) for r in effects.rejects],
+                "calibrations": [
+                    encode_calibration(c, "calibrations", 0) for c in effects.calibrations
+                ],
             }
             for topic, records in by_topic.items():
                 self.outputs[topic] += records
@@ -172,6 +183,13 @@ class Run:
             if not effects.bars_waiting:
                 return
             step = Step()
+
+    def answered(self, random: Random, chance: float = 1.0) -> None:
+        """Answer what the engine asks for, perhaps; what is asked for then, too."""
+        while (request := self.engine.pending_fit()) is not None and random.random() < chance:
+            found = answer(request, self.universe.symbols, random)
+            step = Step(installs=(found,)) if isinstance(found, Fit) else Step(failures=(found,))
+            self.take(step)
 
     def flush(self) -> None:
         """Close everything that has arrived."""
@@ -210,21 +228,22 @@ class Run:
                 start, size = at[source], random.randint(1, largest_cut)
                 at[source] = stop = min(len(self.log[source]), start + size)
                 batches.append(self.ticks(source, start, stop))
-            installs = (FITS[random.choice(sorted(FITS))],) if random.random() < 0.05 else ()
             marks = self._idle(random) if random.random() < 0.3 else ()
-            self.take(Step(tuple(batches), (), found, installs))
+            self.take(Step(tuple(batches), (), found))
             self.take(Step(watermarks=marks))
+            self.answered(random, 0.5)
             if random.random() < 0.01:
                 self.flush()
         self.flush()
+        self.answered(random)
         return self
 
     def again(self, moves: Sequence[Move], random: Random, largest_cut: int = 40) -> "Run":
         """Take the same choices, in other cuts and another interleaving."""
         for move in moves:
-            begin = Step(
-                discovered=move.discovered, installs=tuple(FITS[name] for name in move.installs)
-            )
+            symbols = self.universe.symbols
+            installs = tuple(named(name, symbols) for name in move.installs)
+            begin = Step(discovered=move.discovered, installs=installs, failures=move.failures)
             batches = list(self._cut(move, random, largest_cut))
             joined = random.random() < 0.5
             if joined:

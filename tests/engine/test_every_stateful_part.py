@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from stream_calib.config import Config
 from stream_calib.engine.arrays import under, within
+from stream_calib.engine.dcc_layer import LAYOUTS as DCC_LAYOUTS
 from stream_calib.engine.engine import Engine
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
@@ -27,7 +28,8 @@ from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import Sampler, Ticks
 from stream_calib.values import Correlation, Move, ReturnBlock, Step, TickBatch
 from tests.engine.driver import SECOND, settings
-from tests.engine.schedule import FITS, SYMBOLS, VERSION, Bits, Run, bits_of, stormy_log
+from tests.engine.fits import named
+from tests.engine.schedule import SYMBOLS, VERSION, Bits, Run, bits_of, stormy_log
 from tests.engine.schedule import stormy_settings as stormy
 
 Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
@@ -60,7 +62,7 @@ def one_axis(*names: str) -> Callable[[Arrays, Order], Arrays]:
     """Arrays whose last axis is by symbol."""
 
     def turn(arrays: Arrays, order: Order) -> Arrays:
-        return {**arrays, **{name: arrays[name][..., order] for name in names}}
+        return {**arrays, **{name: arrays[name][..., order] for name in names if name in arrays}}
 
     return turn
 
@@ -110,6 +112,8 @@ def whole_engine(arrays: Arrays, order: Order) -> Arrays:
         ("membership", one_axis("ready")),
         ("layer.screen", assets),
         *((f"layer.{name}", by_layout(layout)) for name, layout in LAYOUTS.items()),
+        *((f"dcc.{name}", by_layout(layout)) for name, layout in DCC_LAYOUTS.items()),
+        ("dcc.request", one_axis("returns", "exposure")),
     ):
         own = {k[len(part) + 1 :]: a for k, a in arrays.items() if k.startswith(part + ".")}
         own = {k: a for k, a in own.items() if f"{part}.{k}" not in out or part != "layer.screen"}
@@ -226,9 +230,9 @@ def admit(intake: Intake, scene: Scene, random: Random) -> None:
 
 def advance(engine: Engine, scene: Scene, random: Random) -> None:
     move = scene.move
-    installs = tuple(FITS[name] for name in move.installs)
+    installs = tuple(named(name, engine.universe.symbols) for name in move.installs)
     steps = [
-        Step(discovered=move.discovered, installs=installs),
+        Step(discovered=move.discovered, installs=installs, failures=move.failures),
         *(Step(batches=(batch,)) for batch in batches(scene, random)),
         Step(watermarks=move.watermarks),
     ]

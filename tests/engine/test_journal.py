@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from stream_calib.engine import journal
 from tests.engine.driver import START, reader
-from tests.engine.schedule import FITS, Run, stormy_log, stormy_settings
+from tests.engine.fits import named
+from tests.engine.schedule import Run, stormy_log, stormy_settings
 
 
 def same(one: Run, other: Run) -> None:
@@ -29,8 +30,10 @@ def repeated_as_live(seed: int) -> Run:
     moves = live.recorder.cut()
     again = Run(config, log, stamp_ms)
     read = reader(config, log, chance, chance.choice((1, 7, 1000)), stamp_ms)
+    symbols = config.universe[0].symbols
+    fits = {name: named(name, symbols) for move in moves for name in move.installs}
     for move in moves:
-        for step in journal.repeat(move, read, FITS):
+        for step in journal.repeat(move, read, fits):
             again.take(step)
     same(live, again)
     again = Run(config, log, stamp_ms).again(moves, chance, chance.choice((1, 7, 1000)))

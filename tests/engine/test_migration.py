@@ -26,8 +26,8 @@ from stream_calib.values import (
     Step,
 )
 from tests.engine.driver import SECOND, START, settings, tick
+from tests.engine.fits import made_up
 from tests.engine.schedule import (
-    FITS,
     SYMBOLS,
     VERSION,
     P,
@@ -124,9 +124,9 @@ def test_migrating_in_a_storm_is_the_same_as_having_had_the_other_order(seed: in
     other = Run(turned, log).again(moves, random)
     got = migrate(one.engine.state(), one.universe, turned, universe)
     expected = other.engine.state()
-    apart = {"engine.facts", *(name for name in expected if name.startswith("fit."))}
+    apart = {"engine.facts", "dcc.facts"}  # a fit is asked for by the new list
     got_bits, expected_bits = bits_of(got), bits_of(expected)
-    assert got_bits.keys() == {n for n in expected_bits if not n.startswith("fit.")}
+    assert got_bits.keys() == {n for n in expected_bits if not n.startswith("dcc.request.")}
     assert {n for n in got_bits if got_bits[n] != expected_bits[n]} <= apart
 
 
@@ -154,13 +154,46 @@ def test_a_universe_change_is_announced_once_and_sequences_go_on() -> None:
     assert last_matrix(own)["sequence"] == sequences["ewma"] + 1
 
 
-def test_a_fit_does_not_outlive_its_symbols_but_its_number_does() -> None:
-    run = dense_run("ABC", 60)
-    run.take(Step(installs=(FITS["dcc"],)))
-    own = carried(run, "AB")
-    assert not [name for name in own.engine.state() if name.startswith("fit.")]
+DCC = {"bar": "1s", "window_bars": 40, "first_fit_bars": 20, "refit_bars": 100}
+
+
+def fitted_run() -> Run:
+    run = dense_run("ABC", 60, universe__dcc=DCC)
+    run.take(Step(installs=(made_up(1, "ABC"),)))
+    return run
+
+
+def test_a_model_goes_on_among_the_symbols_that_stay_and_another_is_asked_for() -> None:
+    run = fitted_run()
+    before = run.engine.state()
+    own = carried(run, "CXA", universe__dcc=DCC)
+    after = own.engine.state()
+    corner = {name: unpacked(a["dcc.dcc.corr"], 3) for name, a in (("abc", before), ("cxa", after))}
+    assert corner["cxa"][0, 2] == corner["abc"][2, 0]
+    target = unpacked(after["dcc.dcc.target"], 3)
+    assert target[1, 0] == target[1, 2] == target[0, 2]  # the average of the one pair there was
     read_dense(own, 60, 61)
     assert last_matrix(own)["model_version"] == 2
+    read_dense(own, 61, 63)
+    request = own.engine.pending_fit()
+    assert request is not None
+    assert (request.number, request.reason) == (2, "universe")
+    assert request.arrays["returns"].shape[1] == 3
+
+
+def test_a_fit_that_was_asked_for_by_the_old_list_is_refused() -> None:
+    run = dense_run("ABC", 60, universe__dcc=DCC)
+    own = carried(run, "AB", universe__dcc=DCC)
+    assert own.engine.pending_fit() is None
+    own.take(Step(installs=(made_up(1, "ABC"),)))
+    assert details(own, "refit_rejected") == [{"model": "dcc", "reason": "it was not asked for"}]
+
+
+def unpacked(packed: np.ndarray, n: int) -> np.ndarray:
+    square = np.empty((n, n))
+    square[np.triu_indices(n)] = packed
+    square.T[np.triu_indices(n)] = packed
+    return square
 
 
 def test_ticks_that_wait_keep_their_symbols() -> None:
@@ -319,11 +352,10 @@ def test_a_reset_in_a_storm_goes_on_and_keeps_its_promises(seed: int) -> None:
 
 
 def test_numbers_of_the_model_go_on_after_a_reset() -> None:
-    run = dense_run("AB", 60)
-    run.take(Step(installs=(FITS["dcc"],)))
+    run = fitted_run()
     own = begun_anew(run, settings("AB", universe__ready_n_eff=4.0))
     assert facts(own.engine.state())["model_version"] == 2
-    assert facts(own.engine.state())["fits"] == {}
+    assert not [name for name in own.engine.state() if name.startswith("dcc.dcc.")]
 
 
 # what differs

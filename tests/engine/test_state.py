@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from stream_calib.engine.engine import Engine
 from stream_calib.engine.intake import Intake
 from stream_calib.values import (
-    Fit,
     RecordBatch,
     Source,
     Step,
@@ -21,7 +20,6 @@ from stream_calib.values import (
 from stream_calib.wire.snapshots import digest_state
 from tests.engine.driver import SECOND, START, settings, tick
 from tests.engine.schedule import (
-    FITS,
     VERSION,
     P,
     Q,
@@ -81,7 +79,8 @@ def test_the_storm_reaches_every_part_of_the_state() -> None:
     assert [name for name, size in seen.items() if size == 0] == []
     assert set(seen) >= {
         "applied", "late", "time_jump", "crossed", "duplicate", "json", "rejects_suppressed",
-        "unknown_symbol", "closed", "intake.held.asset", "intake.ticks.asset", "fit.dcc.target",
+        "unknown_symbol", "closed", "intake.held.asset", "intake.ticks.asset", "dcc.dcc.target",
+        "refit_installed",
     }  # fmt: skip
 
 
@@ -141,54 +140,6 @@ def test_a_source_that_is_known_is_not_discovered_again() -> None:
     before = run.bits()
     run.take(Step(discovered=(P,)))
     assert run.bits() == before
-
-
-# fits
-
-
-def test_a_fit_that_is_installed_raises_the_model_version_and_is_announced() -> None:
-    run = dense_run("AB", 60)
-    assert last_matrix(run)["model_version"] == 1
-    as_of_ns = last_matrix(run)["as_of_ns"]
-    run.take(Step(installs=(FITS["dcc"], FITS["garch"])))
-    installed = [event for event in events_of(run) if event["type"] == "refit_installed"]
-    assert [event["details"] for event in installed] == [
-        {"model": "dcc", "model_version": 2},
-        {"model": "garch", "model_version": 3},
-    ]
-    assert {event["time_ns"] for event in installed} == {as_of_ns}
-    read_dense(run, 60, 61)
-    assert last_matrix(run)["model_version"] == 3
-
-
-def test_a_fit_is_in_force_before_the_bars_of_its_step() -> None:
-    run = dense_run("AB", 60)
-    batch = run.ticks(P, 121, 123)
-    run.take(Step(batches=(batch,), installs=(FITS["dcc"],)))
-    assert last_matrix(run)["model_version"] == 2
-
-
-def test_fits_are_kept_to_the_last_bit_the_newest_of_each_model() -> None:
-    run = dense_run("AB", 10)
-    odd = np.array([np.nan, -0.0, 5e-324])
-    for fit in (FITS["dcc"], FITS["garch"], Fit("dcc", {"b": odd})):
-        run.take(Step(installs=(fit,)))
-    run.restore(on_the_wire=True)
-    state = run.engine.state()
-    assert state["fit.dcc.b"].tobytes() == odd.tobytes()
-    assert {name for name in state if name.startswith("fit.")} == {
-        "fit.dcc.b",
-        "fit.garch.a",
-        "fit.garch.target",
-    }
-
-
-def test_a_fit_changes_no_correlation() -> None:
-    plain, fitted = dense_run("ABC", 60), dense_run("ABC", 60)
-    fitted.take(Step(installs=(FITS["dcc"],)))
-    for run in (plain, fitted):
-        read_dense(run, 60, 90)
-    assert last_matrix(fitted)["corr"] == last_matrix(plain)["corr"]
 
 
 # what the input's cut must not show in

@@ -123,11 +123,13 @@ class Victim:
         self._note(err)
         self.kills += 1
 
-    async def finish(self, expected: Published | None = None, *flags: str) -> Published:
+    async def finish(
+        self, expected: Published | None = None, *flags: str, roles: Sequence[str] = ROLES
+    ) -> Published:
         """Run until all is published, then stop in good order; return what a reader sees."""
         process = self.start(*flags)
         try:
-            found = await self._complete(expected, process)
+            found = await self._complete(expected, process, roles)
         finally:
             process.send_signal(signal.SIGTERM)
             _, err = await asyncio.to_thread(process.communicate, timeout=20.0)
@@ -136,14 +138,17 @@ class Victim:
         return found
 
     async def _complete(
-        self, expected: Published | None, process: "subprocess.Popen[str]"
+        self,
+        expected: Published | None,
+        process: "subprocess.Popen[str]",
+        roles: Sequence[str],
     ) -> Published:
         deadline_s = time.monotonic() + DEADLINE_S
         before: Published | None = None
         while time.monotonic() < deadline_s:
             assert process.poll() is None, process.communicate()[1]
             await asyncio.sleep(0.3)
-            found = await self.published()
+            found = await self.published(roles)
             enough = expected is not None and {r: len(v) for r, v in found.items()} == {
                 r: len(v) for r, v in expected.items()
             }

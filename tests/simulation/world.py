@@ -20,7 +20,8 @@ from stream_calib.service.repetition import Allowed, Repetition
 from stream_calib.service.runner import unobserved
 from stream_calib.service.universe import Outside, UniverseService
 from stream_calib.service.watchdog import Watchdog
-from stream_calib.values import Fit, Output, RecordBatch, Source
+from stream_calib.values import Fit, FitFailure, FitRequest, Output, RecordBatch, Source
+from tests.engine.fits import answer, made_up
 from tests.simulation.broker import (
     Broker,
     Crash,
@@ -34,6 +35,7 @@ from tests.simulation.memory import MemoryDisk, MemorySnapshots
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 SYMBOLS = ("A", "B", "C", "D")
+OUTPUTS = ("correlations", "events", "rejects", "calibrations")
 NOTHING = Allowed()
 BUILD = Build("1.2.3", {"simulated": "1"})
 LIVES_MAX = 60
@@ -92,6 +94,22 @@ class SimulatedSource(EmbeddedSource):
         return await super().bounds(sources)  # type: ignore[arg-type]
 
 
+class SimulatedFitter:
+    """Makes fits up, in some time; where chance may be seen in the output, it fails too."""
+
+    def __init__(self, process: Process, fails: bool) -> None:
+        self._process = process
+        self._fails = fails
+
+    async def fit(self, request: FitRequest) -> Fit | FitFailure:
+        random = self._process.random
+        await asyncio.sleep(random.random())
+        await self._process.step()
+        return answer(request, SYMBOLS, random) if self._fails else made_up(request.number, SYMBOLS)
+
+    async def close(self) -> None: ...
+
+
 @dataclass
 class World:
     """Everything that outlives a process."""
@@ -115,7 +133,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.broker.trims = not self.damage  # what was trimmed cannot be had without a snapshot
-        self.config = settings(self.random, self.window)
+        late = "when_ready" if self.refits else "wait"
+        self.config = settings(self.random, self.window, late)
         self.log.create_topic("ticks", self.n_partitions)
         for partition, value, stamp_ms in self.rows:
             self.log.append("ticks", partition, None, value, (), stamp_ms)
@@ -162,7 +181,7 @@ class World:
                 MemorySnapshots(self.disk, self.config.snapshots.keep, process.at),
                 unobserved(),
                 Watchdog(60.0),
-                fits=self._fits if self.refits else tuple,
+                SimulatedFitter(process, self.refits),
             ),
             self.build,
             self.allowed,
@@ -178,11 +197,6 @@ class World:
 
     def _is_grown(self) -> bool:
         return not self.grows or self.n_partitions == 5
-
-    def _fits(self) -> tuple[Fit, ...]:
-        if self.random.random() > 0.1:
-            return ()
-        return (Fit("dcc", {"a": np.array([self.random.random()])}),)
 
     def _break_something(self) -> None:
         if not (self.damage and self.disk.files):
@@ -206,7 +220,7 @@ class World:
 
     def published(self) -> dict[str, list[Output]]:
         """What a reader of committed records sees."""
-        return {role: self.broker.topic(role) for role in ("correlations", "events", "rejects")}
+        return {role: self.broker.topic(role) for role in OUTPUTS}
 
     async def repeated(self) -> dict[str, list[Output]]:
         """What the whole journal gives, repeated from its beginning."""
@@ -226,13 +240,10 @@ class World:
         out: list[Output] = []
         for entry in entries:
             out += await repetition.repeat(entry, fits)
-        return {
-            role: [o for o in out if o.topic.endswith(f".{role}")]
-            for role in ("correlations", "events", "rejects")
-        }
+        return {role: [o for o in out if o.topic.endswith(f".{role}")] for role in OUTPUTS}
 
 
-def settings(random: Random, window: str) -> Config:
+def settings(random: Random, window: str, late: str) -> Config:
     """Small settings; those that must not be seen in the output are drawn."""
     return parse_config(
         {
@@ -243,6 +254,7 @@ def settings(random: Random, window: str) -> Config:
             },
             "time": {"lateness": "1s", "idle_slack": "2s"},
             "delivery": {"commit_interval": random.choice(["50ms", "500ms"])},
+            "refit": {"late": late},
             "snapshots": {"keep": random.choice([1, 3]), "replay_cost": "60ms"},
             "universe": [
                 {
@@ -251,6 +263,12 @@ def settings(random: Random, window: str) -> Config:
                     "bar": "1s",
                     "ready_n_eff": 3.0,
                     "ewma": {"half_life": "10s", "window": window},
+                    "dcc": {
+                        "bar": "1s",
+                        "window_bars": 20,
+                        "first_fit_bars": 5,
+                        "refit_bars": 3,
+                    },
                 }
             ],
         }

@@ -102,6 +102,10 @@ METRICS = (
     Metric(
         "restarts_total", "counter", ("universe", "reason"), "Times that memory was thrown away."
     ),
+    # models
+    Metric("refits_total", "counter", ("universe", "outcome"), "Full fits, and why they failed."),
+    Metric("refit_seconds", "histogram", _U, "Time of one full fit, off the event loop.", _SLOW_S),
+    Metric("model_version", "gauge", _U, "Number of the model in force; 1 before the first fit."),
     # how good it is
     Metric("average_correlation", "gauge", _UE, "Mean of all pairs of the last matrix."),
     Metric("top_eigenvalue_share", "gauge", _UE, "Part of the variance in its first factor, 0-1."),

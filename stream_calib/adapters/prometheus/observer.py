@@ -128,6 +128,8 @@ class PrometheusObserver:
                 self._counter["rejects_total"](universe, outcome).inc(count)
         for event in effects.events:
             self._counter["events_total"](universe, event.type).inc()
+        for calibration in effects.calibrations:
+            self._gauge["model_version"](universe).set(calibration.model_version)
         for matrix in effects.matrices:
             self._counter["matrices_total"](universe, matrix.estimator).inc()
         for matrix in {matrix.estimator: matrix for matrix in effects.matrices}.values():
@@ -175,6 +177,11 @@ class PrometheusObserver:
     def restarted(self, universe: str, reason: str) -> None:
         """Count a state that was thrown away."""
         self._counter["restarts_total"](universe, reason).inc()
+
+    def refitted(self, universe: str, seconds: float, outcome: str) -> None:
+        """Count a full fit that came back, or failed."""
+        self._counter["refits_total"](universe, outcome).inc()
+        self._histogram["refit_seconds"](universe).observe(seconds)
 
     def stalled(self, seconds: float) -> None:
         """Count how late the event loop woke up."""

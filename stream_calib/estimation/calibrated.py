@@ -1,0 +1,113 @@
+"""What a fit says: its parameters as values, why it cannot be used, and what people read of it."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from stream_calib.values import F64, DccParams, Fit, FitRequest, GarchParams
+
+DCC_MODEL = "dcc"
+MODELS = ("dcc", "cdcc", "adcc")
+GARCH_NAMES = ("mu", "omega", "alpha", "beta", "gamma", "nu")
+PERSISTENCE_MAX = 0.9999
+EIGENVALUE_MIN = 1e-8
+
+
+def misfit(fit: Fit, n: int) -> str:
+    """Say why a fit cannot be used for n assets; nothing when it can."""
+    try:
+        params, garch = dcc_params(fit), garch_params(fit)
+    except (KeyError, IndexError, ValueError):
+        return "it is not whole"
+    if garch.mu.shape != (n,) or params.target.shape != (n, n):
+        return f"it is of other than {n} symbols"
+    known = np.flatnonzero(np.isfinite(np.diagonal(params.target)))
+    target = params.target[np.ix_(known, known)]
+    numbers = [params.a, params.b, params.g]
+    if not (np.isfinite(numbers).all() and np.isfinite(target).all()):
+        return "it has numbers that are none"
+    if len(known) < 2 or min(numbers) < 0.0 or params.a + params.b > PERSISTENCE_MAX:
+        return f"a {params.a:.4g} and b {params.b:.4g} are not stationary"
+    if np.linalg.eigvalsh(target)[0] < EIGENVALUE_MIN:
+        return "its target is not positive definite"
+    fitted = np.isfinite(garch.omega)
+    persistence = (garch.alpha + garch.beta + 0.5 * garch.gamma)[fitted]
+    if (persistence > PERSISTENCE_MAX + 1e-9).any() or (garch.omega[fitted] < 0.0).any():
+        return "a volatility is not stationary"
+    return ""
+
+
+def garch_params(fit: Fit) -> GarchParams:
+    """Return the GARCH parameters of all assets."""
+    return GarchParams(*(row.copy() for row in fit.arrays["garch"]))
+
+
+def dcc_params(fit: Fit) -> DccParams:
+    """Return the DCC parameters; the target is NaN for assets that were left out."""
+    a, b, g = (float(number) for number in fit.arrays["dcc"])
+    asymmetry = fit.arrays["asymmetry"]
+    return DccParams(
+        a,
+        b,
+        _square(fit.arrays["target"]),
+        MODELS[int(fit.arrays["kind"][0])],  # type: ignore[arg-type]
+        g,
+        _square(asymmetry) if asymmetry.size else None,
+    )
+
+
+def dcc_report(fit: Fit, request: FitRequest, symbols: Sequence[str]) -> dict[str, object]:
+    """Return what people and programs should know of a fit, as JSON values; null: not known."""
+    arrays = fit.arrays
+    names = ("a", "b", "g") if MODELS[int(arrays["kind"][0])] == "adcc" else ("a", "b")
+    errors = dict(zip(names, _numbers(arrays["dcc_se"]), strict=False))
+    garch = {
+        symbol: {
+            name: {"value": _number(arrays["garch"][k, i]), "se": _number(arrays["garch_se"][k, i])}
+            for k, name in enumerate(GARCH_NAMES)
+            if not math.isnan(arrays["garch"][k, i])
+        }
+        for i, symbol in enumerate(symbols)
+    }
+    return {
+        "reason": request.reason,
+        "window": {
+            "from_ns": str(request.settings["from_ns"]),
+            "to_ns": str(request.as_of_ns),
+            "bars": int(arrays["bars"][0]),
+        },
+        "correlation": {
+            "model": MODELS[int(arrays["kind"][0])],
+            **{
+                name: {"value": _number(value), "se": errors.get(name)}
+                for name, value in zip(names, arrays["dcc"], strict=False)
+            },
+            "loglik": _number(arrays["loglik"][0]),
+            "composite_loglik": _number(arrays["loglik"][1]),
+            "target_average": _number(arrays["target_average"][0]),
+        },
+        "garch": garch,
+        "left_out": [s for s, own in zip(symbols, garch.values(), strict=True) if not own],
+        "diagnostics": {
+            name.removeprefix("diagnostics."): _number(array[0])
+            for name, array in sorted(arrays.items())
+            if name.startswith("diagnostics.")
+        },
+    }
+
+
+def _square(packed: F64) -> F64:
+    n = math.isqrt(2 * packed.size)
+    square = np.empty((n, n))
+    square[np.triu_indices(n)] = packed
+    square.T[np.triu_indices(n)] = packed
+    return square
+
+
+def _numbers(values: F64) -> list[float | None]:
+    return [_number(value) for value in values]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,137 @@
+"""One full fit of the model half: GARCH for every asset, a target, DCC; and what is kept of it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from stream_calib.estimation.calibrated import DCC_MODEL, GARCH_NAMES, MODELS, misfit
+from stream_calib.estimation.calibration.dcc import DccFit, fit_dcc
+from stream_calib.estimation.calibration.garch import GarchFit, fit_garch
+from stream_calib.estimation.garch import GarchVolatility
+from stream_calib.estimation.shrinkage import shrink_target
+from stream_calib.values import (
+    F64,
+    Fit,
+    FitFailure,
+    FitRequest,
+    ReturnBlock,
+)
+
+FITTED_SHARE = 0.5  # of the first fit's bars: an asset observed less is left out
+
+
+def calibrate(request: FitRequest) -> Fit | FitFailure:
+    """Make the fit that is asked for; deterministic, and never an exception for finite returns.
+
+    Parameters
+    ----------
+    request
+        ``arrays``: ``returns`` (t, n), NaN where not observed, ``exposure`` (t, n) in bars and
+        ``elapsed`` (t,). ``settings``: ``model``, ``leverage``, ``target``, ``winsor``,
+        ``vol_half_life_bars``, ``first_fit_bars``, ``pooled_below_bars``.
+
+    Returns
+    -------
+    Fit or FitFailure
+        Arrays of the fit: ``request`` its number, ``kind`` the place of the model in
+        ("dcc", "cdcc", "adcc"), ``dcc`` a, b, g, ``target`` and ``asymmetry`` packed upper
+        triangles, NaN for assets left out, ``garch`` (6, n) mu, omega, alpha, beta, gamma, nu,
+        NaN where an asset has no fit; the rest is what the report shows.
+    """
+    rows, settings = _rows(request), request.settings
+    enough = FITTED_SHARE * float(settings["first_fit_bars"])  # type: ignore[arg-type]
+    counts = (rows.exposure > 0.0).sum(axis=0)
+    usable = np.flatnonzero(counts >= enough)
+    if len(usable) < 2:
+        return _failure(request, "too_few", f"{len(usable)} symbols have {enough:.0f} returns")
+    own = ReturnBlock(
+        rows.time_ns,
+        np.ascontiguousarray(rows.returns[:, usable]),
+        np.ascontiguousarray(rows.exposure[:, usable]),
+        rows.elapsed_bars,
+    )
+    garch = _fit_volatility(own, settings)
+    z = _standardised(own, garch, settings)
+    rows_seen = np.isfinite(z).any(axis=1)
+    try:
+        dcc = _fit_correlation(np.ascontiguousarray(z[rows_seen]), settings)
+    except ValueError as error:
+        return _failure(request, "too_few", str(error))
+    if not dcc.converged:
+        return _failure(request, "not_converged", f"a {dcc.a:.4g}, b {dcc.b:.4g}")
+    fit = Fit(DCC_MODEL, _arrays(request, usable, garch, dcc, counts))
+    reason = misfit(fit, rows.returns.shape[1])
+    return _failure(request, "invalid", reason) if reason else fit
+
+
+def _rows(request: FitRequest) -> ReturnBlock:
+    arrays = request.arrays
+    times = np.arange(len(arrays["returns"]), dtype=np.int64)
+    return ReturnBlock(times, arrays["returns"], arrays["exposure"], arrays["elapsed"])
+
+
+def _fit_volatility(rows: ReturnBlock, settings: Mapping[str, Any]) -> GarchFit:
+    """Fit to returns per bar; of a short history all assets together."""
+    per_bar = rows.returns / np.sqrt(np.where(rows.exposure > 0.0, rows.exposure, 1.0))
+    short = len(per_bar) < settings["pooled_below_bars"]
+    model = "gjr" if settings["leverage"] and not short else "garch"
+    return fit_garch(per_bar, mean="zero", model=model, targeting=short, pooled=short)
+
+
+def _standardised(rows: ReturnBlock, garch: GarchFit, settings: Mapping[str, Any]) -> F64:
+    """Run the volatility over the window as the stream will do it."""
+    n = rows.returns.shape[1]
+    volatility = GarchVolatility(n, settings["vol_half_life_bars"], settings["winsor"])
+    volatility.install(garch.params)
+    return volatility.standardise(rows).returns
+
+
+def _fit_correlation(z: F64, settings: Mapping[str, Any]) -> DccFit:
+    model, method = settings["model"], settings["target"]
+    if method == "none":
+        return fit_dcc(z, model=model)
+    return fit_dcc(z, model=model, target=lambda zs: shrink_target(zs, method=method))
+
+
+def _arrays(
+    request: FitRequest, usable: np.ndarray, garch: GarchFit, dcc: DccFit, counts: np.ndarray
+) -> dict[str, F64]:
+    n = request.arrays["returns"].shape[1]
+    spread = np.full((2, len(GARCH_NAMES), n), np.nan)
+    for k, name in enumerate(GARCH_NAMES):
+        spread[0, k, usable] = getattr(garch.params, name)
+        if name in garch.se["qml"]:
+            spread[1, k, usable] = garch.se["qml"][name]
+    se = [dcc.se.get(name, math.nan) for name in ("a", "b", "g")]
+    asymmetry = dcc.params.asymmetry
+    upper = np.triu_indices(len(dcc.target), 1)
+    return {
+        "request": np.array([float(request.number)]),
+        "kind": np.array([float(MODELS.index(dcc.params.model))]),
+        "dcc": np.array([dcc.a, dcc.b, dcc.g]),
+        "dcc_se": np.array(se),
+        "garch": spread[0],
+        "garch_se": spread[1],
+        "target": _packed(dcc.target, usable, n),
+        "asymmetry": np.empty(0) if asymmetry is None else _packed(asymmetry, usable, n),
+        "counts": counts.astype(np.float64),
+        "bars": np.array([float(len(request.arrays["returns"]))]),
+        "loglik": np.array([dcc.loglik, dcc.composite_loglik]),
+        "target_average": np.array([math.fsum(dcc.target[upper]) / len(upper[0])]),
+        **{
+            f"diagnostics.{name}": np.array([float(value)])
+            for name, value in dcc.diagnostics.items()
+        },
+    }
+
+
+def _packed(square: F64, usable: np.ndarray, n: int) -> F64:
+    whole = np.full((n, n), np.nan)
+    whole[np.ix_(usable, usable)] = square
+    return whole[np.triu_indices(n)]
+
+
+def _failure(request: FitRequest, code: str, reason: str) -> FitFailure:
+    return FitFailure(request.model, request.number, code, reason)

@@ -1,0 +1,107 @@
+"""Kill -9 while fits are made and installed: the same bytes, from the journal too."""
+
+import asyncio
+import sys
+from pathlib import Path
+from random import Random
+
+import orjson
+import pytest
+
+from stream_calib.adapters.files.sink import _line
+from stream_calib.values import Output
+from tests.cli.command import run_process
+from tests.kafka.killing import Published, Victim, ticks_in
+
+POINTS = ("fit_asked", "fit_answered", "fit_taken")
+THEN = ("begin", "output", "journal", "end_txn", "commit", "snapshot_saved")
+ROLES = ("correlations", "events", "rejects", "calibrations")
+DCC = "dcc = { bar = '1s', first_fit_bars = 60, refit_bars = 60, window_bars = 200 }"
+CHAOS_ROUNDS = 2
+
+
+@pytest.fixture
+def random(request: pytest.FixtureRequest) -> Random:
+    return Random(request.config.getoption("randomly_seed", 0))
+
+
+async def world(
+    bootstrap: str, folder: Path, seed: int, late: str, seconds: float
+) -> tuple[Victim, Published]:
+    """A service to be killed, and what one publishes that is left alone."""
+    topic, symbols = await ticks_in(bootstrap, seed, n_symbols=5, seconds=seconds)
+    extra = f"{DCC}\n[refit]\nlate = '{late}'"
+    alone = Victim(bootstrap, folder / "alone", [topic], symbols, extra=extra)
+    expected = await (await alone.prepare()).finish(roles=ROLES)
+    victim = Victim(bootstrap, folder / "victim", [topic], symbols, extra=extra)
+    return await victim.prepare(), expected
+
+
+def kill_in_fits(victim: Victim, random: Random, points: tuple[str, ...]) -> None:
+    """Kill it in the middle of a fit, and now and then once more right after."""
+    for point in points:
+        assert victim.until_killed(f"{point}:{random.randint(1, 2)}"), point
+        if random.random() < 0.5:
+            assert victim.until_killed(f"{random.choice(THEN)}:1")
+
+
+def models(published: Published) -> list[int]:
+    return [
+        orjson.loads(value or b"")["model_version"] for _, value, _ in published["calibrations"]
+    ]
+
+
+async def test_killed_in_fits_that_are_waited_for_it_publishes_the_same_bytes(
+    kafka_bootstrap: str, tmp_path: Path, random: Random
+) -> None:
+    victim, expected = await world(
+        kafka_bootstrap, tmp_path, random.getrandbits(32), "wait", seconds=420.0
+    )
+    assert len(models(expected)) >= 4
+    await asyncio.to_thread(kill_in_fits, victim, random, POINTS)
+    assert await victim.finish(expected, roles=ROLES) == expected
+
+
+async def test_killed_in_fits_that_are_not_waited_for_the_journal_gives_the_same_bytes(
+    kafka_bootstrap: str, tmp_path: Path, random: Random
+) -> None:
+    victim, _ = await world(
+        kafka_bootstrap, tmp_path, random.getrandbits(32), "when_ready", seconds=240.0
+    )
+    await asyncio.to_thread(kill_in_fits, victim, random, POINTS)
+    published = await victim.finish(roles=ROLES)
+    assert models(published) == list(range(2, 2 + len(models(published))))
+    lines = await repeated(victim)
+    for role, records in published.items():
+        name = f"{victim.prefix}.{role}"
+        again = [line for line in lines if orjson.loads(line)["topic"] == name]
+        assert again == [_line(Output(name, 0, k or b"", v or b"", h)) for k, v, h in records]
+
+
+async def repeated(victim: Victim) -> list[bytes]:
+    """What ``replay --journal`` gives of it, a line for each record."""
+    out = victim.folder / "repeated.jsonl"
+    words = ("replay", "--journal", "--config", victim.config_file, "--out", out)
+    done = await asyncio.to_thread(run_process, *words, cwd=victim.folder)
+    assert (done.code, done.err) == (0, ""), done
+    return out.read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.chaos
+async def test_killed_twenty_times_in_fits_it_publishes_the_same_bytes(
+    kafka_bootstrap: str, tmp_path: Path, random: Random, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kills = fits = 0
+    for k in range(CHAOS_ROUNDS):
+        seed = random.getrandbits(32)
+        victim, expected = await world(
+            kafka_bootstrap, tmp_path / str(k), seed, "wait", seconds=1200.0
+        )
+        await asyncio.to_thread(kill_in_fits, victim, random, POINTS * 3)
+        assert await victim.finish(expected, roles=ROLES) == expected, f"seed {seed}"
+        kills, fits = kills + victim.kills, fits + len(models(expected))
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{kills} kills -9 in {fits} fits, every output identical\n"
+        )
+    assert kills >= 20
