@@ -5,7 +5,7 @@ symbols in another order, the bytes in that order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from random import Random
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -24,9 +24,10 @@ from stream_calib.engine.membership import Membership
 from stream_calib.engine.tick_layer import LAYOUTS
 from stream_calib.estimation.diurnal import Diurnal
 from stream_calib.estimation.ewma import Ewma
+from stream_calib.estimation.garch import GarchVolatility
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import Sampler, Ticks
-from stream_calib.values import Correlation, Move, ReturnBlock, Step, TickBatch
+from stream_calib.values import Correlation, GarchParams, Move, ReturnBlock, Step, TickBatch
 from tests.engine.driver import SECOND, settings
 from tests.engine.fits import named
 from tests.engine.schedule import SYMBOLS, VERSION, Bits, Run, bits_of, stormy_log
@@ -171,6 +172,33 @@ def turned_block(block: ReturnBlock, order: Order) -> ReturnBlock:
     return ReturnBlock(block.time_ns, returns, exposure, block.elapsed_bars)
 
 
+def volatilities(_: Config, random: Random) -> list[ReturnBlock | GarchParams]:
+    """Bars, and parameters that come in between, some without a fit."""
+    scenes: list[ReturnBlock | GarchParams] = [*blocks(_, random), *blocks(_, random)]
+    rng = np.random.default_rng(random.randrange(2**32))
+    for _fit in range(random.randrange(4)):
+        omega = np.where(rng.random(4) < 0.3, np.nan, 1e-5)
+        columns = (rng.uniform(low, high, 4) + 0.0 * omega for low, high in
+                   ((-1e-3, 1e-3), (0.02, 0.1), (0.7, 0.85), (-0.02, 0.1)))  # fmt: skip
+        mu, alpha, beta, gamma = columns
+        params = GarchParams(mu, omega, alpha, beta, gamma, np.full(4, np.nan))
+        scenes.insert(random.randrange(len(scenes)), params)
+    return scenes
+
+
+def feed_volatility(own: GarchVolatility, scene: ReturnBlock | GarchParams) -> None:
+    if isinstance(scene, GarchParams):
+        own.install(scene)
+    else:
+        own.standardise(scene)
+
+
+def turned_volatility(scene: ReturnBlock | GarchParams, order: Order) -> ReturnBlock | GarchParams:
+    if isinstance(scene, ReturnBlock):
+        return turned_block(scene, order)
+    return GarchParams(*(getattr(scene, f.name)[list(order)] for f in fields(scene)))
+
+
 def days(_: Config, random: Random) -> list[ReturnBlock]:
     """Bars of four hours over a fortnight, some left out."""
     bars = blocks(_, random) + blocks(_, random)
@@ -266,6 +294,14 @@ PARTS: dict[str, Part] = {
         lambda ewma, block, _: ewma.update(block),
         turned_block,
         by_layout(Ewma.LAYOUT),
+    ),
+    "garch volatility": Part(
+        lambda _: GarchVolatility(4, 20.0, cap=2.5),
+        lambda _, state: GarchVolatility.from_state(state),
+        volatilities,
+        lambda own, scene, _: feed_volatility(own, scene),
+        turned_volatility,
+        by_layout(GarchVolatility.LAYOUT),
     ),
     "diurnal": Part(
         lambda _: Diurnal(4, 4 * 3600 * SECOND, 4 * 3600 * SECOND, smooth_bins=5),
