@@ -3,7 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from stream_calib.values import Effects, Output, Progress, RecordBatch, Source, TickBatch
+from stream_calib.values import (
+    Effects,
+    Fit,
+    FitFailure,
+    FitRequest,
+    Output,
+    Progress,
+    RecordBatch,
+    Source,
+    TickBatch,
+)
 
 
 class RecordSource(Protocol):
@@ -144,6 +154,27 @@ class SnapshotStore(Protocol):
 
     def close(self) -> None:
         """Let others in."""
+
+
+class Fitter(Protocol):
+    """Where full fits are computed, one after the other, away from the event loop."""
+
+    async def fit(self, request: FitRequest) -> Fit | FitFailure:
+        """Return what came of a request; nothing that goes wrong in a fit is raised.
+
+        The request's arrays must not change before it returns. What a fit holds is not judged
+        here: it may have NaN, or a matrix that is none of a correlation.
+
+        Returns
+        -------
+        Fit or FitFailure
+            ``code`` is ``timeout``, ``memory`` (more than is allowed), ``crashed`` (it ended or
+            raised), ``invalid`` (the answer is none), ``not_converged`` (said by the calibration
+            itself) or ``cancelled`` (closed meanwhile); ``reason`` is one sentence.
+        """
+
+    async def close(self) -> None:
+        """End what is under way, which is ``cancelled`` then, and let go; never raises."""
 
 
 class RecordSink(Protocol):

@@ -9,14 +9,17 @@ import numpy.typing as npt
 KINDS = "biuf"  # booleans and numbers: nothing that would have to be pickled
 
 
-def pack_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list[dict[str, Any]], bytes]:
-    """Lay arrays out in the order of their names.
+def lay_out_arrays(
+    arrays: Mapping[str, npt.NDArray[Any]],
+) -> tuple[list[dict[str, Any]], list[memoryview]]:
+    """Lay arrays out in the order of their names, without a copy where their bytes are in order.
 
     Returns
     -------
     table
-        Name, dtype, shape and offset into the bytes, of each array.
-    payload
+        Name, dtype, shape and offset into the joined parts, of each array.
+    parts
+        The bytes of each array; they change with the array.
 
     Raises
     ------
@@ -30,7 +33,7 @@ def pack_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list[dict[str, 
             message = f"array {name!r} holds {array.dtype}, not numbers"
             raise ValueError(message)
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        part = little.tobytes()
+        part = np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
         table.append(
             {
                 "name": name,
@@ -41,10 +44,24 @@ def pack_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list[dict[str, 
         )
         parts.append(part)
         offset += len(part)
+    return table, parts
+
+
+def pack_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list[dict[str, Any]], bytes]:
+    """Lay arrays out as one run of bytes: the table of ``lay_out_arrays``, and its parts joined.
+
+    Raises
+    ------
+    ValueError
+        If an array holds anything but numbers.
+    """
+    table, parts = lay_out_arrays(arrays)
     return table, b"".join(parts)
 
 
-def unpack_arrays(table: Sequence[Mapping[str, Any]], payload: bytes) -> dict[str, Any]:
+def unpack_arrays(
+    table: Sequence[Mapping[str, Any]], payload: bytes | memoryview
+) -> dict[str, Any]:
     """Return the arrays that ``pack_arrays`` laid out, as copies of their own.
 
     Raises
