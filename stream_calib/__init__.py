@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stream_calib.estimation.calibration.garch import fit_garch
     from stream_calib.estimation.ewma import Ewma
     from stream_calib.estimation.hayashi_yoshida import hayashi_yoshida
+    from stream_calib.estimation.shrinkage import shrink_target
     from stream_calib.estimation.tracking import Tracking
     from stream_calib.estimation.two_scale import TwoScale
     from stream_calib.estimation.winsor import Winsor
@@ -34,6 +35,7 @@ _PUBLIC = {
     "hayashi_yoshida": "stream_calib.estimation.hayashi_yoshida",
     "load_config": "stream_calib.config",
     "replay": "stream_calib.service.replay",
+    "shrink_target": "stream_calib.estimation.shrinkage",
     "simulate": "stream_calib.simulation",
     "subscribe": "stream_calib.client",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "hayashi_yoshida",
     "load_config",
     "replay",
+    "shrink_target",
     "simulate",
     "subscribe",
 ]
