@@ -41,8 +41,8 @@ class DccConfig(Section):
         return self
 
     def bars_per_bar(self, bar_ns: int) -> int:
-        """Bars of the universe in a DCC bar: one where they are as long."""
-        return max(1, self.bar // bar_ns)
+        """Bars of the universe in a DCC bar, which is whole bars and at least as long as ``bar``."""
+        return max(1, -(-self.bar // bar_ns))
 
 
 class RefitConfig(Section):

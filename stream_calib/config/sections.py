@@ -190,12 +190,6 @@ class UniverseConfig(Section):
                 f"{format_duration(self.bar)}, more than {WINDOW_BARS_MAX}"
             )
             raise ValueError(message)
-        if self.dcc.enabled and self.dcc.bar > self.bar and self.dcc.bar % self.bar:
-            message = (
-                f"dcc.bar {format_duration(self.dcc.bar)} is no multiple of the bar of "
-                f"{format_duration(self.bar)}"
-            )
-            raise ValueError(message)
         most = self.n_eff_max
         if self.ready_n_eff > 0.8 * most:
             window_ns = max(self.ewma.window, self.bar)

@@ -179,7 +179,7 @@ class DccLayer:
         n = rows.returns.shape[1]
         volatility = GarchVolatility(n, settings.vol_half_life_bars, settings.winsor)
         volatility.install(garch_params(fit))
-        dcc = Dcc(dcc_params(fit), n)
+        dcc = Dcc(dcc_params(fit), n, float(fit.arrays["bars"][0]), clock="time")
         dcc.update(volatility.standardise(rows))
         return volatility, dcc
 

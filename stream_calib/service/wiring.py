@@ -24,7 +24,7 @@ from stream_calib.adapters.kafka import (
 )
 from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.adapters.snapshots import SnapshotFolder
-from stream_calib.adapters.workers import ProcessFitter
+from stream_calib.adapters.workers.process import ProcessFitter
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.trading_time import check_calendars
 from stream_calib.service.crash import crash_points

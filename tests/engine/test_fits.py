@@ -37,7 +37,7 @@ def test_a_fit_is_asked_for_when_there_is_enough_history() -> None:
     request = run.engine.pending_fit()
     assert request is not None
     assert (request.number, request.reason) == (1, "first")
-    assert request.as_of_ns == last_matrix(run)["as_of_ns"]
+    assert str(request.as_of_ns) == last_matrix(run)["as_of_ns"]
     assert request.arrays["returns"].shape == (20, 3)
     assert details(run, "refit_requested") == [{"model": "dcc", "number": 1, "reason": "first"}]
 

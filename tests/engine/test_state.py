@@ -80,7 +80,6 @@ def test_the_storm_reaches_every_part_of_the_state() -> None:
     assert set(seen) >= {
         "applied", "late", "time_jump", "crossed", "duplicate", "json", "rejects_suppressed",
         "unknown_symbol", "closed", "intake.held.asset", "intake.ticks.asset", "dcc.dcc.target",
-        "refit_installed",
     }  # fmt: skip
 
 
@@ -106,14 +105,15 @@ def test_the_version_of_the_software_is_no_state_and_may_be_set() -> None:
 
 def test_sequences_go_on_from_where_they_are_set() -> None:
     run = dense_run("AB", 60)
-    assert run.engine.sequences() == {"ewma": len(run.outputs["correlations"]), "events": 1}
+    n_matrices = len(run.outputs["correlations"])
+    assert run.engine.sequences() == {"ewma": n_matrices, "dcc": 0, "events": 1}
     run.engine.resume_sequences({"ewma": 1000})
-    assert run.engine.sequences() == {"ewma": 1000, "events": 1}
+    assert run.engine.sequences() == {"ewma": 1000, "dcc": 0, "events": 1}
     run.engine.resume_sequences({"events": 50, "another": 3})
     run.restore()
     read_dense(run, 60, 61)
     assert last_matrix(run)["sequence"] == 1001
-    assert run.engine.sequences() == {"ewma": 1001, "events": 50}
+    assert run.engine.sequences() == {"ewma": 1001, "dcc": 0, "events": 50}
 
 
 def test_a_state_of_other_symbols_or_bars_is_not_taken() -> None:
