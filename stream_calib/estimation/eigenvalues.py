@@ -7,54 +7,51 @@ import numpy as np
 
 from stream_calib.estimation.cleaning import Spectrum, compose_correlation, decompose, in_order
 from stream_calib.estimation.protocol import Layout
-from stream_calib.estimation.shrinkage import EIGENVALUE_MIN, clip_correlation
+from stream_calib.estimation.shrinkage import EIGENVALUE_MIN, clip_eigenvalues
 from stream_calib.kernels.eigenvalues import fit_ascending, fold_projections
 from stream_calib.values import F64, I64
-
-HISTORY_BARS = 250
-ROUNDING = 1e-9
-
 
 class EigenvalueCleaner:
     """Online cross-validated eigenvalues of an estimate of correlation.
 
-        every M bars      U = eigenvectors of the estimate, in ascending order of eigenvalue
-        every bar         v_i <- (1 - g) v_i + g (u_i' x)^2,   x not yet in the estimate
-        published         U diag(y) U' scaled to a unit diagonal, y the ascending sequence
-                          nearest to v
+        every M bars    U = eigenvectors of the estimate, in ascending order of eigenvalue
+        every bar       V_i <- (1 - g) V_i + (u_i' x)^2;   E_i <- (1 - g) E_i + 1
+        published       W diag(y) W' scaled to a unit diagonal, W those of the estimate then,
+                        y the ascending sequence nearest to (B c_i + V_i) / (B + E_i)
 
+    where x is not yet in the estimate and c are its clipped eigenvalues (``clip_eigenvalues``).
     An eigenvector of an estimate has more variance in the sample that made it than in the next
-    one (or less, for the small eigenvalues); the next one tells how much. v is kept from one U
-    to the next, by rank. Until there is history, and after ``reset``, matrices are cleaned by
-    ``clip_correlation``.
+    one (or less, for the small eigenvalues); the next one tells how much. V is kept from one U
+    to the next, by rank. Clipping is what is published at first and after ``reset``, and counts
+    as ``prior_bars`` of measurement from there.
 
     Parameters
     ----------
     n
         Number of symbols.
     refresh_bars
-        M: bars between two eigendecompositions.
+        M: bars between two U.
     memory_bars
-        1 / g: how far back v looks.
-    history_bars
-        Whole bars' worth of returns before v is used.
+        1 / g: how far back V looks.
+    prior_bars
+        B: bars of measurement that clipping is worth.
     order : (n,)
         A canonical order of the symbols: with it, permuted symbols give the permuted bits.
 
     Raises
     ------
     ValueError
-        If ``n`` < 2, a number of bars is below 1, ``history_bars`` >= 20 ``memory_bars`` (never
-        reached), or ``order`` is not a permutation.
+        If ``n`` < 2, a number of bars is below 1, or ``order`` is not a permutation.
 
     Notes
     -----
-    O(n^2) for a bar, O(n^3) for a refresh and for ``clean``. v is by rank and not by symbol: a
-    universe with other symbols begins with a new cleaner.
+    O(n^2) for a bar, O(n^3) for a refresh and for ``clean``, on one BLAS thread. V is by rank
+    and not by symbol: a universe with other symbols begins with a new cleaner.
 
     References
     ----------
-    Tan and Zohren (2020), arXiv 2010.00366; Oriol (2024), arXiv 2410.14420, for weighted samples.
+    Tan and Zohren (2020), arXiv 2012.05757; Oriol (2024), arXiv 2410.14420, for the theory of
+    weighted samples. The prior and the fresh eigenvectors are our own.
     """
 
     LAYOUT = Layout(by_symbol={"rank": 0.0}, by_row={"vectors": 0.0})
@@ -64,17 +61,14 @@ class EigenvalueCleaner:
         n: int,
         refresh_bars: int = 20,
         memory_bars: float = 1000.0,
-        history_bars: int = HISTORY_BARS,
+        prior_bars: float = 50.0,
         order: I64 | None = None,
     ) -> None:
         if n < 2:
             message = f"n must be at least 2, not {n}"
             raise ValueError(message)
-        if min(refresh_bars, memory_bars, history_bars) < 1:
-            message = "refresh_bars, memory_bars and history_bars must be at least 1"
-            raise ValueError(message)
-        if history_bars >= 20 * memory_bars:
-            message = f"history of {history_bars} bars is more than a memory of {memory_bars} keeps"
+        if not min(refresh_bars, memory_bars, prior_bars) >= 1:
+            message = "refresh_bars, memory_bars and prior_bars must be at least 1"
             raise ValueError(message)
         known = np.arange(n) if order is None else np.asarray(order, np.int64)
         if known.shape != (n,) or (np.sort(known) != np.arange(n)).any():
@@ -83,7 +77,7 @@ class EigenvalueCleaner:
         self.n = n
         self.refresh_bars = int(refresh_bars)
         self.memory_bars = float(memory_bars)
-        self.history_bars = int(history_bars)
+        self.prior_bars = float(prior_bars)
         self._order = known.astype(np.int64)
         self._bars = 0
         # all in canonical order
@@ -95,12 +89,6 @@ class EigenvalueCleaner:
     def bars_left(self) -> int:
         """Return how many bars the next block may have: up to the next refresh."""
         return self.refresh_bars - self._bars % self.refresh_bars
-
-    def ready(self) -> bool:
-        """Return whether there is history enough for v to be used."""
-        decay = 1.0 - 1.0 / self.memory_bars
-        wanted = float(np.sum(decay ** np.arange(self.history_bars)))
-        return bool(self._exposures.min() >= wanted * (1.0 - ROUNDING))
 
     def update(self, z: F64, corr: F64 | Callable[[], F64]) -> None:
         """Fold k bars in that the estimate does not hold yet.
@@ -141,15 +129,14 @@ class EigenvalueCleaner:
         self._bars += len(rows)
 
     def clean(self, corr: F64, n_eff: float) -> F64:
-        """Return the cleaned matrix.
+        """Return a cleaned matrix.
 
         Parameters
         ----------
         corr : (n, n)
-            The estimate; unknown pairs (NaN) count as 0. With history it is not used: the
-            eigenvectors are those of the last refresh.
+            The estimate as it is now; unknown pairs (NaN) count as 0.
         n_eff
-            Effective observations of the estimate, for clipping while there is no history.
+            Its effective observations, for the edge of clipping.
 
         Returns
         -------
@@ -157,22 +144,16 @@ class EigenvalueCleaner:
             Symmetric, unit diagonal; positive definite, though perhaps by less than the floor of
             what is published: ``repair_correlation`` comes after this.
         """
-        if not self.ready():
-            inverse = np.argsort(self._order)
-            return in_order(clip_correlation(self._known(corr), n_eff), inverse)
-        values = np.maximum(self.eigenvalues(), EIGENVALUE_MIN)
-        return compose_correlation(Spectrum(values, self._vectors), self._order)
-
-    def eigenvalues(self) -> F64:
-        """Return y (n,), ascending; NaN where nothing was observed."""
-        if not self._exposures.min() > 0.0:
-            return np.full(self.n, np.nan)
+        eigenvalues, vectors = decompose(self._known(corr))
+        clipped = clip_eigenvalues(eigenvalues, n_eff)
+        weights = self.prior_bars + self._exposures
         fitted = np.empty(self.n)
-        fit_ascending(self._moments / self._exposures, self._exposures, fitted)
-        return fitted
+        fit_ascending((self.prior_bars * clipped + self._moments) / weights, weights, fitted)
+        fitted = np.maximum(fitted, EIGENVALUE_MIN)
+        return compose_correlation(Spectrum(fitted, vectors), self._order)
 
     def reset(self) -> None:
-        """Forget v, as after a break that made what it says untrue; U is taken anew."""
+        """Forget V, as after a break that made what it says untrue; U is taken anew."""
         self._bars = 0
         self._set_vectors(np.eye(self.n))
         self._moments[:] = 0.0
@@ -183,7 +164,7 @@ class EigenvalueCleaner:
         rank = np.argsort(self._order)
         return {
             "settings": np.array(
-                [self.n, self.refresh_bars, self.memory_bars, self.history_bars, self._bars],
+                [self.n, self.refresh_bars, self.memory_bars, self.prior_bars, self._bars],
                 np.float64,
             ),
             "rank": rank.astype(np.float64),
@@ -195,9 +176,9 @@ class EigenvalueCleaner:
     @classmethod
     def from_state(cls, state: Mapping[str, F64]) -> Self:
         """Continue from what ``state`` returned."""
-        n, refresh_bars, memory_bars, history_bars, bars = state["settings"].tolist()
+        n, refresh_bars, memory_bars, prior_bars, bars = state["settings"].tolist()
         order = np.argsort(state["rank"])
-        cleaner = cls(int(n), int(refresh_bars), memory_bars, int(history_bars), order)
+        cleaner = cls(int(n), int(refresh_bars), memory_bars, prior_bars, order)
         cleaner._bars = int(bars)
         cleaner._set_vectors(np.ascontiguousarray(state["vectors"][order]))
         cleaner._moments[:] = state["moments"]

@@ -43,7 +43,7 @@ def fold_projections(
 
     References
     ----------
-    Tan and Zohren (2020), arXiv 2010.00366, for whole rows.
+    Tan and Zohren (2020), arXiv 2012.05757, for whole rows.
     """
     n = returns.shape[1]
     projections = np.empty(n)
