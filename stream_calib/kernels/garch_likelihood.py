@@ -148,6 +148,19 @@ def _take_in(h: float, e: float, theta: np.ndarray, slope: np.ndarray, curve: np
     return moved
 
 
+@kernel("void(f8[:,::1], f8[:,::1], f8[:,::1])")
+def _mirror(scores: np.ndarray, hessian: np.ndarray, opg: np.ndarray) -> None:
+    # the upper triangle of the Hessian, and the outer products
+    opg[:] = 0.0
+    for t in range(scores.shape[0]):
+        for p in range(N_PARAMS):
+            for q in range(N_PARAMS):
+                opg[p, q] += scores[t, p] * scores[t, q]
+    for p in range(N_PARAMS):
+        for q in range(p):
+            hessian[q, p] = hessian[p, q]
+
+
 @kernel("f8(f8[:,::1], f8[::1], b1, f8[::1], f8[:,::1], f8[:,::1], f8[:,::1])")
 def differentiate(
     panel: np.ndarray,
@@ -234,12 +247,5 @@ def differentiate(
         for q in range(p + 1):
             out_hessian[p, q] += bends[k]
             k += 1
-    out_opg[:] = 0.0
-    for t in range(out_scores.shape[0]):
-        for p in range(N_PARAMS):
-            for q in range(N_PARAMS):
-                out_opg[p, q] += out_scores[t, p] * out_scores[t, q]
-    for p in range(N_PARAMS):
-        for q in range(p):
-            out_hessian[q, p] = out_hessian[p, q]
+    _mirror(out_scores, out_hessian, out_opg)
     return total

@@ -17,6 +17,7 @@ MU, OMEGA, ALPHA, BETA, GAMMA, NU = range(N_PARAMS)
 
 OBSERVATIONS_MIN = 100
 ZEROS_MAX = 0.5  # a price that mostly stands still is a peg, not a GARCH process
+SIZE_MIN = 1e-140
 PERSISTENCE_MAX = 0.9999
 OMEGA_MIN, ALPHA_MIN = 1e-8, 1e-6  # omega in units of the variance
 NU_MIN, NU_MAX = 2.05, 500.0
@@ -212,7 +213,7 @@ def fit_garch(
     if table.ndim not in {1, 2} or np.isinf(table).any():
         message = f"returns are (t,) or (t, n) and finite or NaN, not {table.shape}"
         raise ValueError(message)
-    columns = np.ascontiguousarray(table.reshape(len(table), -1).T)
+    columns = np.ascontiguousarray((table if table.ndim == 2 else table[:, None]).T)
     start = _start(h0, len(columns))
     kind = _Model(mean, model == "gjr", errors == "t", targeting or pooled)
     series = [_standardised(r, h, kind.mean) for r, h in zip(columns, start, strict=True)]
@@ -273,9 +274,11 @@ def _bordered_inverse(information: F64, held: F64) -> F64:
 def _standardised(r: F64, h0: float, mean: str) -> _Series | None:
     seen = r[~np.isnan(r)]
     largest = float(np.abs(seen).max()) if seen.size else 0.0
-    if seen.size < OBSERVATIONS_MIN or np.mean(seen == 0.0) > ZEROS_MAX or largest == 0.0:
+    if seen.size < OBSERVATIONS_MIN or np.mean(seen == 0.0) > ZEROS_MAX:
         return None
-    unit = math.ldexp(1.0, math.frexp(largest)[1] - 1)  # so that squares stay numbers
+    if not SIZE_MIN < largest < 1.0 / SIZE_MIN:  # squares would not be numbers
+        return None
+    unit = math.ldexp(1.0, math.frexp(largest)[1] - 1)
     shift = float(np.mean(seen / unit)) if mean == "constant" else 0.0
     scale = math.sqrt(float(np.mean((seen / unit - shift) ** 2)))
     if not scale > 1e-12 * abs(shift):  # a constant, and what rounding left
