@@ -241,10 +241,10 @@ class Dcc:
         if len(state["diagonal"]) != n:
             n = len(state["diagonal"])  # migrated to other symbols
         square = np.empty((2, n, n))
-        unfold_triangles(np.ascontiguousarray(state["target"])[None], square[:1])
+        unfold_triangles(state["target"][None].copy(), square[:1])
         asymmetry = None
         if state["asymmetry"].size:
-            unfold_triangles(np.ascontiguousarray(state["asymmetry"])[None], square[1:])
+            unfold_triangles(state["asymmetry"][None].copy(), square[1:])
             asymmetry = square[1]
         name = MODELS[int(model)]
         params = DccParams(a, b, square[0], name, g, asymmetry)  # type: ignore[arg-type]
