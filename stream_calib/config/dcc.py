@@ -41,7 +41,7 @@ class DccConfig(Section):
         return self
 
     def bars_per_bar(self, bar_ns: int) -> int:
-        """Bars of the universe in a DCC bar, which is whole bars and at least as long as ``bar``."""
+        """Bars of the universe in a DCC bar: whole ones, together at least as long as ``bar``."""
         return max(1, -(-self.bar // bar_ns))
 
 

@@ -78,7 +78,7 @@ def dcc_report(fit: Fit, request: FitRequest, symbols: Sequence[str]) -> dict[st
             "bars": int(arrays["bars"][0]),
         },
         "correlation": {
-            "model": MODELS[int(arrays["kind"][0])],
+            "model": MODELS[int(arrays["kind"][0])] if arrays["dcc"].any() else "constant",
             **{
                 name: {"value": _number(value), "se": errors.get(name)}
                 for name, value in zip(names, arrays["dcc"], strict=False)

@@ -87,9 +87,7 @@ def _score_engle(
 
 
 @kernel("void(f8[::1], f8[::1], f8, f8, f8[::1])")
-def _target_aielli(
-    x1: np.ndarray, x2: np.ndarray, a: float, b: float, target: np.ndarray
-) -> None:
+def _target_aielli(x1: np.ndarray, x2: np.ndarray, a: float, b: float, target: np.ndarray) -> None:
     # target: correlation of z*, and its derivatives by a and b
     q1 = q2 = 1.0
     a1 = a2 = b1 = b2 = 0.0
@@ -246,14 +244,10 @@ def score_engle_pairs(
     """
     for k in range(pairs.shape[0]):
         i, j = pairs[k, 0], pairs[k, 1]
-        _score_engle(
-            z[i], z[j], news[i], news[j], target[k], asymmetry[k], theta, out[k], out_bars
-        )
+        _score_engle(z[i], z[j], news[i], news[j], target[k], asymmetry[k], theta, out[k], out_bars)
 
 
-@kernel(
-    "void(f8[:,::1], f8[:,::1], i8[:,::1], f8[:,::1], b1, f8, f8[::1], f8[:,::1], f8[:,::1])"
-)
+@kernel("void(f8[:,::1], f8[:,::1], i8[:,::1], f8[:,::1], b1, f8, f8[::1], f8[:,::1], f8[:,::1])")
 def score_aielli_pairs(
     z: np.ndarray,
     news: np.ndarray,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from stream_calib.values import (
     ReturnBlock,
 )
 
+FULL_MAX = 50  # assets up to which all bars are looked at as a whole, which is O(n^3) each
 FITTED_SHARE = 0.5  # of the first fit's bars: an asset observed less is left out
 
 
@@ -54,13 +56,13 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
     )
     garch = _fit_volatility(own, settings)
     z = _standardised(own, garch, settings)
-    rows_seen = np.isfinite(z).any(axis=1)
+    z = np.ascontiguousarray(z[np.isfinite(z).any(axis=1)])
     try:
-        dcc = _fit_correlation(np.ascontiguousarray(z[rows_seen]), settings)
+        dcc = _fit_correlation(z, settings)
     except ValueError as error:
         return _failure(request, "too_few", str(error))
-    if not dcc.converged:
-        return _failure(request, "not_converged", f"a {dcc.a:.4g}, b {dcc.b:.4g}")
+    if not math.isfinite(dcc.composite_loglik):
+        return _failure(request, "not_converged", dcc.reason)
     fit = Fit(DCC_MODEL, _arrays(request, usable, garch, dcc, counts))
     reason = misfit(fit, rows.returns.shape[1])
     return _failure(request, "invalid", reason) if reason else fit
@@ -75,9 +77,9 @@ def _rows(request: FitRequest) -> ReturnBlock:
 def _fit_volatility(rows: ReturnBlock, settings: Mapping[str, Any]) -> GarchFit:
     """Fit to returns per bar; of a short history all assets together."""
     per_bar = rows.returns / np.sqrt(np.where(rows.exposure > 0.0, rows.exposure, 1.0))
-    short = len(per_bar) < settings["pooled_below_bars"]
-    model = "gjr" if settings["leverage"] and not short else "garch"
-    return fit_garch(per_bar, mean="zero", model=model, targeting=short, pooled=short)
+    if len(per_bar) < settings["pooled_below_bars"]:
+        return fit_garch(per_bar, mean="zero", targeting=True, pooled=True)
+    return fit_garch(per_bar, mean="zero", model="gjr" if settings["leverage"] else "garch")
 
 
 def _standardised(rows: ReturnBlock, garch: GarchFit, settings: Mapping[str, Any]) -> F64:
@@ -89,10 +91,13 @@ def _standardised(rows: ReturnBlock, garch: GarchFit, settings: Mapping[str, Any
 
 
 def _fit_correlation(z: F64, settings: Mapping[str, Any]) -> DccFit:
-    model, method = settings["model"], settings["target"]
-    if method == "none":
-        return fit_dcc(z, model=model)
-    return fit_dcc(z, model=model, target=lambda zs: shrink_target(zs, method=method))
+    """Fit DCC; where the best is at an edge, correlations that stand still are what there is."""
+    method, model = settings["target"], settings["model"]
+    target = None if method == "none" else partial(shrink_target, method=method)
+    found = fit_dcc(z, model=model, target=target)
+    if found.converged or not math.isfinite(found.composite_loglik):
+        return found
+    return fit_dcc(z, model="constant", target=target)
 
 
 def _arrays(
@@ -102,11 +107,11 @@ def _arrays(
     spread = np.full((2, len(GARCH_NAMES), n), np.nan)
     for k, name in enumerate(GARCH_NAMES):
         spread[0, k, usable] = getattr(garch.params, name)
-        if name in garch.se["qml"]:
-            spread[1, k, usable] = garch.se["qml"][name]
+        spread[1, k, usable] = getattr(garch.se["qml"], name)
     se = [dcc.se.get(name, math.nan) for name in ("a", "b", "g")]
     asymmetry = dcc.params.asymmetry
-    upper = np.triu_indices(len(dcc.target), 1)
+    n_fitted = len(dcc.target)
+    upper = np.triu_indices(n_fitted, 1)
     return {
         "request": np.array([float(request.number)]),
         "kind": np.array([float(MODELS.index(dcc.params.model))]),
@@ -118,11 +123,14 @@ def _arrays(
         "asymmetry": np.empty(0) if asymmetry is None else _packed(asymmetry, usable, n),
         "counts": counts.astype(np.float64),
         "bars": np.array([float(len(request.arrays["returns"]))]),
-        "loglik": np.array([dcc.loglik, dcc.composite_loglik]),
+        "loglik": np.array(
+            [dcc.loglik if n_fitted <= FULL_MAX else math.nan, dcc.composite_loglik]
+        ),
         "target_average": np.array([math.fsum(dcc.target[upper]) / len(upper[0])]),
         **{
-            f"diagnostics.{name}": np.array([float(value)])
-            for name, value in dcc.diagnostics.items()
+            f"diagnostics.{group}.{name}": np.array([float(value)])
+            for group, figures in (dcc.diagnostics if n_fitted <= FULL_MAX else {}).items()
+            for name, value in figures.items()
         },
     }
 

@@ -78,7 +78,15 @@ class Composite:
         bars = np.empty((0, 3)) if out_bars is None else out_bars
         if self.model == "cdcc":
             score_aielli_pairs(
-                self.z, self.news, self.pairs, self.target, self.given, shift, theta, self._out, bars
+                self.z,
+                self.news,
+                self.pairs,
+                self.target,
+                self.given,
+                shift,
+                theta,
+                self._out,
+                bars,
             )
         else:
             target = self.target
