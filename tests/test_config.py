@@ -294,6 +294,17 @@ STATE_KEYS: dict[str, list[dict[str, Any]]] = {
         {"returns": {"A": "diff"}},
         {"filter": {"enabled": False}},
         {"diurnal": {"enabled": True}},
+        {"dcc": {"enabled": False}},
+        {"dcc": {"bar": "2m"}},
+        {"dcc": {"model": "dcc"}},
+        {"dcc": {"leverage": True}},
+        {"dcc": {"target": "none"}},
+        {"dcc": {"winsor": 0.0}},
+        {"dcc": {"vol_half_life_bars": 30.0}},
+        {"dcc": {"window_bars": 1000}},
+        {"dcc": {"first_fit_bars": 200}},
+        {"dcc": {"refit_bars": 0}},
+        {"dcc": {"pooled_below_bars": 0}},
         {"audit": False},
         {"calendar": "us"},
         {"calendars": {"B": "us"}},
@@ -315,6 +326,7 @@ OTHER_KEYS: dict[str, list[dict[str, Any]]] = {
         {"give_up_after": "1m"},
         {"watchdog_after": "2m"},
     ],
+    "refit": [{"late": "wait"}, {"timeout": "9s"}, {"memory_mb": 512}],
     "snapshots": [{"enabled": False}, {"folder": "/x"}, {"keep": 2}, {"replay_cost": "1s"}],
     "http": [{"port": 1}, {"enabled": False}],
     "log": [{"level": "debug"}],
@@ -346,6 +358,19 @@ def test_a_calendar_that_is_not_there_is_named() -> None:
 def test_a_window_of_too_many_bars_is_refused() -> None:
     text = refusal(universe=[UNIVERSE | {"bar": "10ms"}])
     assert "ewma.window 1m holds 6000 bars of 10ms, more than 1000" in text
+
+
+def test_settings_of_dcc_are_checked() -> None:
+    def dcc(**change: Any) -> str:
+        return refusal(universe=[UNIVERSE | {"dcc": change}])
+
+    assert "first_fit_bars 300 is more than window_bars 200" in dcc(
+        first_fit_bars=300, window_bars=200
+    )
+    assert "winsor must be 0 for none, or from 2 to 10, not 1" in dcc(winsor=1.0)
+    assert "dcc.vol_half_life_bars" in dcc(vol_half_life_bars=5)
+    assert "dcc.model" in dcc(model="bekk")
+    assert "refit.late" in refusal(refit={"late": "never"})
 
 
 def fingerprint(section: str = "log", **change: Any) -> str:

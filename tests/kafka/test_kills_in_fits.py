@@ -101,7 +101,5 @@ async def test_killed_twenty_times_in_fits_it_publishes_the_same_bytes(
         assert await victim.finish(expected, roles=ROLES) == expected, f"seed {seed}"
         kills, fits = kills + victim.kills, fits + len(models(expected))
     with capsys.disabled():
-        sys.stdout.write(
-            f"\n{kills} kills -9 in {fits} fits, every output identical\n"
-        )
+        sys.stdout.write(f"\n{kills} kills -9 in {fits} fits, every output identical\n")
     assert kills >= 20

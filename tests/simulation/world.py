@@ -181,7 +181,7 @@ class World:
                 MemorySnapshots(self.disk, self.config.snapshots.keep, process.at),
                 unobserved(),
                 Watchdog(60.0),
-                SimulatedFitter(process, self.refits),
+                fitter=SimulatedFitter(process, self.refits),
             ),
             self.build,
             self.allowed,

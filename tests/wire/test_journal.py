@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stream_calib.errors import InputError
 from stream_calib.values import (
     Change,
+    FitFailure,
     JournalEntry,
     Move,
     Output,
@@ -50,6 +51,9 @@ moves = st.builds(
     watermarks=st.lists(
         st.builds(Watermark, sources, positions, times, st.sampled_from(["idle", "flush"])),
         max_size=3,
+    ).map(tuple),
+    failures=st.lists(
+        st.builds(FitFailure, st.text(), st.integers(0, 2**31), st.text(), st.text()), max_size=2
     ).map(tuple),
 )
 entries = st.builds(
