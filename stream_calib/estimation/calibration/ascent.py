@@ -113,13 +113,10 @@ def _search(
     room = np.maximum(rules.limits - (rules.matrix * point).sum(axis=1), 0.0)
     ahead = ~held & (speed > 0.0)
     reach = np.divide(room, speed, out=np.full(len(room), np.inf), where=ahead)
-    first = int(np.argmin(reach))
-    length = min(1.0, float(reach[first]))
+    length = min(1.0, float(reach.min(initial=np.inf)))
+    meets = held.copy()
     if length < 1.0:
-        meets = held.copy()
-        meets[first] = True
-    else:
-        meets = held
+        meets[np.argmin(reach)] = True
     for halving in range(HALVINGS_MAX):
         there: F64 = point + length * step
         if gain < POLISH_GAIN or objective.value(there) >= value + 1e-4 * length * gain:
