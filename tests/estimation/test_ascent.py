@@ -49,10 +49,17 @@ def test_a_climb_ends_where_another_optimiser_does(seed: int) -> None:
         1,
     )
     summit = climb(hill, np.zeros(4), rules)
+
+    def depth(point: F64) -> float:
+        return -hill.value(point)
+
+    def slope(point: F64) -> F64:
+        return -hill.derivatives(point)[1]
+
     other = minimize(
-        lambda x: -hill.value(x),
+        depth,
         np.zeros(4),
-        jac=lambda x: -hill.derivatives(x)[1],
+        jac=slope,
         method="SLSQP",
         constraints=[
             LinearConstraint(rules.matrix[:1], rules.limits[:1], rules.limits[:1]),

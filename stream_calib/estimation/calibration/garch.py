@@ -119,11 +119,12 @@ class _Likelihood:
         return float(loglik(self.panel, _turned(point), self.student, self.start))
 
     def natural(self, theta: F64) -> tuple[float, F64, F64, F64]:
+        gradient = np.empty(N_PARAMS)
         hessian, opg = np.empty((N_PARAMS, N_PARAMS)), np.empty((N_PARAMS, N_PARAMS))
         value = differentiate(
-            self.panel, theta, self.student, self.start, self._scores, hessian, opg
+            self.panel, theta, self.student, self.start, self._scores, gradient, hessian, opg
         )
-        return value, self._scores.sum(axis=0), hessian, opg
+        return value, gradient, hessian, opg
 
     def derivatives(self, point: F64) -> tuple[float, F64, F64, F64]:
         theta = _turned(point)
