@@ -148,12 +148,16 @@ def _take_in(h: float, e: float, theta: np.ndarray, slope: np.ndarray, curve: np
     return moved
 
 
-@kernel("void(f8[:,::1], f8[:,::1], f8[:,::1])")
-def _mirror(scores: np.ndarray, hessian: np.ndarray, opg: np.ndarray) -> None:
-    # the upper triangle of the Hessian, and the outer products
+@kernel("void(f8[:,::1], f8[::1], f8[:,::1], f8[:,::1])")
+def _complete(
+    scores: np.ndarray, gradient: np.ndarray, hessian: np.ndarray, opg: np.ndarray
+) -> None:
+    # sums of scores and of their outer products, and the upper triangle of the Hessian
+    gradient[:] = 0.0
     opg[:] = 0.0
     for t in range(scores.shape[0]):
         for p in range(N_PARAMS):
+            gradient[p] += scores[t, p]
             for q in range(N_PARAMS):
                 opg[p, q] += scores[t, p] * scores[t, q]
     for p in range(N_PARAMS):
@@ -161,13 +165,14 @@ def _mirror(scores: np.ndarray, hessian: np.ndarray, opg: np.ndarray) -> None:
             hessian[q, p] = hessian[p, q]
 
 
-@kernel("f8(f8[:,::1], f8[::1], b1, f8[::1], f8[:,::1], f8[:,::1], f8[:,::1])")
+@kernel("f8(f8[:,::1], f8[::1], b1, f8[::1], f8[:,::1], f8[::1], f8[:,::1], f8[:,::1])")
 def differentiate(
     panel: np.ndarray,
     theta: np.ndarray,
     student: bool,  # noqa: FBT001  # compiled code has no keywords
     start: np.ndarray,
     out_scores: np.ndarray,
+    out_gradient: np.ndarray,
     out_hessian: np.ndarray,
     out_opg: np.ndarray,
 ) -> float:
@@ -187,6 +192,8 @@ def differentiate(
         Of ``loglik``.
     out_scores : (t, 6), overwritten
         Of each bar, summed over the series; those of nu are 0 for normal errors.
+    out_gradient : (6,), overwritten
+        Sum of the scores.
     out_hessian, out_opg : (6, 6), overwritten
         Second derivatives; sum over the bars of the outer products of their scores.
 
@@ -247,5 +254,5 @@ def differentiate(
         for q in range(p + 1):
             out_hessian[p, q] += bends[k]
             k += 1
-    _mirror(out_scores, out_hessian, out_opg)
+    _complete(out_scores, out_gradient, out_hessian, out_opg)
     return total

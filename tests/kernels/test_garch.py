@@ -30,7 +30,10 @@ def derivatives(
     panel: F64, theta: F64, start: F64, *, student: bool
 ) -> tuple[float, F64, F64, F64]:
     scores, hessian, opg = np.empty((panel.shape[1], 6)), np.empty((6, 6)), np.empty((6, 6))
-    value = differentiate(panel, theta, student, start, scores, hessian, opg)
+    gradient = np.empty(6)
+    value = differentiate(panel, theta, student, start, scores, gradient, hessian, opg)
+    # the same sum in another order
+    np.testing.assert_allclose(gradient, scores.sum(axis=0), rtol=1e-9, atol=1e-9)
     return value, scores, hessian, opg
 
 

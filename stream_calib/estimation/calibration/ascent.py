@@ -46,7 +46,7 @@ class Summit:
     held: npt.NDArray[np.bool_]
 
 
-def climb(objective: Objective, point: F64, rules: Rules) -> Summit:
+def climb(objective: Objective, point: F64, rules: Rules, floor: float = -np.inf) -> Summit:
     """Climb from a point that obeys the rules to a maximum under them.
 
         x <- x + s argmax_d (g'd - d'B d / 2)
@@ -54,6 +54,11 @@ def climb(objective: Objective, point: F64, rules: Rules) -> Summit:
     B is minus the Hessian; where that is not positive definite, or its step leads nowhere, the
     outer product of the scores. A rule that is reached is held, and let go when its multiplier
     says so. The last steps are whole Newton steps, so that what is returned is exact to rounding.
+
+    Parameters
+    ----------
+    floor
+        Give up where Newton's quadratic foresees no more than this: another climb did better.
 
     Returns
     -------
@@ -82,6 +87,8 @@ def climb(objective: Objective, point: F64, rules: Rules) -> Summit:
             gain = float((gradient * step).sum())
             if gain < (CONVERGED_GAIN if newton else FLAT_GAIN) or polished > POLISH_MAX:
                 return Summit(point, value, converged=True, held=after)
+            if newton and value + gain < floor:
+                return Summit(point, value, converged=False, held=after)
             polished += gain < POLISH_GAIN
             moved = _search(objective, rules, (point, value, step, gain), after)
             if moved is not None:
@@ -106,13 +113,10 @@ def _search(
     room = np.maximum(rules.limits - (rules.matrix * point).sum(axis=1), 0.0)
     ahead = ~held & (speed > 0.0)
     reach = np.divide(room, speed, out=np.full(len(room), np.inf), where=ahead)
-    first = int(np.argmin(reach))
-    length = min(1.0, float(reach[first]))
+    length = min(1.0, float(reach.min(initial=np.inf)))
+    meets = held.copy()
     if length < 1.0:
-        meets = held.copy()
-        meets[first] = True
-    else:
-        meets = held
+        meets[np.argmin(reach)] = True
     for halving in range(HALVINGS_MAX):
         there: F64 = point + length * step
         if gain < POLISH_GAIN or objective.value(there) >= value + 1e-4 * length * gain:

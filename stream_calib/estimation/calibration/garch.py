@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from stream_calib.estimation.calibration.ascent import Rules, climb
+from stream_calib.estimation.calibration.ascent import Rules, Summit, climb
 from stream_calib.kernels.garch import filter_variances
 from stream_calib.kernels.garch_likelihood import N_PARAMS, differentiate, loglik
 from stream_calib.values import F64, GarchParams
@@ -22,8 +22,18 @@ PERSISTENCE_MAX = 0.9999
 OMEGA_MIN, ALPHA_MIN = 1e-8, 1e-6  # omega in units of the variance
 NU_MIN, NU_MAX = 2.05, 500.0
 NU_START = 8.0
-# alpha and persistence; the likelihood may have several peaks, the climb starts near the best
-STARTS = ((0.05, 0.95), (0.05, 0.98), (0.1, 0.9), (0.1, 0.98), (0.2, 0.9), (0.05, 0.7), (0.2, 0.7))
+# alpha and persistence: the likelihood may have several peaks, one of long memory and one of
+# short; each climb starts near the best of its own
+LONG_STARTS = ((0.05, 0.95), (0.05, 0.98), (0.02, 0.99), (0.1, 0.98), (0.3, 0.95), (0.01, 0.95))
+SHORT_STARTS = (
+    (0.1, 0.9),
+    (0.2, 0.9),
+    (0.05, 0.7),
+    (0.2, 0.7),
+    (0.1, 0.5),
+    (0.3, 0.6),
+    (0.15, 0.3),
+)
 GAMMA_START = 0.02
 
 
@@ -89,11 +99,12 @@ class _Model(NamedTuple):
         matrix, limits = zip(*fixed, *free, strict=True)
         return Rules(np.array(matrix), np.array(limits), len(fixed))
 
-    def starts(self) -> list[F64]:
+    def starts(self, pairs: tuple[tuple[float, float], ...]) -> list[F64]:
+        """Return points of unit variance with these values of alpha and persistence."""
         gamma = GAMMA_START if self.gjr else 0.0
         return [
             np.array([0.0, 1.0 - sum_, alpha, sum_ - alpha - 0.5 * gamma, gamma, 1.0 / NU_START])
-            for alpha, sum_ in STARTS
+            for alpha, sum_ in pairs
         ]
 
 
@@ -108,11 +119,12 @@ class _Likelihood:
         return float(loglik(self.panel, _turned(point), self.student, self.start))
 
     def natural(self, theta: F64) -> tuple[float, F64, F64, F64]:
+        gradient = np.empty(N_PARAMS)
         hessian, opg = np.empty((N_PARAMS, N_PARAMS)), np.empty((N_PARAMS, N_PARAMS))
         value = differentiate(
-            self.panel, theta, self.student, self.start, self._scores, hessian, opg
+            self.panel, theta, self.student, self.start, self._scores, gradient, hessian, opg
         )
-        return value, self._scores.sum(axis=0), hessian, opg
+        return value, gradient, hessian, opg
 
     def derivatives(self, point: F64) -> tuple[float, F64, F64, F64]:
         theta = _turned(point)
@@ -244,7 +256,14 @@ def _fit(series: list[_Series], kind: _Model) -> tuple[F64 | None, F64]:
     """Fit one set of parameters, in units of x: parameters and standard errors (3, 6)."""
     panel, start = np.array([s.x for s in series]), np.array([s.start for s in series])
     likelihood, rules = _Likelihood(panel, start, student=kind.student), kind.rules()
-    summit = climb(likelihood, max(kind.starts(), key=likelihood.value), rules)
+    summit: Summit | None = None
+    for pairs in (LONG_STARTS, SHORT_STARTS):
+        start_at = max(kind.starts(pairs), key=likelihood.value)
+        known = summit is not None and summit.converged
+        other = climb(likelihood, start_at, rules, summit.value if summit and known else -np.inf)
+        if not (summit and known) or (other.converged and other.value > summit.value):
+            summit = other
+    assert summit is not None
     theta = _turned(summit.point)
     for k, rule in enumerate(rules.matrix[: rules.n_fixed]):  # exactly, whatever was rounded
         if np.count_nonzero(rule) == 1 and not rule[NU]:
