@@ -9,7 +9,7 @@ import numpy as np
 from stream_calib.estimation.ewma import CORRELATION_CAP, KAPPA_MAX
 from stream_calib.estimation.protocol import Layout
 from stream_calib.kernels.dcc import fold_shocks, read_correlation, unfold_triangles
-from stream_calib.values import F64, Correlation, DccParams, ReturnBlock
+from stream_calib.values import F64, I64, Correlation, DccParams, ReturnBlock
 
 MODELS = ("dcc", "cdcc", "adcc")
 FOURTH_HALF_LIFE_OBS = 500.0  # tails are a matter of months, not of the filter's memory
@@ -38,9 +38,9 @@ class Dcc:
     S. Every z is a return over the deviation that was predicted for it beforehand.
 
     A pair takes part in the rows where both are observed, and is left alone otherwise: its R
-    stands still, and so does Q_ii of a symbol that is not observed. With ``clock="time"`` it
-    returns towards the target instead, by (a + b) a bar, as everything does over the bars
-    without a row that ``elapsed_bars`` tells of.
+    stands still, and so does Q_ii of a symbol that is not observed. With ``clock="time"`` they
+    return to the target instead, by (a + b) a bar, as all of Q does over the bars without a row
+    that ``elapsed_bars`` tells of.
 
     Parameters
     ----------
@@ -202,7 +202,10 @@ class Dcc:
         mean = np.empty((1, self.n, self.n))
         unfold_triangles(_scaled(self._target, self.n)[None], mean)
         left = (self.params.a + self.params.b) ** np.arange(steps, dtype=np.float64)
-        return mean + left[:, None, None] * (self.correlation().corr - mean)
+        first = self.correlation().corr
+        path = mean + left[:, None, None] * (first - mean)
+        path[0] = first  # to the last bit
+        return path
 
     def kappa(self) -> float:
         """Return excess kurtosis / 3 of the z, pooled, within [0, 3]."""
@@ -241,10 +244,12 @@ class Dcc:
         if len(state["diagonal"]) != n:
             n = len(state["diagonal"])  # migrated to other symbols
         square = np.empty((2, n, n))
-        unfold_triangles(np.ascontiguousarray(state["target"])[None], square[:1])
+        # writable, or the kernel would not take what is mapped from a file
+        unfold_triangles(np.require(state["target"][None], np.float64, ["C", "W"]), square[:1])
         asymmetry = None
         if state["asymmetry"].size:
-            unfold_triangles(np.ascontiguousarray(state["asymmetry"])[None], square[1:])
+            less = np.require(state["asymmetry"][None], np.float64, ["C", "W"])
+            unfold_triangles(less, square[1:])
             asymmetry = square[1]
         name = MODELS[int(model)]
         params = DccParams(a, b, square[0], name, g, asymmetry)  # type: ignore[arg-type]
@@ -293,7 +298,7 @@ def packed_start(params: DccParams, n: int) -> Packed:
 
 
 def _checked(name: str, square: F64, n: int) -> F64:
-    square = np.asarray(square, dtype=np.float64)
+    square = np.array(square, dtype=np.float64)
     if square.shape != (n, n):
         message = f"{name} is ({n}, {n}), not {square.shape}"
         raise ValueError(message)
@@ -301,10 +306,12 @@ def _checked(name: str, square: F64, n: int) -> F64:
     if np.isinf(square).any() or not np.allclose(square, square.T, 0.0, 1e-9, equal_nan=True):
         message = f"{name} must be symmetric and not infinite"
         raise ValueError(message)
-    return square[np.triu_indices(n)]
+    # which of the two is packed must not show, as it would in another order of the symbols
+    packed: F64 = (0.5 * (square + square.T))[np.triu_indices(n)]
+    return packed
 
 
-def _own(n: int) -> F64:
+def _own(n: int) -> I64:
     # where the diagonal stands in a triangle
     rows = np.arange(n)
     return rows * n - rows * (rows - 1) // 2

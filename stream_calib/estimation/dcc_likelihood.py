@@ -179,7 +179,8 @@ def _asymmetry(z: F64, model: str, asymmetry: F64 | None) -> F64 | None:
     falls = np.where(seen > 0.0, np.minimum(z, 0.0), 0.0)
     # einsum without BLAS, whose last bits vary with the number of threads
     count = np.einsum("ti,tj->ij", seen, seen)
-    return np.einsum("ti,tj->ij", falls, falls) / np.where(count > 0.0, count, np.nan)
+    mean: F64 = np.einsum("ti,tj->ij", falls, falls) / np.where(count > 0.0, count, np.nan)
+    return mean
 
 
 def _paths(z: F64, params: DccParams) -> Iterator[F64]:

@@ -42,8 +42,8 @@ def case(n: int, t: int, seed: int, missing: float = 0.0) -> Case:
     target = correlation(rng, n)
     g, asymmetry = 0.0, np.zeros((n, n))
     if model == "adcc":
-        falls = np.minimum(rng.standard_normal((4 * n, n)), 0.0)
-        asymmetry = falls.T @ falls / (4 * n)
+        falls = np.minimum(rng.standard_normal((40, n)), 0.0)
+        asymmetry = falls.T @ falls / 40
         most = np.linalg.eigvals(np.linalg.solve(target, asymmetry)).real.max()
         g = 0.9 * (1.0 - memory) / most
     z = rng.standard_t(5, (t, n)) @ np.linalg.cholesky(target).T
