@@ -194,7 +194,7 @@ def _paths(z: F64, params: DccParams) -> Iterator[F64]:
         path[0] = corr
         fold_shocks(
             rows,
-            np.ones(len(rows)),
+            np.empty(0),
             params.model == "cdcc",
             params.a,
             params.b,

@@ -200,7 +200,7 @@ def fold_shocks(
     ----------
     z : (k, n)
         Returns divided by their predicted deviation; not observed where not finite.
-    pull : (k,)
+    pull : (k,) or (0,)
         What is left of Q - S over the bars without news before a row; 1 where there are none.
     scaled
         Aielli's shocks instead of Engle's.
@@ -236,7 +236,7 @@ def fold_shocks(
     row = np.empty((9, n))
     reading = out_corr.shape[0] == k
     for t in range(k):
-        if pull[t] != 1.0:
+        if pull.size > 0 and pull[t] != 1.0:
             _revert(corr, pull[t], target, diagonal, row)
         every = _count_row(z[t], row[0], a + b, fade, news, fourth)
         _take_row(z[t], scaled, a, b, g, unseen, target, asymmetry, diagonal, row)
@@ -261,24 +261,25 @@ def _mirror(square: np.ndarray) -> None:
                     square[i, j] = square[j, i]
 
 
-@kernel("i8(f8[::1], f8[::1], f8, f8[:,::1], f8[:,::1])")
+@kernel("i8(f8[::1], f8[::1], f8[::1], f8, f8[:,::1], f8[:,::1])")
 def read_correlation(
     corr: np.ndarray,
-    worth: np.ndarray,
+    rows: np.ndarray,
+    news: np.ndarray,
     cap: float,
     out_corr: np.ndarray,
     out_n_eff: np.ndarray,
 ) -> int:
     """Write R and what it is worth out as matrices.
 
-        R_ij held in [-cap, cap];   n_eff_ij = min(worth_i, worth_j)
+        R_ij held in [-cap, cap];   n_eff_ij = min(w_i, w_j),  w_i = max(rows_i, news_i)
 
     Parameters
     ----------
     corr : (n (n + 1) / 2,)
         R.
-    worth : (n,)
-        Observations of each symbol that R rests on.
+    rows, news : (n,)
+        Observations of each symbol that its target rests on, and that Q remembers.
     cap
         Largest absolute correlation of two symbols.
     out_corr, out_n_eff : (n, n), overwritten
@@ -289,7 +290,10 @@ def read_correlation(
     int
         Pairs that the cap held.
     """
-    n = worth.size
+    n = rows.size
+    worth = np.empty(n)
+    for h in range(n):
+        worth[h] = max(rows[h], news[h])
     held = 0
     base = np.uint64(0)
     for i_signed in range(n):
@@ -308,6 +312,28 @@ def read_correlation(
         base += m
     _mirror(out_corr)
     return held
+
+
+@kernel("f8(f8[:,::1])")
+def pool_kappa(fourth: np.ndarray) -> float:
+    """Return excess kurtosis / 3 over all symbols.
+
+        kappa = sum_i F_i / (3 sum_i G_i) - 1,   0 where nothing was observed
+
+    Parameters
+    ----------
+    fourth : (2, n)
+        F and G: sums of z^4 and of ones, below 1e12.
+
+    Notes
+    -----
+    O(n). Summed in whole multiples of 2^-10, of which no order of the symbols shows.
+    """
+    powers, counts = np.int64(0), np.int64(0)
+    for i in range(fourth.shape[1]):
+        powers += np.int64(fourth[0, i] * 1024.0)
+        counts += np.int64(fourth[1, i] * 1024.0)
+    return powers / (3.0 * counts) - 1.0 if counts > 0 else 0.0
 
 
 @kernel("void(f8[:,::1], f8[:,:,::1])")

@@ -116,9 +116,8 @@ def test_a_new_symbol_has_the_average_target_and_starts_there() -> None:
     wide = {"settings": state["settings"]}
     upper = np.triu_indices(4)
     for name, fill in Dcc.LAYOUT.by_symbol.items():
-        grown = np.full((*state[name].shape[:-1], 4), fill)
-        grown[..., :3] = state[name]
-        wide[name] = grown
+        wide[name] = np.full((*state[name].shape[:-1], 4), fill)
+        wide[name][..., :3] = state[name]
     for name, fill in Dcc.LAYOUT.by_triangle.items():
         square = np.full((4, 4), fill)
         square[np.triu_indices(3)] = state[name]
