@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from stream_calib.config import Config, load_config
     from stream_calib.errors import StreamCalibError
     from stream_calib.estimation.calibration.garch import fit_garch
+    from stream_calib.estimation.dcc import Dcc
+    from stream_calib.estimation.dcc_likelihood import dcc_filter, dcc_loglik
     from stream_calib.estimation.ewma import Ewma
     from stream_calib.estimation.hayashi_yoshida import hayashi_yoshida
     from stream_calib.estimation.shrinkage import shrink_target
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "Config": "stream_calib.config",
+    "Dcc": "stream_calib.estimation.dcc",
     "Ewma": "stream_calib.estimation.ewma",
     "Matrix": "stream_calib.values",
     "Problem": "stream_calib.client",
@@ -32,6 +35,8 @@ _PUBLIC = {
     "TwoScale": "stream_calib.estimation.two_scale",
     "Winsor": "stream_calib.estimation.winsor",
     "fit_garch": "stream_calib.estimation.calibration.garch",
+    "dcc_filter": "stream_calib.estimation.dcc_likelihood",
+    "dcc_loglik": "stream_calib.estimation.dcc_likelihood",
     "hayashi_yoshida": "stream_calib.estimation.hayashi_yoshida",
     "load_config": "stream_calib.config",
     "replay": "stream_calib.service.replay",
@@ -41,6 +46,7 @@ _PUBLIC = {
 }
 __all__ = [
     "Config",
+    "Dcc",
     "Ewma",
     "Matrix",
     "Problem",
@@ -48,6 +54,8 @@ __all__ = [
     "Tracking",
     "TwoScale",
     "Winsor",
+    "dcc_filter",
+    "dcc_loglik",
     "fit_garch",
     "hayashi_yoshida",
     "load_config",

@@ -8,11 +8,12 @@ import numpy as np
 
 from stream_calib.estimation.ewma import CORRELATION_CAP, KAPPA_MAX
 from stream_calib.estimation.protocol import Layout
-from stream_calib.kernels.dcc import fold_shocks, read_correlation, unfold_triangles
-from stream_calib.values import F64, Correlation, DccParams, ReturnBlock
+from stream_calib.kernels.dcc import fold_shocks, pool_kappa, read_correlation, unfold_triangles
+from stream_calib.values import F64, I64, Correlation, DccParams, ReturnBlock
 
 MODELS = ("dcc", "cdcc", "adcc")
 FOURTH_HALF_LIFE_OBS = 500.0  # tails are a matter of months, not of the filter's memory
+_ALL = np.empty(0)  # of Q - target is left over the bars before each row
 TARGET_ERROR = 0.9  # a correlation of the target is off by about this over sqrt(rows)
 
 
@@ -38,9 +39,9 @@ class Dcc:
     S. Every z is a return over the deviation that was predicted for it beforehand.
 
     A pair takes part in the rows where both are observed, and is left alone otherwise: its R
-    stands still, and so does Q_ii of a symbol that is not observed. With ``clock="time"`` it
-    returns towards the target instead, by (a + b) a bar, as everything does over the bars
-    without a row that ``elapsed_bars`` tells of.
+    stands still, and so does Q_ii of a symbol that is not observed. With ``clock="time"`` they
+    return to the target instead, by (a + b) a bar, as all of Q does over the bars without a row
+    that ``elapsed_bars`` tells of.
 
     Parameters
     ----------
@@ -101,9 +102,16 @@ class Dcc:
         self.n = n
         self.clock = clock
         self._target, self._asymmetry, self._corr, self._diagonal = packed
-        self._rows = np.where(np.isnan(np.diagonal(params.target)), 0.0, float(n_target))
+        rows = n_target / TARGET_ERROR**2
+        self._rows = np.where(np.isnan(np.diagonal(params.target)), 0.0, rows)
         self._news = np.zeros(n)
         self._fourth = np.zeros((2, n))
+        a, b = params.a, params.b
+        unseen, fade = a + b if clock == "time" else 1.0, math.exp2(-1.0 / FOURTH_HALF_LIFE_OBS)
+        self._arguments = (  # of the kernel: put together once, it is called for every row
+            *(params.model == "cdcc", a, b, params.g, unseen, fade),
+            *(*packed, self._news, self._fourth, np.empty((0, packed.corr.size))),
+        )
 
     def update(self, block: ReturnBlock | F64) -> None:
         """Fold k rows in.
@@ -119,39 +127,26 @@ class Dcc:
         ValueError
             If the block is of another width, or its time of several groups of symbols.
         """
-        elapsed = None
         if isinstance(block, ReturnBlock):
-            z, elapsed = block.returns, block.elapsed_bars
+            z, pull = block.returns, self._pull(block.elapsed_bars)
         else:
             # writable, or the kernel would not take what pandas hands out
-            z = np.require(np.atleast_2d(block), np.float64, ["C", "W"])
+            z, pull = np.require(np.atleast_2d(block), np.float64, ["C", "W"]), _ALL
         if z.ndim != 2 or z.shape[1] != self.n:
             message = f"a block is (k, {self.n}), not {z.shape}"
             raise ValueError(message)
-        memory = self.params.a + self.params.b
-        pull = np.ones(len(z))
-        if self.clock == "time" and elapsed is not None:
-            if elapsed.size != len(z):
-                message = f"elapsed_bars is ({len(z)},): one time for all, not {elapsed.shape}"
-                raise ValueError(message)
-            pull = np.power(memory, np.maximum(elapsed.reshape(-1) - 1.0, 0.0))
-        fold_shocks(
-            z,
-            pull,
-            self.params.model == "cdcc",
-            self.params.a,
-            self.params.b,
-            self.params.g,
-            memory if self.clock == "time" else 1.0,
-            math.exp2(-1.0 / FOURTH_HALF_LIFE_OBS),
-            self._target,
-            self._asymmetry,
-            self._corr,
-            self._diagonal,
-            self._news,
-            self._fourth,
-            np.empty((0, self._corr.size)),
-        )
+        fold_shocks(z, pull, *self._arguments)
+
+    # what is left of Q - target over the bars before each row
+    def _pull(self, elapsed: F64) -> F64:
+        if self.clock != "time":
+            return _ALL
+        if elapsed.size != len(elapsed):
+            message = f"elapsed_bars is ({len(elapsed)},): one time for all, not {elapsed.shape}"
+            raise ValueError(message)
+        gap = np.maximum(elapsed.reshape(-1) - 1.0, 0.0)
+        pull: F64 = np.power(self.params.a + self.params.b, gap)
+        return pull
 
     def correlation(self) -> Correlation:
         """Return the forecast for the next row.
@@ -167,8 +162,7 @@ class Dcc:
             known, and ``corr`` is then the target. ``kappa`` is that of the z.
         """
         corr, n_eff = np.empty((2, self.n, self.n))
-        worth = np.maximum(self._rows / TARGET_ERROR**2, self._news)
-        held = read_correlation(self._corr, worth, CORRELATION_CAP, corr, n_eff)
+        held = read_correlation(self._corr, self._rows, self._news, CORRELATION_CAP, corr, n_eff)
         return Correlation(corr, np.ones(self.n), n_eff, self.kappa(), held)
 
     def forecast(self, steps: int) -> F64:
@@ -202,15 +196,14 @@ class Dcc:
         mean = np.empty((1, self.n, self.n))
         unfold_triangles(_scaled(self._target, self.n)[None], mean)
         left = (self.params.a + self.params.b) ** np.arange(steps, dtype=np.float64)
-        return mean + left[:, None, None] * (self.correlation().corr - mean)
+        first = self.correlation().corr
+        path = mean + left[:, None, None] * (first - mean)
+        path[0] = first  # to the last bit
+        return path
 
     def kappa(self) -> float:
         """Return excess kurtosis / 3 of the z, pooled, within [0, 3]."""
-        # exact sums: the order of the symbols must not show in the last bit
-        count = math.fsum(self._fourth[1])
-        if count <= 0.0:
-            return 0.0
-        return min(KAPPA_MAX, max(0.0, math.fsum(self._fourth[0]) / count / 3.0 - 1.0))
+        return min(KAPPA_MAX, max(0.0, pool_kappa(self._fourth)))
 
     def reset_to_target(self) -> None:
         """Forget the news: Q is the target again, as at the start."""
@@ -241,10 +234,12 @@ class Dcc:
         if len(state["diagonal"]) != n:
             n = len(state["diagonal"])  # migrated to other symbols
         square = np.empty((2, n, n))
-        unfold_triangles(state["target"][None].copy(), square[:1])
+        # writable, or the kernel would not take what is mapped from a file
+        unfold_triangles(np.require(state["target"][None], np.float64, ["C", "W"]), square[:1])
         asymmetry = None
         if state["asymmetry"].size:
-            unfold_triangles(state["asymmetry"][None].copy(), square[1:])
+            less = np.require(state["asymmetry"][None], np.float64, ["C", "W"])
+            unfold_triangles(less, square[1:])
             asymmetry = square[1]
         name = MODELS[int(model)]
         params = DccParams(a, b, square[0], name, g, asymmetry)  # type: ignore[arg-type]
@@ -293,7 +288,7 @@ def packed_start(params: DccParams, n: int) -> Packed:
 
 
 def _checked(name: str, square: F64, n: int) -> F64:
-    square = np.asarray(square, dtype=np.float64)
+    square = np.array(square, dtype=np.float64)
     if square.shape != (n, n):
         message = f"{name} is ({n}, {n}), not {square.shape}"
         raise ValueError(message)
@@ -301,10 +296,12 @@ def _checked(name: str, square: F64, n: int) -> F64:
     if np.isinf(square).any() or not np.allclose(square, square.T, 0.0, 1e-9, equal_nan=True):
         message = f"{name} must be symmetric and not infinite"
         raise ValueError(message)
-    return square[np.triu_indices(n)]
+    # which of the two is packed must not show, as it would in another order of the symbols
+    packed: F64 = (0.5 * (square + square.T))[np.triu_indices(n)]
+    return packed
 
 
-def _own(n: int) -> F64:
+def _own(n: int) -> I64:
     # where the diagonal stands in a triangle
     rows = np.arange(n)
     return rows * n - rows * (rows - 1) // 2

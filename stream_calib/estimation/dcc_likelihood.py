@@ -179,7 +179,8 @@ def _asymmetry(z: F64, model: str, asymmetry: F64 | None) -> F64 | None:
     falls = np.where(seen > 0.0, np.minimum(z, 0.0), 0.0)
     # einsum without BLAS, whose last bits vary with the number of threads
     count = np.einsum("ti,tj->ij", seen, seen)
-    return np.einsum("ti,tj->ij", falls, falls) / np.where(count > 0.0, count, np.nan)
+    mean: F64 = np.einsum("ti,tj->ij", falls, falls) / np.where(count > 0.0, count, np.nan)
+    return mean
 
 
 def _paths(z: F64, params: DccParams) -> Iterator[F64]:
@@ -193,7 +194,7 @@ def _paths(z: F64, params: DccParams) -> Iterator[F64]:
         path[0] = corr
         fold_shocks(
             rows,
-            np.ones(len(rows)),
+            np.empty(0),
             params.model == "cdcc",
             params.a,
             params.b,

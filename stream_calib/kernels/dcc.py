@@ -52,7 +52,7 @@ def _take_row(
 ) -> None:
     # fills row with what the terms of a pair are products of, each a root of its weight over the
     # new root of the diagonal: 1 target, 2 past, 3 shock, 4 fall, 5 asymmetry; 6 and 7 target and
-    # past of what is not observed; moves the diagonal on
+    # past of what is not observed, 8 target alone; moves the diagonal on
     n = z.size
     c = 1.0 - a - b
     for i in range(n):
@@ -76,6 +76,7 @@ def _take_row(
             still = (1.0 - unseen) * t + unseen * old
             row[6, i] = np.sqrt((1.0 - unseen) / still)
             row[7, i] = np.sqrt(unseen * old / still)
+            row[8, i] = 1.0 / np.sqrt(t)
             old = still
         diagonal[i] = new if row[0, i] > 0.0 else old
 
@@ -85,12 +86,12 @@ def _revert(
     corr: np.ndarray, pull: float, target: np.ndarray, diagonal: np.ndarray, row: np.ndarray
 ) -> None:
     n = diagonal.size
-    for i in range(n):
-        t = target[i * n - i * (i - 1) // 2]
-        old, still = diagonal[i], (1.0 - pull) * t + pull * diagonal[i]
-        row[6, i] = np.sqrt((1.0 - pull) / still)
-        row[7, i] = np.sqrt(pull * old / still)
-        diagonal[i] = still
+    for h in range(n):
+        t = target[h * n - h * (h - 1) // 2]
+        old, still = diagonal[h], (1.0 - pull) * t + pull * diagonal[h]
+        row[6, h] = np.sqrt((1.0 - pull) / still)
+        row[7, h] = np.sqrt(pull * old / still)
+        diagonal[h] = still
     base = np.uint64(0)  # unsigned: without the check for negative indices, loops vectorise
     for i_signed in range(n):
         i = np.uint64(i_signed)
@@ -152,11 +153,12 @@ def _fold_pairs(
                 r += fi * fall[i + j] - asymmetry[base + j] * (li * less[i + j])
                 corr[base + j] = r if seen[i + j] > 0.0 else old
         if unseen != 1.0:
-            ti, pi = row[6, i], row[7, i]
+            ti, pi, mi = row[6, i], row[7, i], row[8, i]
             for j in range(m):
-                old = corr[base + j]
-                r = target[base + j] * (ti * row[6, i + j]) + old * (pi * row[7, i + j])
-                corr[base + j] = old if seen[i] > 0.0 and seen[i + j] > 0.0 else r
+                old, t, both = corr[base + j], target[base + j], seen[i] + seen[i + j]
+                r = t * (ti * row[6, i + j]) + old * (pi * row[7, i + j])
+                r = r if both == 0.0 else unseen * old + (1.0 - unseen) * (t * (mi * row[8, i + j]))
+                corr[base + j] = old if both == 2.0 else r
         corr[base] = 1.0
         base += m
 
@@ -190,14 +192,15 @@ def fold_shocks(
         x = z, or diag(Q)^(1/2) z with ``scaled``
         R_ij = Q_ij / sqrt(Q_ii Q_jj)
 
-    The 2 x 2 block of a pair is moved by news where both are observed, and else as if neither
-    were; so its R stands still with u = 1, and is within one whatever is missing.
+    Of a pair of which one is observed R_ij <- Rbar_ij + u (R_ij - Rbar_ij), Rbar being that of S,
+    while its Q_ii follows the news. So with u = 1 the R of a pair stands still unless both are
+    observed, and with any u it is within one whatever is missing.
 
     Parameters
     ----------
     z : (k, n)
         Returns divided by their predicted deviation; not observed where not finite.
-    pull : (k,)
+    pull : (k,) or (0,)
         What is left of Q - S over the bars without news before a row; 1 where there are none.
     scaled
         Aielli's shocks instead of Engle's.
@@ -230,10 +233,10 @@ def fold_shocks(
     Engle (2002), eq. 19; Aielli (2013), eq. 6; Cappiello, Engle and Sheppard (2006), eq. 4.
     """
     k, n = z.shape
-    row = np.empty((8, n))
+    row = np.empty((9, n))
     reading = out_corr.shape[0] == k
     for t in range(k):
-        if pull[t] != 1.0:
+        if pull.size > 0 and pull[t] != 1.0:
             _revert(corr, pull[t], target, diagonal, row)
         every = _count_row(z[t], row[0], a + b, fade, news, fourth)
         _take_row(z[t], scaled, a, b, g, unseen, target, asymmetry, diagonal, row)
@@ -250,30 +253,33 @@ def _mirror(square: np.ndarray) -> None:
     # the upper triangle to the lower one, by tiles
     n, tile = np.uint64(square.shape[0]), np.uint64(TILE)
     for top in range(np.uint64(0), n, tile):
-        for left in range(np.uint64(0), top + tile, tile):
-            for i in range(top, min(top + tile, n)):
-                for j in range(left, min(left + tile, i)):
+        bottom = n if top + tile > n else top + tile
+        for left in range(np.uint64(0), bottom, tile):
+            for i in range(top, bottom):
+                right = i if left + tile > i else left + tile
+                for j in range(left, right):
                     square[i, j] = square[j, i]
 
 
-@kernel("i8(f8[::1], f8[::1], f8, f8[:,::1], f8[:,::1])")
+@kernel("i8(f8[::1], f8[::1], f8[::1], f8, f8[:,::1], f8[:,::1])")
 def read_correlation(
     corr: np.ndarray,
-    worth: np.ndarray,
+    rows: np.ndarray,
+    news: np.ndarray,
     cap: float,
     out_corr: np.ndarray,
     out_n_eff: np.ndarray,
 ) -> int:
     """Write R and what it is worth out as matrices.
 
-        R_ij held in [-cap, cap];   n_eff_ij = min(worth_i, worth_j)
+        R_ij held in [-cap, cap];   n_eff_ij = min(w_i, w_j),  w_i = max(rows_i, news_i)
 
     Parameters
     ----------
     corr : (n (n + 1) / 2,)
         R.
-    worth : (n,)
-        Observations of each symbol that R rests on.
+    rows, news : (n,)
+        Observations of each symbol that its target rests on, and that Q remembers.
     cap
         Largest absolute correlation of two symbols.
     out_corr, out_n_eff : (n, n), overwritten
@@ -284,7 +290,10 @@ def read_correlation(
     int
         Pairs that the cap held.
     """
-    n = worth.size
+    n = rows.size
+    worth = np.empty(n)
+    for h in range(n):
+        worth[h] = max(rows[h], news[h])
     held = 0
     base = np.uint64(0)
     for i_signed in range(n):
@@ -303,6 +312,28 @@ def read_correlation(
         base += m
     _mirror(out_corr)
     return held
+
+
+@kernel("f8(f8[:,::1])")
+def pool_kappa(fourth: np.ndarray) -> float:
+    """Return excess kurtosis / 3 over all symbols.
+
+        kappa = sum_i F_i / (3 sum_i G_i) - 1,   0 where nothing was observed
+
+    Parameters
+    ----------
+    fourth : (2, n)
+        F and G: sums of z^4 and of ones, below 1e12.
+
+    Notes
+    -----
+    O(n). Summed in whole multiples of 2^-10, of which no order of the symbols shows.
+    """
+    powers, counts = np.int64(0), np.int64(0)
+    for i in range(fourth.shape[1]):
+        powers += np.int64(fourth[0, i] * 1024.0)
+        counts += np.int64(fourth[1, i] * 1024.0)
+    return powers / (3.0 * counts) - 1.0 if counts > 0 else 0.0
 
 
 @kernel("void(f8[:,::1], f8[:,:,::1])")

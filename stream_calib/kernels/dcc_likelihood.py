@@ -38,7 +38,8 @@ def _log_density(factor: np.ndarray, y: np.ndarray, n: int) -> float:
                 factor[below + j] -= u * factor[base + h + j]
             below += rest
         base += m
-    return -0.5 * (n * LN_2PI + log_det + square)
+    out: float = -0.5 * (n * LN_2PI + log_det + square)
+    return out
 
 
 @kernel("void(f8[:,::1], f8[:,::1], f8[::1])")

@@ -22,12 +22,21 @@ from stream_calib.engine.engine import Engine
 from stream_calib.engine.intake import Intake
 from stream_calib.engine.membership import Membership
 from stream_calib.engine.tick_layer import LAYOUTS
+from stream_calib.estimation.dcc import Dcc
 from stream_calib.estimation.diurnal import Diurnal
 from stream_calib.estimation.ewma import Ewma
 from stream_calib.estimation.garch import GarchVolatility
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import Sampler, Ticks
-from stream_calib.values import Correlation, GarchParams, Move, ReturnBlock, Step, TickBatch
+from stream_calib.values import (
+    Correlation,
+    DccParams,
+    GarchParams,
+    Move,
+    ReturnBlock,
+    Step,
+    TickBatch,
+)
 from tests.engine.driver import SECOND, settings
 from tests.engine.fits import named
 from tests.engine.schedule import SYMBOLS, VERSION, Bits, Run, bits_of, stormy_log
@@ -199,6 +208,14 @@ def turned_volatility(scene: ReturnBlock | GarchParams, order: Order) -> ReturnB
     return GarchParams(*(getattr(scene, f.name)[list(order)] for f in fields(scene)))
 
 
+def asymmetric(config: Config) -> Dcc:
+    """Make a DCC with every array that there is; each symbol has a target of its own."""
+    loading = np.array([0.3 + 0.1 * SYMBOLS.index(name) for name in config.universe[0].symbols])
+    target = np.multiply.outer(loading, loading)
+    np.fill_diagonal(target, 1.0)
+    return Dcc(DccParams(0.05, 0.9, target, "adcc", 0.02, 0.4 * target), 4, 500.0, "time")
+
+
 def days(_: Config, random: Random) -> list[ReturnBlock]:
     """Bars of four hours over a fortnight, some left out."""
     bars = blocks(_, random) + blocks(_, random)
@@ -302,6 +319,13 @@ PARTS: dict[str, Part] = {
         lambda own, scene, _: feed_volatility(own, scene),
         turned_volatility,
         by_layout(GarchVolatility.LAYOUT),
+    "dcc": Part(
+        asymmetric,
+        lambda _, state: Dcc.from_state(state),
+        blocks,
+        lambda dcc, block, _: dcc.update(block),
+        turned_block,
+        by_layout(Dcc.LAYOUT),
     ),
     "diurnal": Part(
         lambda _: Diurnal(4, 4 * 3600 * SECOND, 4 * 3600 * SECOND, smooth_bins=5),

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_calib.estimation.dcc import Dcc
 from stream_calib.estimation.ewma import Ewma
 from stream_calib.estimation.protocol import Estimator
 from stream_calib.estimation.two_scale import TwoScale
-from stream_calib.values import F64, I64, Correlation, ReturnBlock
+from stream_calib.values import F64, I64, Correlation, DccParams, ReturnBlock
 
 Make = partial[Any]
 
@@ -25,8 +26,21 @@ def on_two_markets(
     return kind(n, half_life_obs=50.0, group=group, **settings)
 
 
+def with_targets(
+    n: int, order: list[int] | None = None, model: Any = "dcc", clock: str = "observations"
+) -> Dcc:
+    """Make a DCC of symbols that have targets of their own."""
+    loading = (0.2 + 0.1 * (np.arange(n) % 6))[np.arange(n) if order is None else order]
+    target = np.multiply.outer(loading, loading)
+    np.fill_diagonal(target, 1.0)
+    less, g = 0.4 * target, 0.02 if model == "adcc" else 0.0
+    return Dcc(DccParams(0.05, 0.9, target, model, g, less), n, n_target=500.0, clock=clock)
+
+
 def in_order(make: Make, order: list[int]) -> Make:
     """Return what makes the estimator of symbols in another order."""
+    if make.func is with_targets:
+        return partial(make, order=order)
     markets = make.func is on_two_markets
     return partial(make, group=np.arange(len(order))[order] % 2) if markets else make
 
@@ -38,8 +52,16 @@ ESTIMATORS: dict[str, Make] = {
     "two scales, time": partial(TwoScale, half_life_obs=50.0, k=2, clock="time"),
     "ewma, two markets": partial(on_two_markets, Ewma, clock="time"),
     "two scales, two markets": partial(on_two_markets, TwoScale, k=3, clock="time"),
+    "dcc, observations": partial(with_targets, model="dcc"),
+    "cdcc, observations": partial(with_targets, model="cdcc"),
+    "adcc, observations": partial(with_targets, model="adcc"),
+    "cdcc, time": partial(with_targets, model="cdcc", clock="time"),
+    "adcc, time": partial(with_targets, model="adcc", clock="time"),
 }
 every_estimator = pytest.mark.parametrize("make", ESTIMATORS.values(), ids=ESTIMATORS)
+# what takes raw returns knows no scale; what takes standardised ones does, and has no markets yet
+RAW = {name: make for name, make in ESTIMATORS.items() if make.func is not with_targets}
+every_estimator_of_raw_returns = pytest.mark.parametrize("make", RAW.values(), ids=RAW)
 
 
 def block(make: Make, n: int, k: int, seed: int) -> ReturnBlock:
@@ -47,6 +69,8 @@ def block(make: Make, n: int, k: int, seed: int) -> ReturnBlock:
     rng = np.random.default_rng(seed)
     common = rng.standard_t(5, (k, 1))
     returns = 0.01 * (common + rng.standard_t(5, (k, n))) * rng.uniform(0.5, 2.0, n)
+    if make.func is with_targets:
+        returns *= 50.0  # standardised, more or less
     returns[rng.random((k, n)) < 0.2] = np.nan
     exposure = np.where(np.isnan(returns), 0.0, rng.choice([1.0, 1.0, 1.0, 2.0], (k, n)))
     elapsed = rng.choice([0.5, 1.0, 1.0, 3.0], k)
@@ -157,7 +181,7 @@ def test_permuted_symbols_give_the_permuted_bits(
     assert bits(fed(in_order(make, order), columns(rows, order)).correlation()) == bits(permuted)
 
 
-@every_estimator
+@every_estimator_of_raw_returns
 @given(sizes, lengths, seeds, st.integers(-40, 40))
 def test_a_power_of_two_on_one_symbol_changes_only_its_volatility(
     make: Make, n: int, k: int, seed: int, exponent: int
@@ -171,7 +195,7 @@ def test_a_power_of_two_on_one_symbol_changes_only_its_volatility(
     assert bits(scaled) == bits(expected)  # nothing is rounded on the way
 
 
-@every_estimator
+@every_estimator_of_raw_returns
 @given(sizes, lengths, seeds, st.floats(1e-6, 1e6))
 def test_any_factor_on_one_symbol_changes_only_its_volatility(
     make: Make, n: int, k: int, seed: int, size: float
@@ -239,7 +263,7 @@ def test_fully_observed_even_returns_give_a_positive_semidefinite_matrix(
         assert np.linalg.eigvalsh(known.corr).min() >= -1e-12
 
 
-@every_estimator
+@every_estimator_of_raw_returns
 @given(sizes, lengths, seeds)
 def test_one_group_is_no_group_to_the_last_bit(make: Make, n: int, k: int, seed: int) -> None:
     if make.func is on_two_markets:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_calib.kernels.dcc import fold_shocks, read_correlation, unfold_triangles
+from stream_calib.kernels.dcc import fold_shocks, pool_kappa, read_correlation, unfold_triangles
 from stream_calib.kernels.dcc_likelihood import log_densities
 from stream_calib.values import F64
 from tests.oracles import dcc as oracle
@@ -42,8 +42,8 @@ def case(n: int, t: int, seed: int, missing: float = 0.0) -> Case:
     target = correlation(rng, n)
     g, asymmetry = 0.0, np.zeros((n, n))
     if model == "adcc":
-        falls = np.minimum(rng.standard_normal((4 * n, n)), 0.0)
-        asymmetry = falls.T @ falls / (4 * n)
+        falls = np.minimum(rng.standard_normal((40, n)), 0.0)
+        asymmetry = falls.T @ falls / 40
         most = np.linalg.eigvals(np.linalg.solve(target, asymmetry)).real.max()
         g = 0.9 * (1.0 - memory) / most
     z = rng.standard_t(5, (t, n)) @ np.linalg.cholesky(target).T
@@ -74,7 +74,7 @@ def fold(
 ) -> F64:
     upper = np.triu_indices(len(own.target))
     target, asymmetry = own.target[upper], own.asymmetry[upper]
-    pull = np.ones(len(z)) if pull is None else pull
+    pull = np.empty(0) if pull is None else pull
     path = np.empty((len(z) if out else 0, len(target)))
     scaled = own.model == "cdcc"
     weights = (own.a, own.b, own.g, unseen, 0.99)
@@ -156,9 +156,13 @@ def test_what_is_fully_observed_is_positive_definite_in_every_row(
     n: int, t: int, seed: int
 ) -> None:
     own = case(n, t, seed)
+    well = own._replace(target=0.5 * own.target + 0.5 * np.eye(n), g=0.4 * own.g)
+    path = square(fold(well, begin(well.target), well.z), n)
+    # R >= (1 - a - b - delta g) S / max Q_ii: 1e-3 times 1/2 over some hundreds, where the
+    # least eigenvalue is rounded at 1e-15
+    assert np.linalg.eigvalsh(path).min() > 0.0
+    # of a target that is itself nearly singular no more is left than n ulps tell
     path = square(fold(own, begin(own.target), own.z), n)
-    # R >= (1 - a - b - delta g) S / diag(Q): a shock of size s leaves 1 / s^2 of the least
-    # eigenvalue; below the rounding of n ulps nothing can be told
     assert np.linalg.eigvalsh(path).min() > -1e-14 * n
 
 
@@ -204,14 +208,27 @@ def test_reading_mirrors_the_triangle_and_counts_what_is_held(n: int, seed: int)
     rng = np.random.default_rng(seed)
     full = np.triu(rng.uniform(-1.2, 1.2, (n, n)), 1)
     full = full + full.T
-    worth = rng.uniform(0.0, 100.0, n)
+    rows, news = rng.uniform(0.0, 100.0, (2, n))
+    worth = np.maximum(rows, news)
     corr, n_eff = np.empty((2, n, n))
-    held = read_correlation(full[np.triu_indices(n)], worth, 0.9, corr, n_eff)
+    held = read_correlation(full[np.triu_indices(n)], rows, news, 0.9, corr, n_eff)
     expected = np.clip(full, -0.9, 0.9)
     np.fill_diagonal(expected, 1.0)
     assert (corr == expected).all()
     assert (n_eff == np.minimum.outer(worth, worth)).all()
     assert held == (np.abs(full[np.triu_indices(n)]) > 0.9).sum()
+
+
+@given(st.integers(1, 300), seeds)
+def test_kappa_is_pooled_and_no_order_shows(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    fourth = np.stack([rng.uniform(1.0, 1e4, n), rng.uniform(1.0, 700.0, n)])
+    got = pool_kappa(fourth)
+    powers, counts = fourth.sum(axis=1)
+    # each is cut off at 1/1024, of at least one
+    assert got == pytest.approx(powers / counts / 3.0 - 1.0, rel=0.002, abs=0.002)
+    assert pool_kappa(np.ascontiguousarray(fourth[:, rng.permutation(n)])) == got
+    assert pool_kappa(np.zeros((2, n))) == 0.0
 
 
 @given(sizes, lengths, seeds, shares)

@@ -40,8 +40,8 @@ def path(
 ) -> F64:
     """Return R (t + 1, n, n) where rows have holes, and time passes between them.
 
-    The 2 x 2 block of two symbols is moved by news where both are observed, and else by what
-    passes without.
+    The 2 x 2 block of two symbols is moved by news where both are observed, by what passes
+    without where neither is; where one is, their correlation alone returns.
     """
     n = z.shape[1]
     less = np.zeros_like(target) if asymmetry is None else asymmetry
@@ -60,8 +60,12 @@ def path(
         without = target + unseen * (q - target)
         for i in range(n):
             for j in range(n):
-                block = news if seen[i] and seen[j] else without
-                corr[i, j] = block[i, j] / np.sqrt(block[i, i] * block[j, j])
+                block = news if seen[i] else without
+                if seen[i] != seen[j]:
+                    mean = target[i, j] / np.sqrt(target[i, i] * target[j, j])
+                    corr[i, j] = mean + unseen * (normalised(q)[i, j] - mean)
+                else:
+                    corr[i, j] = block[i, j] / np.sqrt(block[i, i] * block[j, j])
         np.fill_diagonal(corr, 1.0)
         own = np.where(seen, np.diagonal(news), np.diagonal(without))
         out.append(corr.copy())
