@@ -67,7 +67,7 @@ class EigenvalueCleaner:
         if n < 2:
             message = f"n must be at least 2, not {n}"
             raise ValueError(message)
-        if not min(refresh_bars, memory_bars, prior_bars) >= 1:
+        if not (refresh_bars >= 1 and memory_bars >= 1 and prior_bars >= 1):
             message = "refresh_bars, memory_bars and prior_bars must be at least 1"
             raise ValueError(message)
         known = np.arange(n) if order is None else np.asarray(order, np.int64)

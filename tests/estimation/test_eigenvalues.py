@@ -20,6 +20,7 @@ from tests.estimation.cleaning_study import (
     dcc_path,
     factor_truth,
     losses_along,
+    market_truth,
     prial,
     spectrum_truth,
 )
@@ -32,7 +33,7 @@ QLIKE_SLACK = 0.005
 
 def returns_of(n: int, k: int, seed: int, holes: float = 0.0) -> F64:
     rng = np.random.default_rng(seed)
-    z = rng.standard_normal((k, n)) @ np.linalg.cholesky(factor_truth(n, rng)).T
+    z = rng.standard_normal((k, n)) @ np.linalg.cholesky(market_truth(n, rng)).T
     z[rng.random((k, n)) < holes] = np.nan
     return z
 
@@ -66,7 +67,7 @@ def test_permuted_symbols_give_the_permuted_bits(n: int, seed: int, data: st.Dat
     one = fed(z, lambda left: left, EigenvalueCleaner(n, 7, order=np.arange(n)))
     turned = np.ascontiguousarray(z[:, turn])
     other = fed(turned, lambda left: left, EigenvalueCleaner(n, 7, order=np.argsort(turn)))
-    corr = factor_truth(n, np.random.default_rng(seed))
+    corr = market_truth(n, np.random.default_rng(seed))
     corr = (corr + corr.T) / 2.0
     square = np.ix_(turn, turn)
     cleaned = other.clean(np.ascontiguousarray(corr[square]), 20.0)
@@ -91,7 +92,7 @@ def test_what_is_cleaned_is_a_positive_definite_correlation_matrix(
 
 
 def test_without_history_and_after_a_reset_it_clips() -> None:
-    corr = factor_truth(10, np.random.default_rng(1))
+    corr = market_truth(10, np.random.default_rng(1))
     cleaner = EigenvalueCleaner(10)
     clipped = clip_correlation(corr, 30.0).tobytes()
     # one division by the weight of the prior: the last bit may differ
@@ -105,7 +106,7 @@ def test_without_history_and_after_a_reset_it_clips() -> None:
 
 
 def test_measured_eigenvalues_are_those_of_the_truth_along_the_eigenvectors() -> None:
-    corr, seed = factor_truth(6, np.random.default_rng(2)), 3
+    corr, seed = market_truth(6, np.random.default_rng(2)), 3
     z = np.random.default_rng(seed).standard_normal((40_000, 6)) @ np.linalg.cholesky(corr).T
     cleaner = EigenvalueCleaner(6, 40_000, memory_bars=1e9)
     cleaner.update(z, corr)
@@ -188,7 +189,7 @@ def test_cleaning_follows_a_moving_truth() -> None:
 
 def test_cleaning_does_no_harm_after_a_break() -> None:
     rng = np.random.default_rng(4)
-    path = [factor_truth(20, rng)] * 600 + [factor_truth(20, rng)] * 200
+    path = [market_truth(20, rng)] * 600 + [market_truth(20, rng)] * 200
     losses = losses_along(path, 20.0, range(600, 800), seed=5, reset_at=620)
     print(losses)
     assert losses["online"] < losses["raw"]
@@ -210,7 +211,7 @@ def test_criterion_of_improvement(truth: Truth, wanted: float, ratio: float) -> 
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("truth", [factor_truth, spectrum_truth])
+@pytest.mark.parametrize("truth", [market_truth, spectrum_truth])
 def test_cleaning_a_memory_of_a_thousand_bars_does_no_harm(truth: Truth) -> None:
     found, _ = mean_prial(truth, 100, 20.0, 8)
     print(truth.__name__, found)
@@ -231,7 +232,7 @@ def test_criterion_on_moving_truths(n: int, a: float, b: float, memory: float) -
 
 @pytest.mark.full
 @pytest.mark.parametrize("memory", [33.0, 100.0])
-@pytest.mark.parametrize("truth", [factor_truth, spectrum_truth])
+@pytest.mark.parametrize("truth", [market_truth, spectrum_truth])
 @pytest.mark.parametrize("n", [20, 100])
 def test_criterion_after_a_break(n: int, truth: Truth, memory: float) -> None:
     rng = np.random.default_rng(4)
