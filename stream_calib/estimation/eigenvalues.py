@@ -11,6 +11,7 @@ from stream_calib.estimation.shrinkage import EIGENVALUE_MIN, clip_eigenvalues
 from stream_calib.kernels.eigenvalues import fit_ascending, fold_projections
 from stream_calib.values import F64, I64
 
+
 class EigenvalueCleaner:
     """Online cross-validated eigenvalues of an estimate of correlation.
 

@@ -9,6 +9,7 @@ can pass 100. And, harder, of the correlation, against that oracle scaled to a u
 the estimate then knows the variances too.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -200,3 +201,12 @@ def losses_along(
 
 def _guarded(matrix: F64) -> F64:
     return repair_correlation(matrix, eigenvalue_floor(len(matrix))).corr
+
+
+def show(title: str, *columns: Mapping[str, float]) -> None:
+    """Print figures; pytest -s lets them through."""
+    lines = [
+        f"  {name:>8}" + "".join(f"{column[name]:>12.3f}" for column in columns)
+        for name in columns[0]
+    ]
+    sys.stdout.write("\n".join(["", title, *lines, ""]))
