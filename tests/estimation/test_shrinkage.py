@@ -199,13 +199,17 @@ def test_a_pair_is_estimated_from_the_rows_that_have_both() -> None:
 
 
 @pytest.mark.parametrize("n", [20, 60])
-def test_shrunk_targets_are_nearer_to_the_truth_than_the_sample(n: int) -> None:
+@pytest.mark.parametrize("rows", [1.0, 1.2, 2.0, 5.0])
+@pytest.mark.parametrize("holes", [0.0, 0.05, 0.3])
+def test_shrunk_targets_are_nearer_to_the_truth_than_the_sample(
+    n: int, rows: float, holes: float
+) -> None:
     rng = np.random.default_rng(11)
     truth = spectrum_truth(n, rng)
     losses = dict.fromkeys(METHODS, 0.0)
     for _ in range(10):
-        z = rng.standard_normal((2 * n, n)) @ np.linalg.cholesky(truth).T
-        z[rng.random(z.shape) < 0.05] = np.nan
+        z = rng.standard_normal((int(rows * n), n)) @ np.linalg.cholesky(truth).T
+        z[rng.random(z.shape) < holes] = np.nan
         for method in METHODS:
             losses[method] += float(np.sum((sc.shrink_target(z, method) - truth) ** 2))
     assert losses["qis"] < 0.8 * losses["none"]
@@ -224,7 +228,7 @@ def test_shrunk_targets_are_nearer_to_the_truth_than_the_sample(n: int) -> None:
             lambda z: np.where(
                 (np.arange(len(z)) % 2 == 0)[:, None], z * [1, 1, np.nan], z * [np.nan, 1, 1]
             ),
-            "never observed moving together",
+            "never observed together",
         ),
     ],
 )
