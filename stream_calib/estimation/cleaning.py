@@ -37,7 +37,8 @@ def _blas() -> ThreadpoolController:
 
 def one_blas_thread() -> AbstractContextManager[object]:
     """Return a context in which BLAS has one thread: with more, last bits of results vary."""
-    return _blas().limit(limits=1, user_api="blas")
+    limited: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    return limited
 
 
 def in_order(matrix: F64, order: I64 | None) -> F64:

@@ -16,15 +16,17 @@ class EigenvalueCleaner:
     """Online cross-validated eigenvalues of an estimate of correlation.
 
         every M bars    U = eigenvectors of the estimate, in ascending order of eigenvalue
-        every bar       V_i <- (1 - g) V_i + (u_i' x)^2;   E_i <- (1 - g) E_i + 1
+        every bar       V_i <- c V_i + (u_i' x)^2;   E_i <- c E_i + 1;   c = 1 - 1 / min(m, t)
         published       W diag(y) W' scaled to a unit diagonal, W those of the estimate then,
                         y the ascending sequence nearest to (B c_i + V_i) / (B + E_i)
 
-    where x is not yet in the estimate and c are its clipped eigenvalues (``clip_eigenvalues``).
+    where x is not yet in the estimate, t counts bars from the start or the last ``reset``, and
+    c_i are the clipped eigenvalues of the estimate (``clip_eigenvalues``).
     An eigenvector of an estimate has more variance in the sample that made it than in the next
     one (or less, for the small eigenvalues); the next one tells how much. V is kept from one U
     to the next, by rank. Clipping is what is published at first and after ``reset``, and counts
-    as ``prior_bars`` of measurement from there.
+    as ``prior_bars`` of measurement from there. The memory grows with t, so that what was measured
+    while the estimate itself was still new fades.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ class EigenvalueCleaner:
     refresh_bars
         M: bars between two U.
     memory_bars
-        1 / g: how far back V looks.
+        m: how far back V looks.
     prior_bars
         B: bars of measurement that clipping is worth.
     order : (n,)
@@ -48,6 +50,9 @@ class EigenvalueCleaner:
     -----
     O(n^2) for a bar, O(n^3) for a refresh and for ``clean``, on one BLAS thread. V is by rank
     and not by symbol: a universe with other symbols begins with a new cleaner.
+
+    Made for estimates with n_eff of up to a few n. At n_eff = 20 n there is next to nothing to
+    clean, and where common factors are strong the noise of V costs more than it brings.
 
     References
     ----------
@@ -68,7 +73,7 @@ class EigenvalueCleaner:
         if n < 2:
             message = f"n must be at least 2, not {n}"
             raise ValueError(message)
-        if not min(refresh_bars, memory_bars, prior_bars) >= 1:
+        if not (refresh_bars >= 1 and memory_bars >= 1 and prior_bars >= 1):
             message = "refresh_bars, memory_bars and prior_bars must be at least 1"
             raise ValueError(message)
         known = np.arange(n) if order is None else np.asarray(order, np.int64)
@@ -119,11 +124,12 @@ class EigenvalueCleaner:
             return
         if self._bars % self.refresh_bars == 0:
             self._set_vectors(decompose(self._known(corr() if callable(corr) else corr)).vectors)
+        age = np.arange(self._bars + 1, self._bars + len(rows) + 1, dtype=np.float64)
         fold_projections(
             np.ascontiguousarray(rows[:, self._order], np.float64),
             self._vectors,
             self._fourth,
-            1.0 - 1.0 / self.memory_bars,
+            1.0 - 1.0 / np.minimum(self.memory_bars, age),
             self._moments,
             self._exposures,
         )

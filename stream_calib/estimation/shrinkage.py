@@ -19,6 +19,7 @@ from stream_calib.values import F64, I64
 
 TARGET_FLOOR = 1e-6  # least eigenvalue of a target: far below noise, far above rounding
 EIGENVALUE_MIN = 1e-6
+LIFTED_MIN = 0.01  # of targets with holes, where division by a has taken too much away
 
 
 class Shrunk(NamedTuple):
@@ -220,9 +221,12 @@ def shrink_target(
 ) -> F64:
     """Estimate the long-run correlation that a DCC model returns to.
 
-    Columns are scaled to a mean square of 1; correlations of pairs come from the rows that
-    have both returns. They are brought above ``TARGET_FLOOR`` (with holes they need not be
-    positive definite), shrunk, scaled to a unit diagonal again, and held above the floor.
+        x = z, holes as 0, each column scaled to a mean square of 1;   M = x'x / t
+        a_ij = t_ij / sqrt(t_i t_j);   R_ij = M*_ij / a_ij,  i != j
+
+    with M* the shrunk M and t_ij the rows that have both. Zeros attenuate M by a, but leave it a
+    sample of t rows, positive semi-definite, which is what shrinkage is made for; dividing by a
+    afterwards may need eigenvalues lifted to ``LIFTED_MIN``. Without holes a is 1.
 
     Parameters
     ----------
@@ -230,7 +234,7 @@ def shrink_target(
         Standardised returns of zero mean, equally weighted, NaN where not observed.
     method
         ``qis``: quadratic-inverse shrinkage, for any n and t; ``ledoit_wolf``: linear, towards
-        the identity; ``none``: only the floor.
+        the identity; ``none``: each pair's correlation in the rows that have both, repaired.
     order : (n,)
         A canonical order of the columns: with it, permuted columns give the permuted bits.
 
@@ -247,9 +251,13 @@ def shrink_target(
 
     Notes
     -----
-    O(t n^2 + n^3), on one BLAS thread. With holes the number of observations is the mean over
-    pairs of the rows that a pair has, which is 1 - h of the rows when a share h of the pairs is
-    missing.
+    O(t n^2 + n^3), on one BLAS thread. Holes are taken to fall where they do without regard to
+    what was not seen.
+
+    References
+    ----------
+    Lounici (2014), Bernoulli 20, "High-dimensional covariance matrix estimation with missing
+    observations", for zeros in place of holes.
 
     Examples
     --------
@@ -265,42 +273,62 @@ def shrink_target(
         message = f"z must be (t, n) with n of at least 2 and without infinities, not {z.shape}"
         raise ValueError(message)
     known = np.ascontiguousarray(z if order is None else z[:, order])
-    scaled, corr, n_obs = _pairwise(known)
-    corr = repair_correlation(corr, TARGET_FLOOR).corr
-    if method == "qis":
-        eigenvalues, vectors = decompose(corr)
-        values = np.maximum(quadratic_inverse_eigenvalues(eigenvalues, n_obs), EIGENVALUE_MIN)
-        corr = compose_correlation(Spectrum(values, vectors))
-    elif method == "ledoit_wolf":
-        seen = np.maximum(np.sum(~np.isnan(known), axis=1), 1)
-        length2 = np.sum(scaled * scaled, axis=1) * (known.shape[1] / seen)
-        fourth = float(np.mean(length2 * length2)) / n_obs
-        corr = (1.0 - ledoit_wolf_weight(corr, fourth, 1.0 / n_obs)) * corr
-        np.fill_diagonal(corr, 1.0)
+    filled, seen, together = _filled(known)
+    if method == "none":
+        corr = _of_pairs(filled, seen)
+    else:
+        corr = _attenuated(filled, method)
+        if not seen.all():
+            own = np.sqrt(np.diagonal(together))
+            corr = _lifted(_unit(corr / (together / np.outer(own, own))))
     corr = repair_correlation(corr, TARGET_FLOOR).corr
     return in_order(corr, None if order is None else np.argsort(order))
 
 
-def _pairwise(z: F64) -> tuple[F64, F64, float]:
-    # columns of mean square 1, holes as 0; the correlation of each pair; observations of a pair
+def _filled(z: F64) -> tuple[F64, F64, F64]:
+    # columns of mean square 1, holes as 0; which are none; rows that a pair has
     seen = (~np.isnan(z)).astype(np.float64)
     filled = np.where(seen > 0.0, z, 0.0)
-    squares, counts = np.sum(filled * filled, axis=0), np.sum(seen, axis=0)
+    squares = np.sum(filled * filled, axis=0)
     if not (squares > 0.0).all():
         message = f"symbols that never moved: columns {np.flatnonzero(squares <= 0.0).tolist()}"
         raise ValueError(message)
-    filled /= np.sqrt(squares / counts)
+    filled /= np.sqrt(squares / len(z))
+    with one_blas_thread():
+        together = seen.T @ seen
+    if not (together > 0.0).all():
+        message = "two symbols were never observed together"
+        raise ValueError(message)
+    return filled, seen, together
+
+
+def _of_pairs(filled: F64, seen: F64) -> F64:
     with one_blas_thread():
         products = filled.T @ filled
-        if seen.all():
-            return filled, _unit(products / len(z)), float(len(z))
-        together = seen.T @ seen
-        own = (filled * filled).T @ seen  # squares of i in rows that have j too
-    if not ((own > 0.0) & (own.T > 0.0)).all():
-        message = "two symbols were never observed moving together"
-        raise ValueError(message)
-    corr = products / np.sqrt(own * own.T)
-    return filled, _unit(corr), float(np.mean(together[~np.eye(len(corr), dtype=bool)]))
+        squares = (filled * filled).T @ seen
+    scale = np.sqrt(squares * squares.T)
+    # a pair of which one never moved while the other was there has no correlation to speak of
+    return _unit(np.divide(products, scale, out=np.zeros_like(products), where=scale > 0.0))
+
+
+def _attenuated(filled: F64, method: str) -> F64:
+    t = len(filled)
+    with one_blas_thread():
+        sample = _unit(filled.T @ filled / t)
+    if method == "qis":
+        eigenvalues, vectors = decompose(sample)
+        positive = np.maximum(eigenvalues, EIGENVALUE_MIN**2)  # rounding may leave less
+        values = np.maximum(quadratic_inverse_eigenvalues(positive, t), EIGENVALUE_MIN)
+        return compose_correlation(Spectrum(values, vectors))
+    fourth = float(np.sum(np.sum(filled * filled, axis=1) ** 2)) / t**2
+    return _unit((1.0 - ledoit_wolf_weight(sample, fourth, 1.0 / t)) * sample)
+
+
+def _lifted(corr: F64) -> F64:
+    eigenvalues, vectors = decompose(corr)
+    if eigenvalues[0] >= LIFTED_MIN:
+        return corr
+    return compose_correlation(Spectrum(np.maximum(eigenvalues, LIFTED_MIN), vectors))
 
 
 def _unit(corr: F64) -> F64:

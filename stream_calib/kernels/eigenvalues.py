@@ -5,12 +5,12 @@ import numpy as np
 from stream_calib.kernels._jit import kernel
 
 
-@kernel("void(f8[:,::1], f8[:,::1], f8[::1], f8, f8[::1], f8[::1])")
+@kernel("void(f8[:,::1], f8[:,::1], f8[::1], f8[::1], f8[::1], f8[::1])")
 def fold_projections(
     returns: np.ndarray,
     vectors: np.ndarray,
     fourth: np.ndarray,
-    decay: float,
+    decay: np.ndarray,
     moments: np.ndarray,
     exposures: np.ndarray,
 ) -> None:
@@ -32,8 +32,8 @@ def fold_projections(
         u_ji: row j is a symbol, column i a direction of length 1.
     fourth : (n,)
         f_i; where it is 1 (a direction of one symbol) q is the symbol's own presence.
-    decay
-        c: weight on the past for each row.
+    decay : (k,)
+        c: weight on the past in each row.
     moments, exposures : (n,), changed in place
         V and E.
 
@@ -61,8 +61,8 @@ def fold_projections(
                     projections[i] += vectors[j, i] * x
         if seen == n:
             for i in range(n):
-                moments[i] = decay * moments[i] + projections[i] * projections[i]
-                exposures[i] = decay * exposures[i] + 1.0
+                moments[i] = decay[t] * moments[i] + projections[i] * projections[i]
+                exposures[i] = decay[t] * exposures[i] + 1.0
             continue
         squares[:] = 0.0
         shares[:] = 0.0
@@ -82,8 +82,8 @@ def fold_projections(
             moment = 0.0
             if q > 0.0 and shares[i] > 0.0:
                 moment = projections[i] * projections[i] - squares[i] + q * squares[i] / shares[i]
-            moments[i] = decay * moments[i] + moment
-            exposures[i] = decay * exposures[i] + q
+            moments[i] = decay[t] * moments[i] + moment
+            exposures[i] = decay[t] * exposures[i] + q
 
 
 @kernel("void(f8[::1], f8[::1], f8[::1])")

@@ -24,11 +24,15 @@ from stream_calib.engine.membership import Membership
 from stream_calib.engine.tick_layer import LAYOUTS
 from stream_calib.estimation.dcc import Dcc
 from stream_calib.estimation.diurnal import Diurnal
+from stream_calib.estimation.eigenvalues import EigenvalueCleaner
 from stream_calib.estimation.ewma import Ewma
 from stream_calib.estimation.garch import GarchVolatility
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import Sampler, Ticks
+from stream_calib.estimation.shrinkage import FourthMoment
 from stream_calib.values import (
+    F64,
+    I64,
     Correlation,
     DccParams,
     GarchParams,
@@ -216,6 +220,25 @@ def asymmetric(config: Config) -> Dcc:
     return Dcc(DccParams(0.05, 0.9, target, "adcc", 0.02, 0.4 * target), 4, 500.0, "time")
 
 
+def rows_and_estimates(_: Config, random: Random) -> list[tuple[F64, F64]]:
+    """Each bar with the estimate before it."""
+    estimate = Ewma(4, 5.0)
+    scenes = []
+    for block in blocks(_, random):
+        scenes.append((block.returns, estimate.correlation().corr))
+        estimate.update(block)
+    return scenes
+
+
+def turned_estimate(scene: tuple[F64, F64], order: Order) -> tuple[F64, F64]:
+    row, corr = scene
+    return np.ascontiguousarray(row[:, order]), np.ascontiguousarray(corr[np.ix_(order, order)])
+
+
+def canonical(config: Config) -> I64:
+    return np.argsort(np.array(config.universe[0].symbols))
+
+
 def days(_: Config, random: Random) -> list[ReturnBlock]:
     """Bars of four hours over a fortnight, some left out."""
     bars = blocks(_, random) + blocks(_, random)
@@ -319,6 +342,7 @@ PARTS: dict[str, Part] = {
         lambda own, scene, _: feed_volatility(own, scene),
         turned_volatility,
         by_layout(GarchVolatility.LAYOUT),
+    ),
     "dcc": Part(
         asymmetric,
         lambda _, state: Dcc.from_state(state),
@@ -326,6 +350,22 @@ PARTS: dict[str, Part] = {
         lambda dcc, block, _: dcc.update(block),
         turned_block,
         by_layout(Dcc.LAYOUT),
+    ),
+    "eigenvalues": Part(
+        lambda config: EigenvalueCleaner(4, 7, 30.0, order=canonical(config)),
+        lambda _, state: EigenvalueCleaner.from_state(state),
+        rows_and_estimates,
+        lambda cleaner, scene, _: cleaner.update(*scene),
+        turned_estimate,
+        by_layout(EigenvalueCleaner.LAYOUT),
+    ),
+    "fourth moment": Part(
+        lambda _: FourthMoment(0.95),
+        lambda _, state: FourthMoment.from_state(state),
+        blocks,
+        lambda moment, block, _: moment.update(block.returns),
+        turned_block,
+        by_layout(FourthMoment.LAYOUT),
     ),
     "diurnal": Part(
         lambda _: Diurnal(4, 4 * 3600 * SECOND, 4 * 3600 * SECOND, smooth_bins=5),

@@ -1,11 +1,13 @@
 """The repair of a matrix: positive definite, no more than needed, and blind to order."""
 
+import warnings
+
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stream_calib.estimation.cleaning import repair_correlation
+from stream_calib.estimation.cleaning import decompose, nearest_correlation, repair_correlation
 from stream_calib.values import F64
 
 FLOOR = 1e-4
@@ -101,3 +103,118 @@ def test_a_canonical_order_hides_the_order_of_the_symbols(corr: F64, data: st.Da
     other = repair_correlation(permuted, FLOOR, np.argsort(order))
     assert one[1:] == other[1:]  # eigenvalues and weight, to the last bit
     assert other.corr.tobytes() == one.corr[np.ix_(order, order)].tobytes()
+
+
+# the nearest correlation matrix
+
+
+def by_its_dual(corr: F64, floor: float) -> F64:
+    """Minimise |X - A| by the dual of Qi and Sun (2006): smooth, without constraints.
+
+    X = f I + (A - f I + Diag y)_+ with y where 1/2 |(.)_+|^2 - (1 - f) sum y is least.
+    """
+    from scipy.optimize import minimize
+
+    n = len(corr)
+    shifted = corr - floor * np.eye(n)
+
+    def lifted(y: F64) -> F64:
+        values, vectors = np.linalg.eigh(shifted + np.diag(y))
+        return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
+
+    def dual(y: F64) -> tuple[float, F64]:
+        part = lifted(y)
+        return 0.5 * float(np.sum(part**2)) - (1.0 - floor) * float(np.sum(y)), np.diag(part) - (
+            1.0 - floor
+        )
+
+    found = minimize(dual, np.zeros(n), jac=True, method="BFGS", options={"gtol": 1e-10})
+    return lifted(found.x) + floor * np.eye(n)
+
+
+def test_the_nearest_correlation_matrix_of_the_paper_is_found() -> None:
+    # Higham (2002), section 4, and NAG's documentation of g02aa: four decimals
+    corr = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
+    nearest = nearest_correlation(corr, 1e-12)
+    wanted = [[1.0, 0.7607, 0.1573], [0.7607, 1.0, 0.7607], [0.1573, 0.7607, 1.0]]
+    np.testing.assert_allclose(nearest, wanted, rtol=0.0, atol=5e-5)
+
+
+@pytest.mark.parametrize("floor", [1e-8, 0.05])
+@pytest.mark.parametrize(("n", "seed"), [(3, 3), (8, 2), (15, 3)])
+def test_the_nearest_correlation_matrix_equals_that_of_its_dual(
+    n: int, seed: int, floor: float
+) -> None:
+    corr = random_correlation(n, seed, 0.4)
+    assert np.linalg.eigvalsh(corr)[0] < floor  # there is something to find
+    nearest = nearest_correlation(corr, floor)
+    # both iterations stop at a change or a gradient of 1e-10, and converge linearly
+    np.testing.assert_allclose(nearest, by_its_dual(corr, floor), rtol=0.0, atol=1e-6)
+
+
+def test_the_nearest_correlation_matrix_is_no_further_than_what_others_find() -> None:
+    from statsmodels.stats.correlation_tools import corr_nearest
+    from statsmodels.tools.sm_exceptions import IterationLimitWarning
+
+    corr = random_correlation(12, 4, 0.4)
+    with warnings.catch_warnings():
+        # it stops where nothing changes any more, and says that it did not converge
+        warnings.simplefilter("ignore", IterationLimitWarning)
+        theirs = corr_nearest(corr, n_fact=1000)
+    ours = nearest_correlation(corr, 1e-8)
+    distance = np.linalg.norm(ours - corr)
+    # theirs is allowed eigenvalues of zero, ours keeps a floor of 1e-8 on each of 12
+    assert distance <= np.linalg.norm(theirs - corr) + 12e-8
+    np.testing.assert_allclose(ours, theirs, rtol=0.0, atol=1e-5)
+    assert distance < np.linalg.norm(repair_correlation(corr, 1e-8).corr - corr)
+
+
+@given(matrices)
+@settings(max_examples=20)
+def test_the_nearest_correlation_matrix_is_one_and_above_the_floor(corr: F64) -> None:
+    before = corr.tobytes()
+    nearest = nearest_correlation(corr, FLOOR)
+    assert corr.tobytes() == before
+    assert np.linalg.eigvalsh(nearest)[0] >= FLOOR - EIGENVALUE_ERROR
+    assert (np.diagonal(nearest) == 1.0).all()
+    assert nearest.tobytes() == np.ascontiguousarray(nearest.T).tobytes()
+
+
+def test_a_correlation_matrix_is_its_own_nearest() -> None:
+    corr = random_correlation(10, 5, 0.0)
+    # eigenvectors put together again: n products
+    np.testing.assert_allclose(nearest_correlation(corr, 1e-8), corr, rtol=0.0, atol=1e-13)
+
+
+@given(st.integers(2, 10), st.integers(0, 2**32 - 1), st.data())
+@settings(max_examples=10)
+def test_a_canonical_order_hides_the_order_from_the_nearest_too(
+    n: int, seed: int, data: st.DataObject
+) -> None:
+    corr = random_correlation(n, seed, 0.4)
+    order = np.array(data.draw(st.permutations(range(n))))
+    one = nearest_correlation(corr, FLOOR, np.arange(n))
+    other = nearest_correlation(corr[np.ix_(order, order)], FLOOR, np.argsort(order))
+    assert other.tobytes() == np.ascontiguousarray(one[np.ix_(order, order)]).tobytes()
+
+
+# eigenvectors
+
+
+def test_an_eigenvector_has_the_sign_of_its_largest_entry() -> None:
+    corr = random_correlation(20, 6, 0.1)
+    eigenvalues, vectors = decompose(corr)
+    largest = np.abs(vectors).argmax(axis=0)
+    assert (vectors[largest, np.arange(20)] > 0.0).all()
+    np.testing.assert_allclose((vectors * eigenvalues) @ vectors.T, corr, rtol=0.0, atol=1e-13)
+
+
+def test_the_number_of_blas_threads_outside_cannot_be_seen() -> None:
+    from threadpoolctl import threadpool_limits
+
+    corr = random_correlation(300, 7, 0.1)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            found.append([array.tobytes() for array in decompose(corr)])
+    assert found[0] == found[1]

@@ -20,19 +20,18 @@ from tests.estimation.cleaning_study import (
     dcc_path,
     factor_truth,
     losses_along,
+    market_truth,
     prial,
+    show,
     spectrum_truth,
 )
 
 seeds = st.integers(0, 2**32 - 1)
-# QLIKE differences below this are noise of the path: the standard error of the mean over 40
-# judgements of one path is of this size
-QLIKE_SLACK = 0.005
 
 
 def returns_of(n: int, k: int, seed: int, holes: float = 0.0) -> F64:
     rng = np.random.default_rng(seed)
-    z = rng.standard_normal((k, n)) @ np.linalg.cholesky(factor_truth(n, rng)).T
+    z = rng.standard_normal((k, n)) @ np.linalg.cholesky(market_truth(n, rng)).T
     z[rng.random((k, n)) < holes] = np.nan
     return z
 
@@ -66,7 +65,7 @@ def test_permuted_symbols_give_the_permuted_bits(n: int, seed: int, data: st.Dat
     one = fed(z, lambda left: left, EigenvalueCleaner(n, 7, order=np.arange(n)))
     turned = np.ascontiguousarray(z[:, turn])
     other = fed(turned, lambda left: left, EigenvalueCleaner(n, 7, order=np.argsort(turn)))
-    corr = factor_truth(n, np.random.default_rng(seed))
+    corr = market_truth(n, np.random.default_rng(seed))
     corr = (corr + corr.T) / 2.0
     square = np.ix_(turn, turn)
     cleaned = other.clean(np.ascontiguousarray(corr[square]), 20.0)
@@ -91,7 +90,7 @@ def test_what_is_cleaned_is_a_positive_definite_correlation_matrix(
 
 
 def test_without_history_and_after_a_reset_it_clips() -> None:
-    corr = factor_truth(10, np.random.default_rng(1))
+    corr = market_truth(10, np.random.default_rng(1))
     cleaner = EigenvalueCleaner(10)
     clipped = clip_correlation(corr, 30.0).tobytes()
     # one division by the weight of the prior: the last bit may differ
@@ -105,15 +104,16 @@ def test_without_history_and_after_a_reset_it_clips() -> None:
 
 
 def test_measured_eigenvalues_are_those_of_the_truth_along_the_eigenvectors() -> None:
-    corr, seed = factor_truth(6, np.random.default_rng(2)), 3
+    corr, seed = market_truth(6, np.random.default_rng(2)), 3
     z = np.random.default_rng(seed).standard_normal((40_000, 6)) @ np.linalg.cholesky(corr).T
     cleaner = EigenvalueCleaner(6, 40_000, memory_bars=1e9)
     cleaner.update(z, corr)
-    # means of 40 000 squares: five standard errors are 5 sqrt(2 / 40 000) of them, and the prior
-    # weighs 50 / 40 000
-    np.testing.assert_allclose(cleaner.clean(corr, 1e9), corr, rtol=0.0, atol=0.04)
-    moments = cleaner.state()["moments"] / 40_000
-    np.testing.assert_allclose(moments, np.linalg.eigvalsh(corr), rtol=0.036)
+    # the weights rise with the bar, which is worth three quarters of 40 000 squares: five
+    # standard errors are 5 sqrt(2 / 30 000) of them; the prior weighs 50 / 20 000
+    np.testing.assert_allclose(cleaner.clean(corr, 1e9), corr, rtol=0.0, atol=0.045)
+    state = cleaner.state()
+    moments = state["moments"] / state["exposures"]
+    np.testing.assert_allclose(moments, np.linalg.eigvalsh(corr), rtol=0.041)
 
 
 def test_the_estimate_is_looked_at_only_when_a_refresh_is_due() -> None:
@@ -159,61 +159,61 @@ def test_impossible_settings_are_refused(settings: dict[str, object], said: str)
 
 # criterion 10: what cleaning is worth where the truth is known
 
-CASES = [(factor_truth, 94.0), (spectrum_truth, 98.0)]
+CASES = [(factor_truth, 94.0), (market_truth, 94.0), (spectrum_truth, 98.0)]
+# what was measured (83.5 for a market at n_eff / n of 2), less a margin: against the oracle that
+# knows the unit diagonal, of an estimate that knows it too
+HARDER: dict[Truth, float] = {factor_truth: 88.0, market_truth: 80.0, spectrum_truth: 97.0}
 
 
 def mean_prial(truth: Truth, n: int, ratio: float, runs: int) -> tuple[dict[str, float], ...]:
     memory = (ratio * n + 1.0) / 2.0  # its n_eff is 2 memory - 1
     drawn = [prial(truth, n, memory, 1000, seed) for seed in range(runs)]
-    return tuple(
+    found = tuple(
         {name: float(np.mean([run[i][name] for run in drawn])) for name in drawn[0][i]}
         for i in (0, 1)
     )
+    show(f"PRIAL {truth.__name__} n {n} n_eff/n {ratio}: of covariance, of correlation", *found)
+    return found
 
 
 @pytest.mark.parametrize(("truth", "wanted"), CASES)
 def test_cleaning_takes_most_of_the_error_away(truth: Truth, wanted: float) -> None:
-    found, scaled = mean_prial(truth, 50, 0.7, 1)
-    print(truth.__name__, found, scaled)
+    found, harder = mean_prial(truth, 100, 0.7, 1)
     assert found["online"] >= wanted
-    assert scaled["online"] >= 80.0
+    assert harder["online"] >= HARDER[truth]
 
 
 def test_cleaning_follows_a_moving_truth() -> None:
     path = dcc_path(20, 0.05, 0.93, 1400, np.random.default_rng(2))
     losses = losses_along(path, 20.0, range(600, 1400), seed=3)
-    print(losses)
+    show("QLIKE on DCC n 20 a .05 b .93 memory 20", losses)
     assert losses["online"] < min(losses["raw"], losses["clip"], losses["slow"])
 
 
 def test_cleaning_does_no_harm_after_a_break() -> None:
     rng = np.random.default_rng(4)
-    path = [factor_truth(20, rng)] * 600 + [factor_truth(20, rng)] * 200
-    losses = losses_along(path, 20.0, range(600, 800), seed=5, reset_at=620)
-    print(losses)
-    assert losses["online"] < losses["raw"]
-    assert losses["online"] < losses["clip"] + QLIKE_SLACK
-    assert losses["online"] < losses["slow"]
+    path = [market_truth(20, rng)] * 600 + [market_truth(20, rng)] * 200
+    losses = losses_along(path, 20.0, range(600, 800), seed=5, reset_at=600)
+    show("QLIKE after a break n 20 memory 20", losses)
+    assert losses["online"] < min(losses["raw"], losses["clip"], losses["slow"])
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize(("truth", "wanted"), CASES)
 def test_criterion_of_improvement(truth: Truth, wanted: float, ratio: float) -> None:
-    found, scaled = mean_prial(truth, 100, ratio, 8)
-    print(f"\n{truth.__name__} n_eff/n {ratio}")
-    for name in found:
-        print(f"  {name:>8}{found[name]:>12.1f}{scaled[name]:>12.1f}")
+    found, harder = mean_prial(truth, 100, ratio, 8)
     assert found["online"] >= wanted
-    assert scaled["online"] >= 85.0
-    assert found["online"] > found["clip"]
+    assert harder["online"] >= HARDER[truth]
+    assert harder["online"] > harder["clip"]
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("truth", [factor_truth, spectrum_truth])
-def test_cleaning_a_memory_of_a_thousand_bars_does_no_harm(truth: Truth) -> None:
+@pytest.mark.parametrize("truth", [factor_truth, market_truth, spectrum_truth])
+def test_cleaning_a_memory_of_a_thousand_bars_is_no_loss_on_the_covariance(truth: Truth) -> None:
+    # of the correlation it is one where a common factor is strong: at 20 observations for each
+    # symbol there is next to nothing to take away
     found, _ = mean_prial(truth, 100, 20.0, 8)
-    print(truth.__name__, found)
     assert found["online"] > 0.0
 
 
@@ -224,19 +224,23 @@ def test_cleaning_a_memory_of_a_thousand_bars_does_no_harm(truth: Truth) -> None
 def test_criterion_on_moving_truths(n: int, a: float, b: float, memory: float) -> None:
     path = dcc_path(n, a, b, 2500, np.random.default_rng(2))
     losses = losses_along(path, memory, range(1000, 2500), seed=3)
-    print(n, a, b, memory, {name: round(loss, 3) for name, loss in losses.items()})
+    show(f"QLIKE on DCC n {n} a {a} b {b} memory {memory}", losses)
     assert losses["online"] < losses["raw"]
     assert losses["online"] < losses["clip"]
+    if memory > 16.0:  # cleaning does not make up for a memory that is far too short
+        assert losses["online"] < losses["slow"]
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("delay", [0, 30, 100])
 @pytest.mark.parametrize("memory", [33.0, 100.0])
-@pytest.mark.parametrize("truth", [factor_truth, spectrum_truth])
+@pytest.mark.parametrize("truth", [factor_truth, market_truth, spectrum_truth])
 @pytest.mark.parametrize("n", [20, 100])
-def test_criterion_after_a_break(n: int, truth: Truth, memory: float) -> None:
+def test_criterion_after_a_break(n: int, truth: Truth, memory: float, delay: int) -> None:
     rng = np.random.default_rng(4)
     path = [truth(n, rng)] * 1200 + [truth(n, rng)] * 200
-    losses = losses_along(path, memory, range(1200, 1400), seed=5, reset_at=1230)
-    print(n, truth.__name__, memory, {name: round(loss, 3) for name, loss in losses.items()})
-    assert losses["online"] < losses["raw"]
-    assert losses["online"] < losses["clip"] + QLIKE_SLACK
+    losses = losses_along(path, memory, range(1200, 1400), seed=5, reset_at=1200 + delay)
+    show(f"QLIKE after a break n {n} {truth.__name__} memory {memory} alarm {delay}", losses)
+    late = 1.06 if delay else 1.0  # until the alarm V is of before the break: 5 % at the most
+    assert losses["online"] < late * losses["raw"]
+    assert losses["online"] < late * losses["clip"]
