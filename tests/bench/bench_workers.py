@@ -74,7 +74,7 @@ async def _measure() -> tuple[dict[str, list[float]], dict[str, float]]:
                 seconds[name] += time.perf_counter() - started_s
     finally:
         await fitter.close()
-        await other.communicate()
+        await other.communicate(b"")
     return late, seconds
 
 
