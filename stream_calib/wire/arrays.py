@@ -60,9 +60,11 @@ def pack_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list[dict[str, 
 
 
 def unpack_arrays(
-    table: Sequence[Mapping[str, Any]], payload: bytes | memoryview
+    table: Sequence[Mapping[str, Any]], payload: bytes | memoryview, *, copy: bool = True
 ) -> dict[str, Any]:
     """Return the arrays that ``pack_arrays`` laid out, as copies of their own.
+
+    Without ``copy`` they are views of the payload, where the machine is little-endian.
 
     Raises
     ------
@@ -80,7 +82,7 @@ def unpack_arrays(
         for length in shape:
             count *= length
         array = np.frombuffer(payload, dtype, count, offset) if count else np.empty(0, dtype)
-        out[entry["name"]] = array.reshape(shape).astype(dtype.newbyteorder("="))
+        out[entry["name"]] = array.reshape(shape).astype(dtype.newbyteorder("="), copy=copy)
         offset += count * dtype.itemsize
     if offset != len(payload):
         message = f"{len(payload) - offset} bytes belong to no array"

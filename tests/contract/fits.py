@@ -67,6 +67,15 @@ def sleep(request: FitRequest) -> Fit:
     return echo(request)
 
 
+def compute(request: FitRequest) -> Fit:
+    """Compute for as long as the settings say, if they do."""
+    end_s = time.monotonic() + cast("float", request.settings.get("seconds", 0.0))
+    square = np.random.default_rng(1).standard_normal((400, 400))
+    while time.monotonic() < end_s:
+        np.linalg.eigvalsh(square @ square.T)
+    return echo(request)
+
+
 def sleep_or_echo(request: FitRequest) -> Fit:
     return sleep(request) if "seconds" in request.settings else echo(request)
 

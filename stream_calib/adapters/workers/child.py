@@ -17,6 +17,8 @@ from stream_calib.adapters.workers.answering import CALIBRATE, answered, load
 from stream_calib.errors import InputError
 from stream_calib.wire.calls import (
     PREFIX_BYTES,
+    SUM_BYTES,
+    checksum,
     decode_request,
     encode_answer,
     frame_bytes,
@@ -36,7 +38,8 @@ def main(function: str) -> None:
     while True:
         answer = answered(calibrate, decode_request(frames.get()))
         try:
-            for part in encode_answer(answer):
+            parts = encode_answer(answer)
+            for part in (*parts, checksum(*parts).to_bytes(SUM_BYTES, "little")):
                 _write_all(answers, memoryview(part))
         except BrokenPipeError:
             os._exit(0)
@@ -55,6 +58,9 @@ def _own_pipes() -> tuple[int, int]:
 def _yield_to_others() -> None:
     with contextlib.suppress(OSError):
         os.nice(NICE)
+    if sys.platform == "linux":  # never run instead of the event loop just because a pipe is ready
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with contextlib.suppress(OSError):  # where memory runs out the service is not what is killed
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -4,7 +4,13 @@ import asyncio
 
 from stream_calib.adapters.workers.answering import CALIBRATE, answered, load
 from stream_calib.values import Fit, FitFailure, FitRequest
-from stream_calib.wire.calls import decode_answer, decode_request, encode_answer, encode_request
+from stream_calib.wire.calls import (
+    decode_answer,
+    decode_request,
+    encode_answer,
+    encode_request,
+    seal,
+)
 
 
 class InlineFitter:
@@ -47,6 +53,6 @@ class InlineFitter:
         self._closed.set()
 
     def _compute(self, request: FitRequest) -> Fit | FitFailure:
-        own = decode_request(b"".join(encode_request(request)))
+        own = decode_request(seal(encode_request(request)))
         answer = answered(load(self._function), own)
-        return decode_answer(b"".join(encode_answer(answer)))
+        return decode_answer(seal(encode_answer(answer)))

@@ -15,7 +15,9 @@ from stream_calib.errors import InputError
 from stream_calib.values import Fit, FitFailure, FitRequest
 from stream_calib.wire.calls import (
     PREFIX_BYTES,
+    SUM_BYTES,
     Parts,
+    checksum,
     decode_answer,
     encode_request,
     frame_bytes,
@@ -78,7 +80,7 @@ class ProcessFitter:
     async def fit(self, request: FitRequest) -> Fit | FitFailure:
         """Return what came of a request; cancelling this kills the process."""
         async with self._turn:
-            # the checksum of large arrays is worth a thread
+            # arrays whose bytes are not in order are copied
             parts = await asyncio.to_thread(encode_request, request)
             tried = 0
             while True:
@@ -191,7 +193,9 @@ class _Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=environment,
-            start_new_session=True,  # a Ctrl-C is for the service, which then closes this
+            # A Ctrl-C is for the service, which then closes this. Not a session of its own: Linux
+            # gives each session its share of the processor, whatever the niceness.
+            process_group=0,
         )
         return cls(process)
 
@@ -206,8 +210,9 @@ class _Child:
             prefix = await self._process.stdout.readexactly(PREFIX_BYTES)
             frame = np.empty(frame_bytes(prefix), np.uint8).data
             frame[:PREFIX_BYTES] = prefix
-            await self._receive(frame[PREFIX_BYTES:])
-            return await asyncio.to_thread(decode_answer, frame)
+            check = await self._receive(frame[PREFIX_BYTES:-SUM_BYTES], checksum(prefix))
+            frame[-SUM_BYTES:] = await self._process.stdout.readexactly(SUM_BYTES)
+            return decode_answer(frame, check)
         except (EOFError, ConnectionError):
             raise _Gone("The worker ended in the middle of a fit") from None
         except (InputError, MemoryError) as error:
@@ -251,14 +256,19 @@ class _Child:
     async def _send(self, parts: Parts) -> None:
         stdin = self._process.stdin
         assert stdin is not None
+        check = 0
         for part in parts:
             view = memoryview(part)
             for at in range(0, len(view), SLICE_BYTES):
-                stdin.write(view[at : at + SLICE_BYTES])
+                piece = view[at : at + SLICE_BYTES]
+                check = checksum(piece, start=check)
+                stdin.write(piece)
                 await stdin.drain()
                 await asyncio.sleep(0)  # a drained pipe does not let others in by itself
+        stdin.write(check.to_bytes(SUM_BYTES, "little"))
+        await stdin.drain()
 
-    async def _receive(self, view: memoryview) -> None:
+    async def _receive(self, view: memoryview, check: int) -> int:
         assert self._process.stdout is not None
         while view:
             chunk = await self._process.stdout.read(min(SLICE_BYTES, len(view)))
@@ -266,6 +276,8 @@ class _Child:
                 raise EOFError
             view[: len(chunk)] = chunk
             view = view[len(chunk) :]
+            check = checksum(chunk, start=check)
+        return check
 
     async def _listen(self) -> None:
         # read at once: a full pipe would stop the process
