@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stream_calib.client import Problem, subscribe
     from stream_calib.config import Config, load_config
     from stream_calib.errors import StreamCalibError
+    from stream_calib.estimation.calibration.dcc import fit_dcc
     from stream_calib.estimation.ewma import Ewma
     from stream_calib.estimation.hayashi_yoshida import hayashi_yoshida
     from stream_calib.estimation.tracking import Tracking
@@ -29,6 +30,7 @@ _PUBLIC = {
     "Tracking": "stream_calib.estimation.tracking",
     "TwoScale": "stream_calib.estimation.two_scale",
     "Winsor": "stream_calib.estimation.winsor",
+    "fit_dcc": "stream_calib.estimation.calibration.dcc",
     "hayashi_yoshida": "stream_calib.estimation.hayashi_yoshida",
     "load_config": "stream_calib.config",
     "replay": "stream_calib.service.replay",
@@ -44,6 +46,7 @@ __all__ = [
     "Tracking",
     "TwoScale",
     "Winsor",
+    "fit_dcc",
     "hayashi_yoshida",
     "load_config",
     "replay",

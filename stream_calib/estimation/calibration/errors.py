@@ -10,7 +10,7 @@ from stream_calib.estimation.calibration.maximum import (
     curvature,
 )
 from stream_calib.estimation.calibration.objective import Composite, Full
-from stream_calib.kernels.composite import star_returns
+from stream_calib.kernels.dcc_targets import star_returns
 from stream_calib.values import F64
 
 SHIFT = 1e-5
@@ -95,9 +95,7 @@ def _bars(objective: Composite | Full, theta: F64) -> F64:
     return out[:, 1:] + _through_target(objective, theta, pairs, slopes)
 
 
-def _through_target(
-    objective: Composite | Full, theta: F64, pairs: np.ndarray, slopes: F64
-) -> F64:
+def _through_target(objective: Composite | Full, theta: F64, pairs: np.ndarray, slopes: F64) -> F64:
     news = objective.news
     by_symbol = np.ascontiguousarray(news if isinstance(objective, Composite) else news.T)
     star = by_symbol
