@@ -106,8 +106,12 @@ def _search(negative: _Negative, starts: list[F64], normal: F64) -> F64:
     start = starts[0]
     if len(starts) > 1:
         start = starts[int(np.argmin([negative(x)[0] for x in starts]))]
+
+    def value_and_slope(x: F64) -> tuple[float, F64]:
+        return negative(x)
+
     found = minimize(
-        lambda x: negative(x),  # noqa: PLW0108  # a plain function is what its types know
+        value_and_slope,
         start,
         jac=True,
         method="SLSQP",
