@@ -20,7 +20,7 @@ from tests.estimation.dcc_truths import (
 )
 
 A, B = 0.05, 0.93
-DECAYS = (0.94, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
+DECAYS = (0.9, 0.92, 0.93, 0.94, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
 
 
 def fits_of(n: int, runs: Sequence[int], t: int = 1000) -> list[DccFit]:
