@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stream_calib.client import Problem, subscribe
     from stream_calib.config import Config, load_config
     from stream_calib.errors import StreamCalibError
+    from stream_calib.estimation.calibration.dcc import fit_dcc
     from stream_calib.estimation.calibration.garch import fit_garch
     from stream_calib.estimation.dcc import Dcc
     from stream_calib.estimation.dcc_likelihood import dcc_filter, dcc_loglik
@@ -37,6 +38,7 @@ _PUBLIC = {
     "fit_garch": "stream_calib.estimation.calibration.garch",
     "dcc_filter": "stream_calib.estimation.dcc_likelihood",
     "dcc_loglik": "stream_calib.estimation.dcc_likelihood",
+    "fit_dcc": "stream_calib.estimation.calibration.dcc",
     "hayashi_yoshida": "stream_calib.estimation.hayashi_yoshida",
     "load_config": "stream_calib.config",
     "replay": "stream_calib.service.replay",
@@ -56,6 +58,7 @@ __all__ = [
     "Winsor",
     "dcc_filter",
     "dcc_loglik",
+    "fit_dcc",
     "fit_garch",
     "hayashi_yoshida",
     "load_config",

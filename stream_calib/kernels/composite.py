@@ -9,6 +9,15 @@ PRODUCT_MIN = 1e-200  # logarithms are taken of products of many factors, before
 LOG_2PI = float(np.log(2.0 * np.pi))
 
 
+@kernel("UniTuple(f8, 3)(f8, f8, f8)")
+def _density(y1: float, y2: float, r: float) -> tuple[float, float, float]:
+    # 1 - r^2, the squared distance u, and dl/dr
+    omega = max(1.0 - r * r, OMEGA_MIN)
+    inverse = 1.0 / omega
+    u = (y1 * y1 + y2 * y2 - 2.0 * r * (y1 * y2)) * inverse
+    return omega, u, (r + y1 * y2 - r * u) * inverse
+
+
 @kernel("void(f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:,::1])")
 def _score_engle(
     z1: np.ndarray,
@@ -40,15 +49,12 @@ def _score_engle(
         seen += 1
         inverse = 1.0 / np.sqrt(q11 * q22)
         r = q12 * inverse
-        omega = max(1.0 - r * r, OMEGA_MIN)
-        i_omega = 1.0 / omega
-        u = (y1 * y1 + y2 * y2 - 2.0 * r * (y1 * y2)) * i_omega
+        omega, u, slope = _density(y1, y2, r)
         product *= omega
         squares += u
         if product < PRODUCT_MIN:
             logs += np.log(product)
             product = 1.0
-        slope = (r + y1 * y2 - r * u) * i_omega
         i11 = q22 * inverse * inverse
         i22 = q11 * inverse * inverse
         half = 0.5 * r
@@ -81,56 +87,73 @@ def _score_engle(
         q12 = w12 + a * p12 + g * n12 + b * q12
         q22 = w22 + a * p22 + g * n22 + b * q22
     out[0] = -0.5 * (logs + np.log(product) + squares) - seen * LOG_2PI
-    out[1] = score_a
-    out[2] = score_b
-    out[3] = score_g
+    out[1], out[2], out[3] = score_a, score_b, score_g
 
 
-@kernel("void(f8[::1], f8[::1], f8, f8, f8[::1])")
-def _target_aielli(x1: np.ndarray, x2: np.ndarray, a: float, b: float, target: np.ndarray) -> None:
-    # target: correlation of z*, and its derivatives by a and b
-    q1 = q2 = 1.0
-    a1 = a2 = b1 = b2 = 0.0
-    s11 = s12 = s22 = a11 = a12 = a22 = b11 = b12 = b22 = 0.0
-    for t in range(x1.size):
-        u1, u2 = x1[t], x2[t]
-        if u1 != u1 or u2 != u2:
+@kernel("void(f8[::1], f8[::1], f8, f8, f8[:,::1], f8[::1])")
+def _diagonal(
+    x: np.ndarray, mate: np.ndarray, a: float, b: float, path: np.ndarray, sums: np.ndarray
+) -> None:
+    # path: x*, 1 / sqrt(q), and q's relative derivatives by a and b, halved, over the bars where
+    # both are observed; sums: of x*^2 and of its derivatives
+    q = 1.0
+    by_a = by_b = 0.0
+    sums[:] = 0.0
+    for t in range(x.size):
+        u = x[t]
+        if u != u or mate[t] != mate[t]:
             continue
-        p1, p2 = u1 * u1, u2 * u2
-        p12 = u1 * u2 * np.sqrt(q1 * q2)
-        i1, i2 = 0.5 / q1, 0.5 / q2
-        s11 += p1 * q1
-        s22 += p2 * q2
-        s12 += p12
-        a11 += p1 * a1
-        a22 += p2 * a2
-        a12 += p12 * (a1 * i1 + a2 * i2)
-        b11 += p1 * b1
-        b22 += p2 * b2
-        b12 += p12 * (b1 * i1 + b2 * i2)
-        k1, k2 = a * p1 + b, a * p2 + b
-        a1 = p1 * q1 - 1.0 + k1 * a1
-        a2 = p2 * q2 - 1.0 + k2 * a2
-        b1 = q1 - 1.0 + k1 * b1
-        b2 = q2 - 1.0 + k2 * b2
-        q1 = 1.0 - a - b + k1 * q1
-        q2 = 1.0 - a - b + k2 * q2
-    scale = np.sqrt(s11 * s22)
+        root = np.sqrt(q)
+        inverse = 1.0 / root
+        half = 0.5 * inverse * inverse
+        path[0, t] = u * root
+        path[1, t] = inverse
+        path[2, t] = by_a * half
+        path[3, t] = by_b * half
+        p = u * u
+        sums[0] += p * q
+        sums[1] += p * by_a
+        sums[2] += p * by_b
+        k = a * p + b
+        by_a = p * q - 1.0 + k * by_a
+        by_b = q - 1.0 + k * by_b
+        q = 1.0 - a - b + k * q
+
+
+@kernel("void(f8[::1], f8[::1], f8[:,::1], f8[:,::1], f8[::1], f8[::1], f8[::1])")
+def _target_aielli(
+    z1: np.ndarray,
+    z2: np.ndarray,
+    path1: np.ndarray,
+    path2: np.ndarray,
+    sums1: np.ndarray,
+    sums2: np.ndarray,
+    target: np.ndarray,
+) -> None:
+    # target: correlation of x*, and its derivatives by a and b
+    s = by_a = by_b = 0.0
+    for t in range(z1.size):
+        if z1[t] != z1[t] or z2[t] != z2[t]:
+            continue
+        p = path1[0, t] * path2[0, t]
+        s += p
+        by_a += p * (path1[2, t] + path2[2, t])
+        by_b += p * (path1[3, t] + path2[3, t])
+    scale = np.sqrt(sums1[0] * sums2[0])
+    target[:] = 0.0
     if scale > 0.0:
-        c = s12 / scale
+        c = s / scale
         target[0] = c
-        target[1] = a12 / scale - 0.5 * c * (a11 / s11 + a22 / s22)
-        target[2] = b12 / scale - 0.5 * c * (b11 / s11 + b22 / s22)
-    else:
-        target[:] = 0.0
+        target[1] = by_a / scale - 0.5 * c * (sums1[1] / sums1[0] + sums2[1] / sums2[0])
+        target[2] = by_b / scale - 0.5 * c * (sums1[2] / sums1[0] + sums2[2] / sums2[0])
 
 
-@kernel("void(f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:,::1])")
+@kernel("void(f8[::1], f8[::1], f8[:,::1], f8[:,::1], f8[::1], f8[::1], f8[::1], f8[:,::1])")
 def _score_aielli(
     z1: np.ndarray,
     z2: np.ndarray,
-    x1: np.ndarray,
-    x2: np.ndarray,
+    path1: np.ndarray,
+    path2: np.ndarray,
     target: np.ndarray,
     theta: np.ndarray,
     out: np.ndarray,
@@ -138,13 +161,11 @@ def _score_aielli(
 ) -> None:
     a, b = theta[0], theta[1]
     by_bar = out_bars.shape[0] > 0
-    c, by_a, by_b = target[0], target[1], target[2]
+    c = target[0]
     rest = 1.0 - a - b
-    w12, w_a, w_b = rest * c, rest * by_a - c, rest * by_b - c
-    q1 = q2 = 1.0
-    q12 = c
-    a1 = a2 = b1 = b2 = 0.0
-    a12, b12 = by_a, by_b
+    w, w_a, w_b = rest * c, rest * target[1] - c, rest * target[2] - c
+    q = c
+    by_a, by_b = target[1], target[2]
     product, logs, squares = 1.0, 0.0, 0.0
     score_a = score_b = 0.0
     seen = 0
@@ -153,42 +174,27 @@ def _score_aielli(
         if y1 != y1 or y2 != y2:
             continue
         seen += 1
-        scale = np.sqrt(q1 * q2)
-        inverse = 1.0 / scale
-        r = q12 * inverse
-        omega = max(1.0 - r * r, OMEGA_MIN)
-        i_omega = 1.0 / omega
-        u = (y1 * y1 + y2 * y2 - 2.0 * r * (y1 * y2)) * i_omega
+        inverse = path1[1, t] * path2[1, t]
+        r_a = path1[2, t] + path2[2, t]
+        r_b = path1[3, t] + path2[3, t]
+        r = q * inverse
+        omega, u, slope = _density(y1, y2, r)
         product *= omega
         squares += u
         if product < PRODUCT_MIN:
             logs += np.log(product)
             product = 1.0
-        slope = (r + y1 * y2 - r * u) * i_omega
-        i1 = q2 * inverse * inverse
-        i2 = q1 * inverse * inverse
-        # relative derivatives of sqrt(q1 q2)
-        r_a = 0.5 * (a1 * i1 + a2 * i2)
-        r_b = 0.5 * (b1 * i1 + b2 * i2)
-        s_a = slope * (a12 * inverse - r * r_a)
-        s_b = slope * (b12 * inverse - r * r_b)
+        s_a = slope * (by_a * inverse - r * r_a)
+        s_b = slope * (by_b * inverse - r * r_b)
         score_a += s_a
         score_b += s_b
         if by_bar:
             out_bars[t, 0] += s_a
             out_bars[t, 1] += s_b
-        p1, p2 = x1[t] * x1[t], x2[t] * x2[t]
-        p12 = x1[t] * x2[t] * scale
-        k1, k2 = a * p1 + b, a * p2 + b
-        a12 = p12 + a * p12 * r_a + w_a + b * a12
-        b12 = q12 + a * p12 * r_b + w_b + b * b12
-        q12 = w12 + a * p12 + b * q12
-        a1 = p1 * q1 - 1.0 + k1 * a1
-        a2 = p2 * q2 - 1.0 + k2 * a2
-        b1 = q1 - 1.0 + k1 * b1
-        b2 = q2 - 1.0 + k2 * b2
-        q1 = rest + k1 * q1
-        q2 = rest + k2 * q2
+        p = path1[0, t] * path2[0, t]
+        by_a = p + a * p * r_a + w_a + b * by_a
+        by_b = q + a * p * r_b + w_b + b * by_b
+        q = w + a * p + b * q
     out[0] = -0.5 * (logs + np.log(product) + squares) - seen * LOG_2PI
     out[1] = score_a
     out[2] = score_b
@@ -247,7 +253,10 @@ def score_engle_pairs(
         _score_engle(z[i], z[j], news[i], news[j], target[k], asymmetry[k], theta, out[k], out_bars)
 
 
-@kernel("void(f8[:,::1], f8[:,::1], i8[:,::1], f8[:,::1], b1, f8, f8[::1], f8[:,::1], f8[:,::1])")
+@kernel(
+    "void(f8[:,::1], f8[:,::1], i8[:,::1], f8[:,::1], b1, f8, f8[::1], f8[:,:,::1],"
+    " f8[:,::1], f8[:,::1])"
+)
 def score_aielli_pairs(
     z: np.ndarray,
     news: np.ndarray,
@@ -256,6 +265,7 @@ def score_aielli_pairs(
     given: bool,  # noqa: FBT001  # compiled code has no keywords
     shift: float,
     theta: np.ndarray,
+    paths: np.ndarray,
     out: np.ndarray,
     out_bars: np.ndarray,
 ) -> None:
@@ -264,8 +274,9 @@ def score_aielli_pairs(
         x* = sqrt(q_ii) x;   Q' = (1 - a - b) S + a x* x*' + b Q,   Q_1 = S,  s_ii = 1
         s12 = sum x1* x2* / sqrt(sum x1*^2  sum x2*^2)
 
-    The diagonals follow q' = (1 - a - b) + (a x^2 + b) q whatever s12 is, so s12 and its
-    derivatives by a and b come from a first pass over them.
+    The diagonals follow q' = (1 - a - b) + (a x^2 + b) q whatever s12 is: they are run once for
+    each symbol (for each pair, if it has gaps), and s12 and its derivatives by a and b come from
+    a first pass over each pair.
 
     Parameters
     ----------
@@ -277,6 +288,8 @@ def score_aielli_pairs(
         Take s12 from ``target``.
     shift
         Added to every s12: for derivatives by it.
+    paths : (n, 4, t), overwritten
+        Room to work in: claiming it anew takes as long as the rest.
     out : (p, 4), overwritten
         Log likelihood, score in a and b, 0.
 
@@ -284,91 +297,28 @@ def score_aielli_pairs(
     ----------
     Aielli (2013), J. Business & Economic Statistics 31(3), eqs. (9)-(11), sec. 3.2.
     """
+    n, n_bars = news.shape
+    a, b = theta[0], theta[1]
+    sums = np.empty((n, 3))
+    gaps = np.zeros(n, np.bool_)
+    for i in range(n):
+        gaps[i] = np.isnan(news[i]).any()
+        if not gaps[i]:
+            _diagonal(news[i], news[i], a, b, paths[i], sums[i])
     own = np.empty(3)
+    scratch = np.empty((2, 4, n_bars))
+    scratch_sums = np.empty((2, 3))
     for k in range(pairs.shape[0]):
         i, j = pairs[k, 0], pairs[k, 1]
+        path1, path2 = paths[i], paths[j]
+        sums1, sums2 = sums[i], sums[j]
+        if gaps[i] or gaps[j]:
+            path1, path2 = scratch[0], scratch[1]
+            sums1, sums2 = scratch_sums[0], scratch_sums[1]
+            _diagonal(news[i], news[j], a, b, path1, sums1)
+            _diagonal(news[j], news[i], a, b, path2, sums2)
         if not given:
-            _target_aielli(news[i], news[j], theta[0], theta[1], target[k])
+            _target_aielli(news[i], news[j], path1, path2, sums1, sums2, target[k])
         own[:] = target[k]
         own[0] += shift
-        _score_aielli(z[i], z[j], news[i], news[j], own, theta, out[k], out_bars)
-
-
-@kernel("void(f8[:,::1], f8, f8, f8[:,::1])")
-def star_returns(news: np.ndarray, a: float, b: float, out: np.ndarray) -> None:
-    """Scale every symbol's news by the root of its own diagonal: x* = sqrt(q) x.
-
-        q' = (1 - a - b) + (a x^2 + b) q,   q_1 = 1
-
-    Parameters
-    ----------
-    news : (n, t)
-        NaN where not observed: q stands still.
-    a, b
-        News and memory.
-    out : (n, t), overwritten
-        x*; NaN where not observed.
-
-    References
-    ----------
-    Aielli (2013), J. Business & Economic Statistics 31(3), eq. (9).
-    """
-    for i in range(news.shape[0]):
-        q = 1.0
-        for t in range(news.shape[1]):
-            x = news[i, t]
-            out[i, t] = x * np.sqrt(q)
-            if x == x:
-                q = 1.0 - a - b + (a * x * x + b) * q
-
-
-@kernel("void(f8[:,::1], i8[:,::1], f8, f8, b1, f8[:,::1])")
-def pair_moments(
-    news: np.ndarray,
-    pairs: np.ndarray,
-    a: float,
-    b: float,
-    aielli: bool,  # noqa: FBT001  # compiled code has no keywords
-    out: np.ndarray,
-) -> None:
-    """Average the products of each pair over the bars where both are observed.
-
-        m_ij = mean x_i x_j   (11, 12, 22), of x* if ``aielli``; and the same of min(x, 0)
-
-    Parameters
-    ----------
-    news : (n, t)
-        NaN where not observed.
-    pairs : (p, 2)
-        Numbers of the two symbols.
-    a, b, aielli
-        Of the recursion of x*, which each pair runs over its own bars.
-    out : (p, 7), overwritten
-        m11, m12, m22, the same of the negative parts, bars; means are 0 without bars.
-
-    References
-    ----------
-    Aielli (2013), sec. 3.2; Cappiello, Engle, Sheppard (2006), eq. (5).
-    """
-    for k in range(pairs.shape[0]):
-        x1, x2 = news[pairs[k, 0]], news[pairs[k, 1]]
-        q1 = q2 = 1.0
-        out[k] = 0.0
-        for t in range(x1.size):
-            u1, u2 = x1[t], x2[t]
-            if u1 != u1 or u2 != u2:
-                continue
-            down1, down2 = min(u1, 0.0), min(u2, 0.0)
-            out[k, 0] += u1 * u1 * q1
-            out[k, 1] += u1 * u2 * np.sqrt(q1 * q2)
-            out[k, 2] += u2 * u2 * q2
-            out[k, 3] += down1 * down1
-            out[k, 4] += down1 * down2
-            out[k, 5] += down2 * down2
-            out[k, 6] += 1.0
-            if aielli:
-                q1 = 1.0 - a - b + (a * u1 * u1 + b) * q1
-                q2 = 1.0 - a - b + (a * u2 * u2 + b) * q2
-        if out[k, 6] > 0.0:
-            for m in range(6):
-                out[k, m] /= out[k, 6]
+        _score_aielli(z[i], z[j], path1, path2, own, theta, out[k], out_bars)

@@ -160,7 +160,7 @@ def score_full(
     asymmetry : (n, n)
         M of ADCC, else 0.
     aielli
-        Take x* = sqrt(q_ii) x as news.
+        Take x* = sqrt(q_ii) x as news; g is 0 then.
     theta : (3,)
         a, b, g.
     out_bars : (t, 1 + s), overwritten

@@ -27,14 +27,15 @@ from stream_calib.estimation.calibration.objective import (
     single_thread,
     target_of,
 )
-from stream_calib.estimation.calibration.pairs import PairRule, choose_pairs
+from stream_calib.estimation.calibration.pairs import ALL_MAX, PairRule, choose_pairs
 from stream_calib.estimation.calibration.robust import Innovations, Robust, robust_innovations
 from stream_calib.estimation.cleaning import repair_correlation
-from stream_calib.kernels.composite import pair_moments, star_returns
+from stream_calib.kernels.dcc_targets import pair_moments, star_returns
 from stream_calib.values import F64, I64
 from stream_calib.values.models import DccParams
 
 MIN_BARS = 30  # common bars below which a pair says nothing
+SCALE_MIN, SCALE_MAX = 0.05, 20.0  # of the median of |z|; daily returns have about .006
 PIVOT_MIN = 1e-10
 FLOOR = 1e-8  # least eigenvalue of a target that had to be repaired
 TARGET_ROUNDS = 2  # fits under a target that is made from the fit itself
@@ -107,9 +108,15 @@ class DccFit:
 
     @cached_property
     def se(self) -> dict[str, float]:
-        """Standard errors of ``a``, ``b`` (and ``g``); see ``errors.standard_errors``."""
+        """Standard errors of ``a``, ``b`` (and ``g``); see ``errors.standard_errors``.
+
+        NaN unless converged, empty for a constant correlation.
+        """
         if self.model == "constant":
             return {}
+        if not self.converged:
+            names = ("a", "b", "g") if self.model == "adcc" else ("a", "b")
+            return dict.fromkeys(names, math.nan)
         return standard_errors(self._objective, self._theta)
 
     @cached_property
@@ -184,8 +191,8 @@ def fit_dcc(
     Raises
     ------
     ValueError
-        If z is not (t, n >= 2) and finite or NaN, no pair has 30 common bars, or the target is
-        not a symmetric matrix with a positive diagonal (for cdcc of ones).
+        If z is not (t, n >= 2), finite or NaN, and of the order of 1, no pair has 30 common bars,
+        or the target is not a symmetric matrix with a positive diagonal (for cdcc of ones).
 
     References
     ----------
@@ -202,16 +209,17 @@ def fit_dcc(
     garch = None
     if not standardised:
         panel, garch = _standardise(panel)
+    _require_scale(panel)
     innovations = robust_innovations(panel, robust)
     chosen = _usable(innovations.news, choose_pairs(panel.shape[1], pairs))
     given = None if target is None or callable(target) else _checked(target, panel, model)
     shape: DccModel = "dcc" if model == "constant" else model
-    objective, best = _fit(innovations, chosen, pairs, shape, likelihood, given, model)
+    objective, best = _fit(innovations, chosen, shape, likelihood, given, model)
     if callable(target):
         for _ in range(TARGET_ROUNDS if model != "constant" else 1):
             made = target(_news_at(innovations.news, shape, best.theta))
             given = _checked(made, panel, model)
-            objective, best = _fit(innovations, chosen, pairs, shape, likelihood, given, model)
+            objective, best = _fit(innovations, chosen, shape, likelihood, given, model)
     a, b, g = (float(v) for v in best.theta)
     final, repair = (given, 0.0) if given is not None else _target(innovations.news, shape, a, b)
     details = {"evaluations": float(best.evaluations), "target_repair": repair}
@@ -235,7 +243,6 @@ def fit_dcc(
 def _fit(
     innovations: Innovations,
     pairs: I64,
-    rule: PairRule,
     shape: DccModel,
     likelihood: Likelihood,
     target: F64 | None,
@@ -249,7 +256,7 @@ def _fit(
     pilot = None
     if likelihood == "full":
         objective = Full(z, news, shape, target)
-    elif rule in ("auto", "drawn") and len(pairs) > 2 * z.shape[1]:
+    elif z.shape[1] > ALL_MAX and len(pairs) > 2 * z.shape[1]:
         neighbours = _usable(news, choose_pairs(z.shape[1], "contiguous"), required=False)
         if len(neighbours):
             pilot = Composite(z, news, neighbours, shape, target)
@@ -268,6 +275,18 @@ def _panel(z: npt.ArrayLike) -> F64:
         message = "a return is infinite"
         raise ValueError(message)
     return panel
+
+
+def _require_scale(panel: F64) -> None:
+    # the median of |z| is .67 for normal z, whatever a few bad ticks are
+    sizes = np.abs(panel[~np.isnan(panel)])
+    sizes = sizes[sizes > 0.0]
+    if len(sizes) and not SCALE_MIN < float(np.median(sizes)) < SCALE_MAX:
+        message = (
+            f"z is not standardised: the median of |z| is {np.median(sizes):.3g}; divide by"
+            " volatilities, or pass standardised=False"
+        )
+        raise ValueError(message)
 
 
 def _standardise(returns: F64) -> tuple[F64, Any]:

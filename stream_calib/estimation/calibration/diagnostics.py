@@ -164,6 +164,7 @@ def sign_agreement(z: F64, paths: F64, pairs: I64) -> dict[str, float]:
     }
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def pair_paths(objective: Composite, theta: F64) -> F64:
     """Compute each pair's one-step correlations, (t, p), NaN where not both are observed."""
     a, b, g = theta
@@ -176,7 +177,7 @@ def pair_paths(objective: Composite, theta: F64) -> F64:
         ones = np.ones(len(i))
         c = np.stack([ones, objective.target[:, 0], ones], axis=1)
     q = c.copy()
-    for t in range(len(out)):
+    for t in range(len(out)):  # news that are not standardised run out of range
         x1, x2 = objective.news[i, t], objective.news[j, t]
         seen = ~np.isnan(x1 * x2)
         out[t, seen] = q[seen, 1] / np.sqrt(q[seen, 0] * q[seen, 2])

@@ -10,7 +10,7 @@ from stream_calib.estimation.calibration.maximum import (
     curvature,
 )
 from stream_calib.estimation.calibration.objective import Composite, Full
-from stream_calib.kernels.composite import star_returns
+from stream_calib.kernels.dcc_targets import star_returns
 from stream_calib.values import F64
 
 SHIFT = 1e-5

@@ -1,10 +1,11 @@
 """Maximum of a DCC likelihood over its parameters' admissible region."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import LinearConstraint, minimize
 
 from stream_calib.values import F64
 
@@ -16,6 +17,7 @@ CURVATURE_STEP = 1e-5
 NEWTON_STEPS = 8
 STEPS_MAX = 200
 NO_VALUE = 1e10
+SLOW = 0.2  # a curvature is kept while each step is this much shorter than the one before
 CONVERGED = 1e-6  # a Newton step this small leaves an error of its square
 
 
@@ -104,17 +106,17 @@ def _search(negative: _Negative, starts: list[F64], normal: F64) -> F64:
     start = starts[0]
     if len(starts) > 1:
         start = starts[int(np.argmin([negative(x)[0] for x in starts]))]
+
+    def value_and_slope(x: F64) -> tuple[float, F64]:
+        return negative(x)
+
     found = minimize(
-        negative,
+        value_and_slope,
         start,
         jac=True,
         method="SLSQP",
         bounds=[(0.0, PERSISTENCE_MAX)] * len(start),
-        constraints={
-            "type": "ineq",
-            "fun": lambda x: PERSISTENCE_MAX - normal @ x,
-            "jac": lambda _: -normal,
-        },
+        constraints=LinearConstraint(normal, -np.inf, PERSISTENCE_MAX),
         options={"ftol": 1e-10, "maxiter": STEPS_MAX},
     )
     x: F64 = np.clip(found.x, 0.0, PERSISTENCE_MAX) if np.isfinite(found.x).all() else start
@@ -152,13 +154,16 @@ def _edge(x: F64, normal: F64, value: float) -> str:
 
 def _polish(negative: _Negative, x: F64, normal: F64) -> tuple[F64, str]:
     best, slope = negative(x)
+    hessian: F64 | None = None
+    last = math.inf
     for _ in range(NEWTON_STEPS):
         room = min(float(x.min()), PERSISTENCE_MAX - float(normal @ x))
-        if room < 3 * CURVATURE_STEP:
+        if hessian is None and room < 3 * CURVATURE_STEP:
             return x, ""  # too near an edge to differentiate; SLSQP's answer stands
-        hessian = curvature(lambda y: negative(y)[1], x)
-        if not np.isfinite(hessian).all() or np.linalg.eigvalsh(hessian)[0] <= 0.0:
-            return x, "the likelihood is flat around its largest value"
+        if hessian is None:
+            hessian = curvature(lambda y: negative(y)[1], x)
+            if not np.isfinite(hessian).all() or np.linalg.eigvalsh(hessian)[0] <= 0.0:
+                return x, "the likelihood is flat around its largest value"
         step = np.linalg.solve(hessian, slope)
         moved = x - step
         if moved.min() < 0.0 or normal @ moved > PERSISTENCE_MAX:
@@ -167,6 +172,10 @@ def _polish(negative: _Negative, x: F64, normal: F64) -> tuple[F64, str]:
         if value > best + 1e-9 * abs(best):
             return x, "the search stopped short of a maximum"
         x, best, slope = moved, value, new_slope
-        if np.abs(step).max() < CONVERGED:
+        size = float(np.abs(step).max())
+        if size < CONVERGED:
             return x, ""
+        if size > SLOW * last:
+            hessian = None
+        last = size
     return x, "the search did not settle"

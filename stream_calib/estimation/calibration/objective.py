@@ -8,12 +8,8 @@ from typing import Literal
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from stream_calib.kernels.composite import (
-    pair_moments,
-    score_aielli_pairs,
-    score_engle_pairs,
-    star_returns,
-)
+from stream_calib.kernels.composite import score_aielli_pairs, score_engle_pairs
+from stream_calib.kernels.dcc_targets import pair_moments, star_returns
 from stream_calib.kernels.likelihood import score_full
 from stream_calib.values import F64, I64
 
@@ -68,6 +64,7 @@ class Composite:
         if model == "adcc":
             self.asymmetry = np.ascontiguousarray(moments[:, 3:6])
         self._out = np.empty((len(pairs), 4))
+        self._paths = np.empty((len(self.z) if model == "cdcc" else 0, 4, len(z)))
 
     def by_pair(self, theta: F64, shift: float = 0.0, out_bars: F64 | None = None) -> F64:
         """Return each pair's log likelihood and score, (p, 4).
@@ -85,6 +82,7 @@ class Composite:
                 self.given,
                 shift,
                 theta,
+                self._paths,
                 self._out,
                 bars,
             )
@@ -185,12 +183,13 @@ def target_of(news: F64, model: DccModel, a: float, b: float) -> F64:
     if model == "cdcc":
         star = np.empty_like(by_symbol)
         star_returns(by_symbol, a, b, star)
-    with single_thread():
+    with single_thread(), np.errstate(over="ignore", invalid="ignore"):
         products = star @ star.T
-    scale = np.sqrt(np.diag(products))
-    scale[scale == 0.0] = 1.0
-    target = products / np.outer(scale, scale)
-    target = 0.5 * (target + target.T)
+        scale = np.sqrt(np.diag(products))
+        scale[scale == 0.0] = 1.0
+        corr = products / np.outer(scale, scale)
+    target = np.asarray(0.5 * (corr + corr.T), dtype=np.float64)
+    target[~np.isfinite(target)] = 0.0  # news far from standardised run x* out of range
     np.fill_diagonal(target, 1.0)
     return target
 
@@ -208,4 +207,6 @@ def asymmetry_of(news: F64) -> F64:
 
 def _normalised(moments: F64) -> F64:
     scale = np.sqrt(moments[:, 0] * moments[:, 2])
-    return np.divide(moments[:, 1], scale, out=np.zeros(len(moments)), where=scale > 0.0)
+    out = np.zeros(len(moments))
+    np.divide(moments[:, 1], scale, out=out, where=scale > 0.0)
+    return out

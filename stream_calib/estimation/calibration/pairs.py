@@ -30,6 +30,11 @@ def choose_pairs(n: int, rule: PairRule = "auto") -> I64:
     (p, 2)
         Rows (i, j) with i < j, ascending, none twice.
 
+    Raises
+    ------
+    ValueError
+        If the rule is none of these.
+
     Notes
     -----
     Cycle c goes through the symbols in the order of splitmix64(c 2^32 + i), the finaliser of
@@ -38,6 +43,9 @@ def choose_pairs(n: int, rule: PairRule = "auto") -> I64:
     Standard deviation of a against all pairs and contiguous ones, truth (.05, .93), 1000 bars:
     five pairs per symbol .0022 to .0028 (50 symbols), .0015 to .0021 (100), .0010 to .0011 (300).
     """
+    if rule not in ("auto", "all", "contiguous", "drawn"):
+        message = f"pairs must be 'auto', 'all', 'contiguous' or 'drawn', not {rule!r}"
+        raise ValueError(message)
     if rule == "auto":
         rule = "all" if n <= ALL_MAX else "drawn" if n <= DRAWN_MAX else "contiguous"
     if rule == "all":
@@ -45,9 +53,6 @@ def choose_pairs(n: int, rule: PairRule = "auto") -> I64:
     if rule == "contiguous":
         first = np.arange(n - 1, dtype=np.int64)
         return np.stack([first, first + 1], axis=1)
-    if rule != "drawn":
-        message = f"pairs must be 'auto', 'all', 'contiguous' or 'drawn', not {rule!r}"
-        raise ValueError(message)
     symbols = np.arange(n, dtype=np.uint64)
     cycles = []
     for cycle in range(CYCLES):
