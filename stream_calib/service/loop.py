@@ -109,9 +109,11 @@ class UniverseLoop:
         polling = asyncio.create_task(self._poll())
         try:
             exhausted = False
-            while not (stop.is_set() or exhausted):
+            while not stop.is_set() and (self._held or not exhausted):
                 await self._commit_when_due()
-                if self._left and self._committing is not None:
+                if self._held:
+                    await self._take_fit()
+                elif self._left and self._committing is not None:
                     await asyncio.wait({self._committing})  # room for what is left
                 elif not self._left:
                     waiting = {polling} if self._committing is None else {polling, self._committing}
@@ -121,7 +123,7 @@ class UniverseLoop:
                     self._left.extend(self._slices(polling.result()))
                     # read on while this turn computes; what is paused is then one turn behind
                     polling = asyncio.create_task(self._poll())
-                while self._left and self.session.pending_bytes <= TURN_BYTES:
+                while self._has_room:
                     polled = self._left.popleft()
                     await self._take(polled)
                     exhausted = polled.exhausted
@@ -131,6 +133,26 @@ class UniverseLoop:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+    @property
+    def _held(self) -> bool:
+        return self._refits is not None and self._refits.awaited
+
+    @property
+    def _has_room(self) -> bool:
+        return bool(self._left) and not self._held and self.session.pending_bytes <= TURN_BYTES
+
+    async def _take_fit(self) -> None:
+        """Wait for a fit, or for a commit that ends meanwhile; take the fit in."""
+        assert self._refits is not None
+        ready = asyncio.create_task(self._refits.ready())
+        tasks = {ready} if self._committing is None else {ready, self._committing}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if ready.done():
+            await self._take(_Polled([]))
 
     async def _poll(self) -> _Polled:
         # asked first: an exhausted source has nothing more to say after this turn

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 
 import structlog
 
@@ -25,8 +25,7 @@ class Refits:
     observer
         Told how long they took.
     on_wait
-        Called before ``ask`` waits for the answer in the thread that it is called from; None
-        lets it not wait.
+        Called whenever an answer is about to be waited for; None: none ever is.
     at
         Told of named points, where a test may end the process.
     """
@@ -46,64 +45,65 @@ class Refits:
         self._at = at
         self._loop = asyncio.get_running_loop()
         self._answers: deque[Answer] = deque()
-        self._under_way: set[Future[Answer]] = set()
+        self._n_open = 0  # asked for and not taken
+        self._under_way: set[Future[None]] = set()
+        self._ready = asyncio.Event()
+        self._broken: BaseException | None = None
         self._stopped = False
         self._log = structlog.get_logger().bind(universe=universe)
 
     @property
-    def waiting(self) -> bool:
-        """Whether a fit is under way."""
-        return bool(self._under_way)
+    def awaited(self) -> bool:
+        """Whether nothing may go on before an answer is taken."""
+        return self._on_wait is not None and self._n_open > 0 and not self._stopped
 
-    def ask(self, request: FitRequest) -> Answer | None:
-        """Have a fit made; called from the thread that computes.
-
-        Returns
-        -------
-        Fit, FitFailure or None
-            None when it will be among what ``take`` returns, or was stopped.
-        """
+    def ask(self, request: FitRequest) -> None:
+        """Have a fit made, which ``take`` will return; called from the thread that computes."""
         if self._stopped:
-            return None
+            return
+        self._n_open += 1
         future = asyncio.run_coroutine_threadsafe(self._fit(request), self._loop)
         self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
         self._at("fit_asked")
-        if self._on_wait is None:
-            future.add_done_callback(self._keep)
-            return None
-        self._on_wait()
-        try:
-            answer = future.result()
-        except CancelledError:
-            return None  # still asked for: the next start does so again
-        finally:
-            self._under_way.discard(future)
-        self._at("fit_taken")
-        return answer
+
+    async def ready(self) -> None:
+        """Return when there is something to take, or nothing to wait for any more."""
+        if self._on_wait is not None:
+            self._on_wait()
+        await self._ready.wait()
 
     def take(self) -> tuple[Answer, ...]:
-        """Return what has come back since the last call."""
-        answers = []
-        while self._answers:
-            answers.append(self._answers.popleft())
+        """Return what has come back since the last call; raise what a fitter should not have."""
+        if self._broken is not None:
+            raise self._broken
+        answers = tuple(self._answers)
+        self._answers.clear()
+        if answers:
             self._at("fit_taken")
-        return tuple(answers)
+        self._n_open -= len(answers)
+        if not self._stopped:
+            self._ready.clear()
+        return answers
 
     def stop(self) -> None:
         """Wait for nothing any more; what was asked for stays asked for."""
         self._stopped = True
+        self._ready.set()
         for future in list(self._under_way):
             future.cancel()
 
-    def _keep(self, future: Future[Answer]) -> None:
-        self._under_way.discard(future)
-        if not future.cancelled():
-            self._answers.append(future.result())
-
-    async def _fit(self, request: FitRequest) -> Answer:
+    async def _fit(self, request: FitRequest) -> None:
         started_s = self._loop.time()
-        answer = await self._fitter.fit(request)
-        self._at("fit_answered")
+        try:
+            answer = await self._fitter.fit(request)
+            self._at("fit_answered")
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # nobody looks at this task, whatever ends it
+            self._broken = error
+            self._ready.set()
+            return
         seconds = self._loop.time() - started_s
         outcome = "fitted" if isinstance(answer, Fit) else answer.code
         self._observer.refitted(self._universe, seconds, outcome)
@@ -114,4 +114,5 @@ class Refits:
             seconds=round(seconds, 3),
             **({} if isinstance(answer, Fit) else {"reason": answer.reason}),
         )
-        return answer
+        self._answers.append(answer)
+        self._ready.set()

@@ -23,9 +23,9 @@ from tests.engine.schedule import (
 DCC = {"bar": "1s", "window_bars": 40, "first_fit_bars": 20, "refit_bars": 10}
 
 
-def asked_run(symbols: str = "ABC", n: int = 25, **changes: object) -> Run:
+def asked_run(symbols: str = "ABC", n: int = 25, late: str = "when_ready") -> Run:
     """A run that waits for its first fit."""
-    run = dense_run(symbols, n, universe__dcc=DCC, **changes)
+    run = dense_run(symbols, n, universe__dcc=DCC, refit__late=late)
     assert run.engine.pending_fit() is not None
     return run
 
@@ -100,7 +100,7 @@ def test_a_fit_that_cannot_be_used_keeps_the_old_model(fit: Fit, reason: str) ->
     read_dense(run, 25, 35)
     request = run.engine.pending_fit()
     assert request is not None
-    own = Fit(fit.model, fit.arrays | {"request": np.array([float(request.number)])})
+    own = Fit(fit.model, {**fit.arrays, "request": np.array([float(request.number)])})
     run.take(Step(installs=(own,)))
     assert reason in details(run, "refit_rejected")[-1]["reason"]
     assert len(run.outputs["calibrations"]) == 1
@@ -134,7 +134,7 @@ def test_what_is_asked_for_is_kept_to_the_last_bit() -> None:
 
 
 def test_no_bar_goes_ahead_of_a_fit_that_is_waited_for() -> None:
-    run = asked_run(refit__late="wait")
+    run = asked_run(late="wait")
     held_ns = int(last_matrix(run)["as_of_ns"])
     read_dense(run, 25, 40)
     assert int(last_matrix(run)["as_of_ns"]) == held_ns

@@ -185,7 +185,8 @@ class WriteAheadCommitLog(SimulatedCommitLog):
     ) -> int:
         assert not self._doubted, "a commit after a doubt"
         try:
-            await self._write([entry, *outputs])
+            fits = [o for o in outputs if o.topic.endswith(".fits")]
+            await self._write([*fits, entry, *(o for o in outputs if o not in fits)])
         except BaseException:
             self._doubted = True
             raise

@@ -66,8 +66,10 @@ def events(world: World) -> list[dict[str, Any]]:
 
 def assert_contiguous(world: World) -> None:
     for role in ("correlations", "events"):
-        found = sequences(world.broker.topic(role))
-        assert found == list(range(1, len(found) + 1)), role
+        outputs = world.broker.topic(role)
+        for key in {o.key for o in outputs}:  # of each estimator
+            found = sequences([o for o in outputs if o.key == key])
+            assert found == list(range(1, len(found) + 1)), (role, key)
 
 
 def under(config: Config, **changes: Any) -> Config:

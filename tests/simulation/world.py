@@ -182,6 +182,7 @@ class World:
                 unobserved(),
                 Watchdog(60.0),
                 fitter=SimulatedFitter(process, self.refits),
+                at=process.at,
             ),
             self.build,
             self.allowed,

@@ -74,12 +74,13 @@ class EmbeddedCommitLog:
     ) -> int:
         """Write the outputs and the entry; ``positions`` are for nobody here."""
         self._check([*outputs, entry])
-        if not self.write_ahead:
-            self._append(outputs)
+        # written ahead, fits still come first, for they cannot be made again
+        first = [o for o in outputs if o.topic == self._topics["fits"] or not self.write_ahead]
+        self._append(first)
         offset = self._append([entry])
         if self.write_ahead:
             await asyncio.sleep(0)
-            self._append(outputs)
+            self._append([o for o in outputs if o.topic != self._topics["fits"]])
         return offset
 
     async def emit(self, outputs: Sequence[Output]) -> None:

@@ -50,9 +50,16 @@ class KafkaWriteAheadLog(KafkaLog):
     async def commit(
         self, outputs: Sequence[Output], entry: Output, positions: Mapping[Source, int]
     ) -> int:
-        """Write the entry, then the outputs; return the entry's offset when all are durable."""
+        """Write the entry, then the outputs; return the entry's offset when all are durable.
+
+        Fits come before the entry that names them: they cannot be made again.
+        """
         self._check([*outputs, entry])
+        fits = [o for o in outputs if o.topic == self._settings.topics["fits"]]
+        outputs = [o for o in outputs if o.topic != self._settings.topics["fits"]]
         async with self._doubting("committing"):
+            if fits:
+                await self._write(fits)
             offset = int((await (await send(self._producer, entry))).offset)
             if offset != self._after:  # only the owner writes here, and leaves no gaps
                 await self._yield_to_earlier(entry, offset)
