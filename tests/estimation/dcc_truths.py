@@ -54,6 +54,17 @@ def run_dcc(normals: F64, target: F64, a: float, b: float) -> Truth:
     return Truth(z, path, target)
 
 
+def dcc_returns(normals: F64, target: F64, a: float, b: float) -> F64:
+    """Do as ``run_dcc`` and keep z only: the matrices of 300 symbols are 720 MB."""
+    q = target.copy()
+    z = np.empty(normals.shape)
+    for t, n in enumerate(normals):
+        scale = 1.0 / np.sqrt(np.diag(q))
+        z[t] = np.linalg.cholesky(q * scale[:, None] * scale) @ n
+        q = (1.0 - a - b) * target + a * np.outer(z[t], z[t]) + b * q
+    return z
+
+
 def run_cdcc(normals: F64, target: F64, a: float, b: float) -> F64:
     """Turn independent normals into Aielli's cDCC; only z is kept."""
     q = target.copy()
