@@ -21,6 +21,7 @@ import numpy as np
 import structlog
 
 from stream_calib.adapters.workers.process import ProcessFitter
+from stream_calib.service.loop import calm_collector
 from stream_calib.values import Fit, FitRequest
 
 N_FLOATS = 2_000_000  # 16 MB: 2000 returns of 1000 symbols
@@ -34,7 +35,8 @@ Ways = dict[str, Callable[[], Awaitable[object]]]
 
 def bench_stalls() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    late, seconds = asyncio.run(_measure())
+    with calm_collector():  # as the service does
+        late, seconds = asyncio.run(_measure())
     print("\nHow late the event loop wakes up, milliseconds")
     print(f"  {'':<22}{'own p50':>9}{'p99':>7}{'max':>7}{'raw p99':>9}{'max':>7}{'samples':>9}")
     own, raw = {}, {}
