@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,14 +31,15 @@ GIVE_UP_S = 30.0
 
 
 class Show:
-    """Keeps what the demo shows: the newest matrix, and the last one before the break."""
+    """Keeps what the demo shows: the newest matrices, and the last ones before the break."""
 
     def __init__(self, truth: "SimulatedTicks", console: Screen) -> None:
         self.truth = truth
         self.console = console
         self.tally = Tally()
-        self.newest: Matrix | None = None
-        self.before: Matrix | None = None
+        self.newest: dict[str, Matrix] = {}  # by estimator
+        self.before: dict[str, Matrix] = {}
+        self.models = 0
         self.fed = 0
         self.complete = asyncio.Event()
         self.n_ticks = len(truth.time_ns)
@@ -49,22 +50,24 @@ class Show:
         self.tally.add(effects)
         if self.tally.outcomes.get("applied", 0) >= self.n_ticks:
             self.complete.set()
+        self.models += len(effects.calibrations)
         for matrix in effects.matrices:
-            self.newest = matrix
+            self.newest[matrix.estimator] = matrix
             if matrix.as_of_ns <= self.break_ns:
-                self.before = matrix
+                self.before[matrix.estimator] = matrix
 
     def progress(self) -> Iterator[str]:
         """Describe how far the demo is, and how far off."""
         yield (
             f"{self.fed / self.n_ticks:>4.0%}  {self.fed:,} of {self.n_ticks:,} ticks, "
-            f"{self.tally.matrices:,} matrices"
+            f"{self.tally.matrices:,} matrices, {self.models} DCC fits"
         )
-        if self.newest is None:
+        newest = self.newest.get("ewma")
+        if newest is None:
             return
-        as_of_ns = self.newest.as_of_ns
+        as_of_ns = newest.as_of_ns
         minutes = abs(as_of_ns - self.break_ns) / 60e9
-        true, found = _pairs(self.truth, self.newest)
+        true, found = _pairs(self.truth, newest)
         yield (
             f"{minutes:.0f} min {'after' if as_of_ns > self.break_ns else 'before'} the break: "
             f"average correlation {found.mean():+.3f}, true {true.mean():+.3f}; "
@@ -74,8 +77,8 @@ class Show:
     def draw(self) -> Group:
         """Draw the newest matrix as a heat map under the progress lines."""
         lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in self.progress()]
-        if self.newest is not None:
-            lines.append(heat_map(self.newest, self.console.width))
+        if "ewma" in self.newest:
+            lines.append(heat_map(self.newest["ewma"], self.console.width))
         return Group(*lines)
 
     async def refresh(self, live: Live | None) -> None:
@@ -89,11 +92,12 @@ class Show:
 
     def table(self) -> Table:
         """Compare estimates and truth, before and after the break."""
-        table = Table(title="True and estimated correlations, before and after the break")
+        title = "True and estimated correlations, before and after the break"
+        table = Table(title=title, box=None, padding=(0, 2, 0, 0))
         table.add_column("", no_wrap=True)
-        for name in ("before: true", "estimated", "after: true", "estimated"):
+        for name in ("before", "EWMA", "DCC", "after", "EWMA", "DCC"):
             table.add_column(name, justify="right", no_wrap=True)
-        sides = [_compare(self.truth, matrix) for matrix in (self.before, self.newest)]
+        sides = [_compare(self.truth, matrices) for matrices in (self.before, self.newest)]
         for (name, *left), (_, *right) in zip(*sides, strict=True):
             table.add_row(name, *left, *right)
         return table
@@ -115,7 +119,7 @@ def demo(
     table of estimated against true correlations.
     """
     console = Screen(highlight=False)
-    console.print(f"kernels ready after {load_kernels():.1f} s")
+    console.print(f"kernels ready after {load_kernels(fits=True):.1f} s")
     from stream_calib.simulation import simulate
 
     show = Show(simulate(seed=SEED, rate_hz=RATE_HZ), console)
@@ -123,7 +127,7 @@ def demo(
         asyncio.run(_on_embedded(show, seconds, http_port))
     else:
         asyncio.run(_on_kafka(show, seconds, http_port, kafka))
-    if show.fed < show.n_ticks or show.before is None:
+    if show.fed < show.n_ticks or "ewma" not in show.before:
         console.print("interrupted")
         raise typer.Exit(130)
     console.print(show.table())
@@ -248,12 +252,14 @@ def _settings(truth: "SimulatedTicks", port: int, address: str | None = None) ->
         "every": 4,
         # ticks without noise, two a second: windows need not be longer than ticks are apart
         "ewma": {"half_life": "12m", "window": "20s"},
+        "dcc": {"bar": "20s", "first_fit_bars": 100, "refit_bars": 50, "window_bars": 150},
     }
     flags = overrides(
         kafka__bootstrap_servers=address,
         input__topics=(f"{run}.ticks",),
         output__prefix=run,
         http__port=_free(port),
+        refit__late="wait",
     )
     return parse_config({"universe": [universe]}, flags, origin="environment")
 
@@ -284,18 +290,30 @@ def _rms(error: "F64") -> float:
     return float((error**2).mean() ** 0.5)
 
 
-def _compare(truth: "SimulatedTicks", matrix: "Matrix | None") -> Iterator[tuple[str, str, str]]:
+def _compare(
+    truth: "SimulatedTicks", matrices: "Mapping[str, Matrix]"
+) -> Iterator[tuple[str, str, str, str]]:
     import numpy as np
 
-    assert matrix is not None
-    true, found = _pairs(truth, matrix)
-    n = len(matrix.symbols)
+    ewma = matrices["ewma"]
+    true, found = _pairs(truth, ewma)
+    n = len(ewma.symbols)
     rows, columns = np.triu_indices(n, 1)
-    band = 1.96 * matrix.band[rows, columns]
-    names = [symbol.split(":")[-1] for symbol in matrix.symbols]
-    yield "average", f"{true.mean():+.3f}", f"{found.mean():+.3f}"
+    other = matrices.get("dcc")
+    same = other is not None and other.symbols == ewma.symbols
+    cells = [(found, 1.96 * ewma.band[rows, columns])]
+    if other is not None and same:
+        cells.append((other.corr[rows, columns], 1.96 * other.band[rows, columns]))
+
+    def row(name: str, first: str, texts: list[str]) -> tuple[str, str, str, str]:
+        return name, first, texts[0], texts[1] if len(texts) > 1 else "-"
+
+    names = [symbol.split(":")[-1] for symbol in ewma.symbols]
+    yield row("average", f"{true.mean():+.2f}", [f"{own.mean():+.2f}" for own, _ in cells])
     for pair in sorted({0, n // 2 - 1, n - 2}):  # the first symbol with three others
         name = f"{names[rows[pair]]} ~ {names[columns[pair]]}"
-        yield name, f"{true[pair]:+.3f}", f"{found[pair]:+.3f} ±{band[pair]:.3f}"
-    yield "RMS error", "", f"{_rms(found - true):.3f}"
-    yield "in 95 % band", "95 %", f"{100 * np.mean(np.abs(found - true) <= band):.0f} %"
+        texts = [f"{own[pair]:+.2f} ±{band[pair]:.2f}".replace("±0", "±") for own, band in cells]
+        yield row(name, f"{true[pair]:+.2f}", texts)
+    yield row("RMS error", "", [f"{_rms(own - true):.3f}" for own, _ in cells])
+    inside = [f"{100 * np.mean(np.abs(own - true) <= band):.0f} %" for own, band in cells]
+    yield row("in 95 % band", "95 %", inside)

@@ -158,17 +158,21 @@ def configure_logging(config: "LogConfig") -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
-def load_kernels() -> float:
-    """Compile the kernels, or load them from the cache; return the seconds it took."""
+def load_kernels(*, fits: bool = False) -> float:
+    """Compile the kernels, or load them from the cache; return the seconds it took.
+
+    Those of full fits are needed by the process that makes them, which loads them itself.
+    """
     started_s = time.perf_counter()
     import stream_calib.engine.engine
-    import stream_calib.engine.state  # noqa: F401  importing compiles
+    import stream_calib.engine.state  # importing compiles
+
+    if fits:
+        import stream_calib.estimation.calibration.model  # noqa: F401
 
     return time.perf_counter() - started_s
 
 
 def warmup() -> None:
     """Compile the kernels, so that later starts are fast."""
-    import stream_calib.estimation.calibration.model  # noqa: F401  those of full fits
-
-    print(f"kernels ready after {load_kernels():.1f} s")
+    print(f"kernels ready after {load_kernels(fits=True):.1f} s")

@@ -75,7 +75,9 @@ async def test_killed_in_fits_that_are_not_waited_for_the_journal_gives_the_same
     for role, records in published.items():
         name = f"{victim.prefix}.{role}"
         again = [line for line in lines if orjson.loads(line)["topic"] == name]
-        assert again == [_line(Output(name, 0, k or b"", v or b"", h)) for k, v, h in records]
+        wanted = [_line(Output(name, 0, k or b"", v or b"", h)) for k, v, h in records]
+        assert again == wanted[len(wanted) - len(again) :]  # the journal is trimmed
+        assert again or role == "calibrations"
 
 
 async def repeated(victim: Victim) -> list[bytes]:

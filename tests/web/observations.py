@@ -5,6 +5,7 @@ import numpy as np
 from stream_calib.ports import Observer
 from stream_calib.values import (
     SECOND_NS,
+    Calibration,
     Effects,
     Event,
     Malformed,
@@ -94,6 +95,7 @@ def effects(universe: str = "fx", sequence: int = 7) -> Effects:
             ("", "outlier"): 10,
         },
         bars_closed=2,
+        calibrations=(Calibration(universe, 2, AS_OF_NS, "dcc", {}),),
     )
 
 
@@ -125,4 +127,5 @@ def tell(observer: Observer, universe: str = "fx", sequence: int = 7) -> None:
     observer.committed(universe, 0.004, "committed")
     observer.snapshotted(universe, 40_000, 0.02, "saved")
     observer.restarted(universe, "TransportError")
+    observer.refitted(universe, 0.8, "fitted")
     observer.stalled(0.001)
