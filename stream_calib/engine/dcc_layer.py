@@ -17,7 +17,8 @@ from stream_calib.estimation.calibrated import (
     misfit,
 )
 from stream_calib.estimation.coarsening import Coarsener
-from stream_calib.estimation.dcc import Dcc
+from stream_calib.estimation.dcc import TARGET_ERROR, Dcc
+from stream_calib.estimation.dcc_band import dcc_band
 from stream_calib.estimation.garch import GarchVolatility
 from stream_calib.estimation.protocol import Layout
 from stream_calib.values import (
@@ -67,6 +68,7 @@ class DccLayer:
         self._pending: FitRequest | None = None
         self._volatility: GarchVolatility | None = None
         self._dcc: Dcc | None = None
+        self._errors = np.zeros(2)  # of a and b
         self.fitted_ns = NO_TIME
         self.membership = Membership(universe.symbols, universe.ready_n_eff)
 
@@ -158,6 +160,7 @@ class DccLayer:
             self._retry(pending)
             return reason
         self._volatility, self._dcc = self._built(fit)
+        self._errors = np.nan_to_num(fit.arrays["dcc_se"][:2])
         self.fitted_ns = pending.as_of_ns
         return ""
 
@@ -195,8 +198,14 @@ class DccLayer:
 
     def band(self, known: Correlation, corr: F64, cut: tuple[Any, ...]) -> F64:
         """Return the standard errors of ``corr``, which is ``known`` at ``cut``, repaired."""
-        band: F64 = (1.0 - corr * corr) / np.sqrt(known.n_eff[cut])
-        return band
+        assert self._dcc is not None
+        return dcc_band(
+            corr,
+            self._dcc.long_run()[cut],
+            self._dcc.params,
+            self._errors,
+            TARGET_ERROR**2 * known.n_eff[cut],
+        )
 
     # state
 
@@ -214,7 +223,7 @@ class DccLayer:
         out |= under("membership", self.membership.state())
         if self._volatility is not None and self._dcc is not None:
             out |= under("volatility", self._volatility.state())
-            out |= under("dcc", self._dcc.state())
+            out |= under("dcc", self._dcc.state()) | {"errors": self._errors.copy()}
         if (pending := self._pending) is not None:
             facts["pending"] = [
                 pending.number,
@@ -244,6 +253,7 @@ class DccLayer:
         if volatility := within("volatility", state):
             layer._volatility = GarchVolatility.from_state(volatility)
             layer._dcc = Dcc.from_state(within("dcc", state))
+            layer._errors = state["errors"].copy()
         if "pending" in facts:
             number, reason, as_of_ns, settings = facts["pending"]
             arrays = {name: array.copy() for name, array in within(REQUEST, state).items()}

@@ -165,6 +165,12 @@ class Dcc:
         held = read_correlation(self._corr, self._rows, self._news, CORRELATION_CAP, corr, n_eff)
         return Correlation(corr, np.ones(self.n), n_eff, self.kappa(), held)
 
+    def long_run(self) -> F64:
+        """Return the correlation that everything returns to (n, n): the target's."""
+        mean = np.empty((1, self.n, self.n))
+        unfold_triangles(_scaled(self._target, self.n)[None], mean)
+        return mean[0]
+
     def forecast(self, steps: int) -> F64:
         """Return the forecasts for the next rows.
 
@@ -193,8 +199,7 @@ class Dcc:
         if steps < 1:
             message = f"steps must be at least 1, not {steps}"
             raise ValueError(message)
-        mean = np.empty((1, self.n, self.n))
-        unfold_triangles(_scaled(self._target, self.n)[None], mean)
+        mean = self.long_run()
         left = (self.params.a + self.params.b) ** np.arange(steps, dtype=np.float64)
         first = self.correlation().corr
         path = mean + left[:, None, None] * (first - mean)

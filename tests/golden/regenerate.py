@@ -6,7 +6,7 @@ from pathlib import Path
 import zstandard
 
 from stream_calib.values import Output
-from stream_calib.wire import events, journal, matrices
+from stream_calib.wire import calibrations, events, journal, matrices
 from tests.golden import values
 
 FOLDER = Path(__file__).parent
@@ -31,6 +31,9 @@ def golden_files() -> Mapping[str, bytes]:
         "reject_v1.record": as_file(events.encode_reject(values.REJECT, "calib.rejects", 0)),
         "reject_v1_tombstone.record": as_file(
             events.encode_reject(values.TOMBSTONE, "calib.rejects", 0)
+        ),
+        "calibration_v1.record": as_file(
+            calibrations.encode_calibration(values.CALIBRATION, "calib.calibrations", 0)
         ),
         "journal_entry_v1.json": journal.encode_entry(values.ENTRY, "calib.journal", 0).value,
     }

@@ -6,6 +6,7 @@ import numpy as np
 
 from stream_calib.values import (
     REJECT_BYTES_MAX,
+    Calibration,
     Change,
     Event,
     JournalEntry,
@@ -117,4 +118,25 @@ ENTRY = link(
         config_fingerprint="fedcba9876543210",
         previous="000102030405060708090a0b0c0d0e0f",
     )
+)
+CALIBRATION = Calibration(
+    universe="golden",
+    model_version=3,
+    time_ns=AS_OF_NS,
+    model="dcc",
+    details={
+        "reason": "schedule",
+        "window": {"from_ns": "1700000000000000000", "to_ns": str(AS_OF_NS), "bars": 1000},
+        "correlation": {
+            "model": "cdcc",
+            "a": {"value": 0.05, "se": 0.004},
+            "b": {"value": 0.93, "se": None},
+            "loglik": -1234.5,
+            "composite_loglik": -2345.25,
+            "target_average": 0.3,
+        },
+        "garch": {"A": {"omega": {"value": 1e-6, "se": 2e-7}}},
+        "left_out": ["C"],
+        "diagnostics": {"signs.rejected": 0.05},
+    },
 )
