@@ -169,7 +169,8 @@ class Dcc:
         """Return the correlation that everything returns to (n, n): the target's."""
         mean = np.empty((1, self.n, self.n))
         unfold_triangles(_scaled(self._target, self.n)[None], mean)
-        return mean[0]
+        target: F64 = mean[0]
+        return target
 
     def forecast(self, steps: int) -> F64:
         """Return the forecasts for the next rows.
