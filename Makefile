@@ -7,6 +7,7 @@ KAFKA_PORT ?= 9092
 export KAFKA_PORT
 
 BIN := .venv/bin
+LONG := full or bench or chaos
 # Newer than pyproject.toml and constraints.txt exactly when the environment matches them.
 READY := .venv/.ready
 
@@ -26,8 +27,13 @@ demo: $(READY)  ## live view on generated ticks, no broker needed
 demo-kafka: $(READY) kafka  ## the same demo through a real local Kafka
 	$(BIN)/stream-calib demo --kafka 127.0.0.1:$(KAFKA_PORT)
 
+# Those on Kafka mostly wait for processes and brokers: the others run meanwhile.
 test: $(READY)  ## the tests; those on Kafka run when a broker can be had
-	$(BIN)/python -m pytest
+	@$(BIN)/stream-calib warmup
+	@$(BIN)/python -m pytest -m "kafka and not ($(LONG))" > .pytest_kafka.log 2>&1 & kafka=$$!; \
+	$(BIN)/python -m pytest -m "not kafka and not ($(LONG))"; others=$$?; \
+	wait $$kafka; kafka=$$?; cat .pytest_kafka.log; \
+	exit $$((others > kafka ? others : kafka))
 
 test-full: $(READY)  ## also the slow tests, then the kernels once more without the compiler
 	$(BIN)/python -m pytest -m "not bench and not chaos"
@@ -57,5 +63,5 @@ kafka-stop:  ## stop that Kafka and drop its data
 	@$(PYTHON) deploy/kafka/broker.py stop
 
 clean:  ## remove caches and build products; .venv and Kafka's jars stay
-	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .pytest_kafka.log
 	find stream_calib tests deploy -name __pycache__ -prune -exec rm -rf {} +
