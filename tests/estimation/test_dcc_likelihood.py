@@ -1,6 +1,8 @@
 """DCC over whole samples: published numbers of other programs, and what holds by algebra."""
 
+import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,19 @@ def test_the_path_is_that_of_rmgarch_whose_target_is_a_covariance(market_data: P
         expected = np.array([float(word) for word in wanted.split()])
         # digits printed are 1e-10; nine digits of the marginals leave 2e-8 of the deviations
         np.testing.assert_allclose(got[UPPER_5], expected, rtol=0.0, atol=1.5e-8)
+
+
+def test_the_path_is_that_of_rmgarch_to_the_last_digits() -> None:
+    # residuals and deviations of rmgarch itself, which pymgarch keeps beside its source
+    if (file := os.environ.get("STREAM_CALIB_RMGARCH")) is None:
+        pytest.skip("STREAM_CALIB_RMGARCH names no rmgarch_fixtures.json of pymgarch's source")
+    theirs = json.loads(Path(file).read_text())["dcc_norm"]
+    z = np.array(theirs["resid"]) / np.array(theirs["sigma"])
+    target = np.cov(z.T)
+    np.testing.assert_allclose(target, theirs["Qbar"], rtol=0.0, atol=1e-12)
+    path = dcc_filter(z, theirs["stage2"]["dcca1"], theirs["stage2"]["dccb1"], target)
+    for got, wanted in ((path[-2], "Rlast"), (path[-1], "R1_forecast")):
+        np.testing.assert_allclose(got, theirs[wanted], rtol=0.0, atol=1e-12)
 
 
 def test_the_likelihood_of_rmgarch_has_a_row_of_ones_before_the_first(market_data: Path) -> None:
