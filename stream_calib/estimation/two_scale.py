@@ -14,6 +14,7 @@ from stream_calib.estimation.ewma import (
     ROUNDING,
     Ewma,
     checked_group,
+    checked_rows,
     elapsed_by_group,
     group_state,
     saved_group,
@@ -181,16 +182,7 @@ class TwoScale:
         if self._single is not None:
             self._single.update(block)
             return
-        if isinstance(block, ReturnBlock):
-            returns, exposure, elapsed = block.returns, block.exposure, block.elapsed_bars
-        else:
-            # writable, or the kernel would not take what pandas hands out
-            returns = np.require(np.atleast_2d(block), np.float64, ["C", "W"])
-            exposure = np.where(np.isnan(returns), 0.0, 1.0)
-            elapsed = np.ones(len(returns))
-        if returns.ndim != 2 or returns.shape[1] != self.n:
-            message = f"a block is (k, {self.n}), not {returns.shape}"
-            raise ValueError(message)
+        returns, exposure, elapsed = checked_rows(block, self.n)
         if isinstance(block, StampedBlock):
             age = block.age
         else:
