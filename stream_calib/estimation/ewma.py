@@ -94,6 +94,9 @@ class Ewma:
         # squares and exposures of each pair, once they differ; groups are open at other times
         self._apart = None if group is None else np.zeros((4, size))
         self._fourth = np.zeros((2, n))
+        # bar by bar the same time mostly passes: its decays are kept, a third of a small update
+        self._elapsed = math.nan
+        self._seen = self._unseen = np.empty(0)
 
     def update(self, block: ReturnBlock | F64) -> None:
         """Fold k bars in.
@@ -110,8 +113,12 @@ class Ewma:
             If the block is of another width, or its time of other groups.
         """
         returns, exposure, elapsed = checked_rows(block, self.n)
-        seen = np.exp2(-elapsed_by_group(elapsed, self.group) / self.half_life_obs)
-        unseen = seen if self.clock == "time" else np.ones(seen.shape)
+        if elapsed.shape != (1,) or elapsed[0] != self._elapsed:
+            passed = elapsed_by_group(elapsed, self.group)
+            self._seen = np.exp2(-passed / self.half_life_obs)
+            self._unseen = self._seen if self.clock == "time" else np.ones(passed.shape)
+            self._elapsed = float(elapsed[0]) if elapsed.shape == (1,) else math.nan
+        seen, unseen = self._seen, self._unseen
         if self._apart is None:
             rows = (returns, exposure, seen, unseen)
             done = fold_complete(*rows, self._products, self._common, self._fourth)

@@ -32,9 +32,8 @@ def fold_complete(returns: F64, exposure: F64, decay_seen: F64, decay_unseen: F6
         products += weight[t] * np.outer(returns[t], returns[t])
     exposures = np.array([weight @ spans[:rows, 0], weight**2 @ spans[:rows, 0] ** 2])
     group = np.zeros(n, np.int64)
-    before = (column[:rows] for column in (returns, exposure))
-    decays = (column[:rows] for column in (decay_seen, decay_unseen))
-    fourth = ewma.fold_returns(*before, group, *decays).fourth
+    r, w, d, u = (column[:rows] for column in (returns, exposure, decay_seen, decay_unseen))
+    fourth = ewma.fold_returns(r, w, group, d, u).fourth
     return Sums(rows, products, exposures, fourth)
 
 
