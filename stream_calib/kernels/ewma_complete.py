@@ -60,7 +60,8 @@ def _fold_fourth(
         variance = variances[i] / span
         r2 = row[i] * row[i]
         bounded = r2 < Z2_MAX * variance
-        z2 = r2 / (variance if bounded else 1.0)
+        # unlike /, divide does not look for a zero, so that the loop vectorises
+        z2 = np.divide(r2, variance if bounded else 1.0)
         z2 = z2 if bounded else Z2_MAX
         known = variance > 0.0
         fourth[0, i] = decay * fourth[0, i] + (z2 * z2 * much * more if known else 0.0)
