@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from stream_calib.estimation.protocol import Layout
 from stream_calib.kernels.ewma import fold_returns, read_correlation
+from stream_calib.kernels.ewma_complete import fold_complete, read_complete
 from stream_calib.values import F64, I64, Correlation, ReturnBlock
 
 CORRELATION_CAP = 1.0 - 1e-6  # a pair estimated at 1 has no band and no inverse
 KAPPA_MAX = 3.0
 ROUNDING = 1e-9  # differences of sums below this share of them say nothing
+_APART = ("squares_i", "squares_j", "exposures", "exposures2")  # what complete bars share
 
 
 class Ewma:
@@ -45,6 +47,11 @@ class Ewma:
         If ``n`` < 2, ``half_life_obs`` <= 0, the clock is unknown, or ``group`` is not one
         number from 0 on for each symbol.
 
+    Notes
+    -----
+    The sums are five triangles of n (n + 1) / 2. Without groups, up to the first bar that is
+    observed in part, one triangle says it all and is all that is kept; the bits are the same.
+
     References
     ----------
     RiskMetrics Technical Document, 4th ed. (1996), ch. 5.
@@ -60,9 +67,7 @@ class Ewma:
 
     LAYOUT = Layout(
         by_symbol={"fourth": 0.0, "group": 0.0},
-        by_triangle=dict.fromkeys(
-            ("products", "squares_i", "squares_j", "exposures", "exposures2"), 0.0
-        ),
+        by_triangle=dict.fromkeys(("products", *_APART), 0.0),
         exchanged=(("squares_i", "squares_j"),),
     )
 
@@ -85,11 +90,13 @@ class Ewma:
         self._group = np.zeros(n, np.int64) if self.group is None else self.group
         size = n * (n + 1) // 2
         self._products = np.zeros(size)
-        self._squares_i = np.zeros(size)
-        self._squares_j = np.zeros(size)
-        self._exposures = np.zeros(size)
-        self._exposures2 = np.zeros(size)
+        self._common = np.zeros(2)  # exposures of every pair, while all bars were complete
+        # squares and exposures of each pair, once they differ; groups are open at other times
+        self._apart = None if group is None else np.zeros((4, size))
         self._fourth = np.zeros((2, n))
+        # bar by bar the same time mostly passes: its decays are kept, a third of a small update
+        self._elapsed = math.nan
+        self._seen = self._unseen = np.empty(0)
 
     def update(self, block: ReturnBlock | F64) -> None:
         """Fold k bars in.
@@ -105,30 +112,32 @@ class Ewma:
         ValueError
             If the block is of another width, or its time of other groups.
         """
-        if isinstance(block, ReturnBlock):
-            returns, exposure, elapsed = block.returns, block.exposure, block.elapsed_bars
-        else:
-            # writable, or the kernel would not take what pandas hands out
-            returns = np.require(np.atleast_2d(block), np.float64, ["C", "W"])
-            exposure = np.where(np.isnan(returns), 0.0, 1.0)
-            elapsed = np.ones(len(returns))
-        if returns.ndim != 2 or returns.shape[1] != self.n:
-            message = f"a block is (k, {self.n}), not {returns.shape}"
-            raise ValueError(message)
-        elapsed = elapsed_by_group(elapsed, self.group)
-        decay = np.exp2(-elapsed / self.half_life_obs)
-        unseen = decay if self.clock == "time" else np.ones_like(decay)
+        returns, exposure, elapsed = checked_rows(block, self.n)
+        if elapsed.shape != (1,) or elapsed[0] != self._elapsed:
+            passed = elapsed_by_group(elapsed, self.group)
+            self._seen = np.exp2(-passed / self.half_life_obs)
+            self._unseen = self._seen if self.clock == "time" else np.ones(passed.shape)
+            self._elapsed = float(elapsed[0]) if elapsed.shape == (1,) else math.nan
+        seen, unseen = self._seen, self._unseen
+        if self._apart is None:
+            rows = (returns, exposure, seen, unseen)
+            done = fold_complete(*rows, self._products, self._common, self._fourth)
+            if done == len(returns):
+                return
+            returns, exposure, seen, unseen = (column[done:] for column in rows)
+            self._apart = self._pairs()
+        squares_i, squares_j, exposures, exposures2 = self._apart
         fold_returns(
             returns,
             exposure,
             self._group,
-            decay,
+            seen,
             unseen,
             self._products,
-            self._squares_i,
-            self._squares_j,
-            self._exposures,
-            self._exposures2,
+            squares_i,
+            squares_j,
+            exposures,
+            exposures2,
             self._fourth,
         )
 
@@ -143,17 +152,21 @@ class Ewma:
         corr = np.empty((self.n, self.n))
         n_eff = np.empty((self.n, self.n))
         vol = np.empty(self.n)
-        capped = read_correlation(
-            self._products,
-            self._squares_i,
-            self._squares_j,
-            self._exposures,
-            self._exposures2,
-            CORRELATION_CAP,
-            corr,
-            n_eff,
-            vol,
-        )
+        if self._apart is None:
+            capped = read_complete(self._products, self._common, CORRELATION_CAP, corr, n_eff, vol)
+        else:
+            squares_i, squares_j, exposures, exposures2 = self._apart
+            capped = read_correlation(
+                self._products,
+                squares_i,
+                squares_j,
+                exposures,
+                exposures2,
+                CORRELATION_CAP,
+                corr,
+                n_eff,
+                vol,
+            )
         return Correlation(corr, vol, n_eff, self.kappa(), capped)
 
     def since(self, then: Mapping[str, F64], decay: float | F64) -> Correlation:
@@ -179,13 +192,14 @@ class Ewma:
         corr = np.empty((self.n, self.n))
         n_eff = np.empty((self.n, self.n))
         vol = np.empty(self.n)
-        exposures = self._exposures - decay * then["exposures"]
-        exposures2 = self._exposures2 - decay * decay * then["exposures2"]
-        exposures2[exposures <= ROUNDING * self._exposures] = 0.0  # nothing observed since then
+        squares_i, squares_j, all_exposures, all_exposures2 = self._pairs()
+        exposures = all_exposures - decay * then["exposures"]
+        exposures2 = all_exposures2 - decay * decay * then["exposures2"]
+        exposures2[exposures <= ROUNDING * all_exposures] = 0.0  # nothing observed since then
         capped = read_correlation(
             self._products - decay * then["products"],
-            np.maximum(self._squares_i - decay * then["squares_i"], 0.0),
-            np.maximum(self._squares_j - decay * then["squares_j"], 0.0),
+            np.maximum(squares_i - decay * then["squares_i"], 0.0),
+            np.maximum(squares_j - decay * then["squares_j"], 0.0),
             exposures,
             exposures2,
             CORRELATION_CAP,
@@ -208,10 +222,7 @@ class Ewma:
         return group_state(self.group) | {
             "settings": np.array([self.n, self.half_life_obs, self.clock == "time"], np.float64),
             "products": self._products.copy(),
-            "squares_i": self._squares_i.copy(),
-            "squares_j": self._squares_j.copy(),
-            "exposures": self._exposures.copy(),
-            "exposures2": self._exposures2.copy(),
+            **{name: sums.copy() for name, sums in zip(_APART, self._pairs(), strict=True)},
             "fourth": self._fourth.copy(),
         }
 
@@ -222,12 +233,55 @@ class Ewma:
         clock = "time" if timed else "observations"
         ewma = cls(int(n), float(half_life_obs), clock, saved_group(state))
         ewma._products[:] = state["products"]
-        ewma._squares_i[:] = state["squares_i"]
-        ewma._squares_j[:] = state["squares_j"]
-        ewma._exposures[:] = state["exposures"]
-        ewma._exposures2[:] = state["exposures2"]
         ewma._fourth[:] = state["fourth"]
+        apart = np.stack([state[name] for name in _APART])
+        common = apart[2:, 0].copy()
+        if ewma.group is None and (apart == _spread_complete(int(n), ewma._products, common)).all():
+            ewma._common = common
+        else:
+            ewma._apart = apart
         return ewma
+
+    def _pairs(self) -> F64:
+        if self._apart is None:
+            return _spread_complete(self.n, self._products, self._common)
+        return self._apart
+
+
+def _spread_complete(n: int, products: F64, common: F64) -> F64:
+    # squares and exposures (4, n (n + 1) / 2) of each pair after nothing but complete bars
+    lengths = np.arange(n, 0, -1)
+    diagonal = np.cumsum(lengths) - lengths
+    column = np.arange(len(products)) - np.repeat(diagonal - np.arange(n), lengths)
+    squares = products[diagonal]
+    apart = np.empty((4, len(products)))
+    apart[0], apart[1] = np.repeat(squares, lengths), squares[column]
+    apart[2:] = common[:, None]
+    return apart
+
+
+def checked_rows(block: ReturnBlock | F64, n: int) -> tuple[F64, F64, F64]:
+    """Return the returns (k, n), exposures and times of a block, or of one bar per row.
+
+    Raises
+    ------
+    ValueError
+        If the block is of another width.
+    """
+    if isinstance(block, ReturnBlock):
+        returns, exposure, elapsed = block.returns, block.exposure, block.elapsed_bars
+    else:
+        returns = np.ascontiguousarray(block, np.float64)
+        if returns.ndim == 1:
+            returns = returns[None]
+        if not returns.flags.writeable:  # as pandas hands it out, the kernel would not take it
+            returns = returns.copy()
+        exposure = (~np.isnan(returns)).astype(np.float64)
+        elapsed = np.ones(len(returns))
+    if returns.ndim != 2 or returns.shape[1] != n:
+        message = f"a block is (k, {n}), not {returns.shape}"
+        raise ValueError(message)
+    return returns, exposure, elapsed
 
 
 def checked_group(group: npt.ArrayLike, n: int) -> I64:
@@ -261,6 +315,8 @@ def elapsed_by_group(elapsed: F64, group: I64 | None) -> F64:
     ValueError
         If there is time of other groups than the symbols'.
     """
+    if group is None and elapsed.ndim == 1:
+        return np.ascontiguousarray(elapsed).reshape(-1, 1, 1)
     n_groups = 1 if group is None else int(group.max()) + 1
     if elapsed.ndim == 1:
         spread = np.broadcast_to(elapsed[:, None, None], (len(elapsed), n_groups, n_groups))

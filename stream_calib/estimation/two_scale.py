@@ -14,6 +14,7 @@ from stream_calib.estimation.ewma import (
     ROUNDING,
     Ewma,
     checked_group,
+    checked_rows,
     elapsed_by_group,
     group_state,
     saved_group,
@@ -162,6 +163,9 @@ class TwoScale:
         self._own = np.zeros((4, n))
         self._fourth = np.zeros((2, n))
         self._position = np.zeros(int(self._group.max()) + 2)
+        self._decay_empty = self._decays(np.ones(1))
+        # bar by bar the same time mostly passes; what follows from it is half of a small update
+        self._elapsed, self._timing = 1.0, self._timed(np.ones(1))
 
     def update(self, block: ReturnBlock | F64) -> None:
         """Fold k bars in.
@@ -181,33 +185,24 @@ class TwoScale:
         if self._single is not None:
             self._single.update(block)
             return
-        if isinstance(block, ReturnBlock):
-            returns, exposure, elapsed = block.returns, block.exposure, block.elapsed_bars
-        else:
-            # writable, or the kernel would not take what pandas hands out
-            returns = np.require(np.atleast_2d(block), np.float64, ["C", "W"])
-            exposure = np.where(np.isnan(returns), 0.0, 1.0)
-            elapsed = np.ones(len(returns))
-        if returns.ndim != 2 or returns.shape[1] != self.n:
-            message = f"a block is (k, {self.n}), not {returns.shape}"
-            raise ValueError(message)
+        returns, exposure, elapsed = checked_rows(block, self.n)
         if isinstance(block, StampedBlock):
             age = block.age
         else:
             age = np.where(np.isnan(returns) | ~(exposure > 0.0), np.nan, 0.0)
-        n_groups = len(self._position) - 1
-        elapsed = elapsed_by_group(elapsed, self.group)[:, :n_groups, :n_groups]
-        # an empty bar slides the windows on; after k of them there is nothing left to slide
-        empty = np.clip(np.rint(elapsed) - 1.0, 0.0, self.k)
+        if elapsed.shape != (1,) or elapsed[0] != self._elapsed:
+            self._timing = self._timed(elapsed)
+            self._elapsed = float(elapsed[0]) if elapsed.shape == (1,) else math.nan
+        empty, passed, decay = self._timing
         fold_windows(
             returns,
             exposure,
             age,
             self._group,
-            np.where(elapsed > 0.0, empty, -1.0).astype(np.int64),
-            elapsed.max(axis=(1, 2)),
-            self._decays(elapsed - empty),
-            self._decays(np.ones(1)),
+            empty,
+            passed,
+            decay,
+            self._decay_empty,
             self._position,
             self._windows,
             self._marks,
@@ -262,17 +257,7 @@ class TwoScale:
         vol, facts = np.empty(self.n), np.empty((7, self.n))
         kappa = self.kappa()
         raw, floored = read_own(sums, own, float(self.k), facts)
-        capped = read_windows(
-            sums,
-            facts,
-            self.k,
-            kappa,
-            CORRELATION_CAP,
-            corr,
-            n_eff,
-            band,
-            vol,
-        )
+        capped = read_windows(sums, facts, self.k, kappa, CORRELATION_CAP, corr, n_eff, band, vol)
         return TwoScaleCorrelation(corr, vol, n_eff, kappa, capped, band, raw, floored)
 
     def kappa(self) -> float:
@@ -315,6 +300,15 @@ class TwoScale:
             "fourth": self._fourth,
             "position": self._position,
         }
+
+    # empty bars before each row, time that passed, and weights on the past without empty bars
+    def _timed(self, elapsed: F64) -> tuple[I64, F64, F64]:
+        n_groups = len(self._position) - 1
+        elapsed = elapsed_by_group(elapsed, self.group)[:, :n_groups, :n_groups]
+        # an empty bar slides the windows on; after k of them there is nothing left to slide
+        empty = np.clip(np.rint(elapsed) - 1.0, 0.0, self.k)
+        left_out = np.where(elapsed > 0.0, empty, -1.0).astype(np.int64)
+        return left_out, elapsed.max(axis=(1, 2)), self._decays(elapsed - empty)
 
     # weights on the past over so many bars, for pairs whose windows overlap and for the others
     def _decays(self, bars: F64) -> F64:

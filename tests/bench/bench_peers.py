@@ -1,8 +1,10 @@
 """One bar of the EWMA and of two scales, beside scaling the same memory, NumPy, and peers.
 
 The peers are what people use: ``precise`` and ``river`` update one sum per pair and a mean, row
-by row; pandas recomputes all rows for every pair. Ours keep five and three sums per pair and no
-mean. Each answer is checked: from our moments follows what each peer says it computes.
+by row; pandas recomputes all rows for every pair. They take nothing missing, or (pandas) skip it.
+Ours keep no mean; two scales keep three sums per pair, the EWMA five once a bar was observed in
+part (holed), one before. Each answer is checked: from our moments follows what each peer says it
+computes.
 """
 
 import time
@@ -24,14 +26,14 @@ PANDAS_MAX = 50  # its cost per row grows with the square of n, and with a large
 SECONDS_PER_WAY = 1.5
 
 # The bars that the design asked for: faster than the fastest peer at N = 10, 50 and 100, and than
-# NumPy's outer product at N = 1000. Missed ones are printed. Five sums cannot be folded faster
-# than their memory is scaled, and there the others' one sum is 4 to 5 times slower at N = 100,
-# at N = 1000 about three times: what is asserted is what can be held.
-PEER_BAR, NUMPY_BAR = 5.0, 20.0
+# NumPy's outer product at N = 1000, on what these can do: complete bars. NumPy's time varies with
+# the memory that the system hands it: 19 to 30 times ours; what is missed is printed. With five
+# sums there is less to be had: scaling them takes a fifth of a peer's time at N = 100, and from a
+# sixth to a quarter of NumPy's at N = 1000; there, what is asserted is what can be held.
+PEER_MIN, NUMPY_BAR, NUMPY_MIN = 5.0, 20.0, 12.0
 SCALING_MAX = 1.3  # of scaling the same memory in place, at N = 1000
-PEER_MIN = {10: 5.0, 50: 5.0, 100: 3.5}
-NUMPY_MIN = 5.0  # for the same five sums
-NUMPY_ONE_MIN = 2.0
+PEER_HOLED_MIN = {10: 5.0, 50: 5.0, 100: 3.5}
+NUMPY_HOLED_MIN = {"NumPy 1": 2.0, "NumPy 5": 5.0}
 
 
 @numba.njit("void(f8[:,::1], f8, i8)", nogil=True)
@@ -46,28 +48,30 @@ def scale_in_place(sums: np.ndarray, factor: float, k: int) -> None:
 def bench_one_bar_beside_peers() -> None:
     check_answers()
     print("\nOne bar, microseconds (least of the rounds); every answer checked")
-    heads = ("EWMA", "scaling 5", "two scales", "scaling 3", "NumPy 1", "NumPy 5")
-    peers = ("precise", "river", "pandas")
-    print(f"  {'n':>5}" + "".join(f"{head:>12}" for head in heads + peers), end="")
-    print(f"{'x scaling':>11}{'peer / EWMA':>13}{'NumPy 1 / 5':>15}")
-    missed: list[str] = []
+    heads = ("EWMA", "scaling 1", "holed", "scaling 5", "two scales", "scaling 3")
+    others = ("NumPy 1", "NumPy 5", "precise", "river", "pandas")
+    print(f"  {'n':>5}" + "".join(f"{head:>11}" for head in heads + others), end="")
+    print(f"{'x scaling':>16}{'peer / ours':>15}{'NumPy 1 / ours':>17}")
     for n in SIZES:
         took = _measure(n)
-        cells = (f"{took[head]:>12.2f}" if head in took else f"{'':>12}" for head in heads + peers)
-        best = min(took[peer] for peer in peers if peer in took) / took["EWMA"]
-        scaling = took["EWMA"] / took["scaling 5"]
-        one, five = (took[head] / took["EWMA"] for head in ("NumPy 1", "NumPy 5"))
-        print(f"  {n:>5}" + "".join(cells) + f"{scaling:>11.2f}{best:>13.1f}", end="")
-        print(f"{one:>8.1f} /{five:>5.1f}")
-        if n in PEER_MIN:
-            missed += [f"{best:.1f} of {PEER_BAR:g} at N = {n}"] * (best < PEER_BAR)
-            assert best >= PEER_MIN[n]
+        cells = (f"{took[head]:>11.2f}" if head in took else f"{'':>11}" for head in heads + others)
+        print(f"  {n:>5}" + "".join(cells), end="")
+        scaling = took["EWMA"] / took["scaling 1"], took["holed"] / took["scaling 5"]
+        peer = min(took[name] for name in others[2:] if name in took)
+        best, best_holed = peer / took["EWMA"], peer / took["holed"]
+        numpy = took["NumPy 1"] / took["EWMA"]
+        print(f"{scaling[0]:>8.2f},{scaling[1]:>7.2f}{best:>8.1f},{best_holed:>6.1f}", end="")
+        print(f"{numpy:>9.1f},{took['NumPy 1'] / took['holed']:>7.1f}")
+        if n in PEER_HOLED_MIN:
+            assert best >= PEER_MIN
+            assert best_holed >= PEER_HOLED_MIN[n]
         if n == 1000:
-            missed += [f"{x:.1f} of {NUMPY_BAR:g} for NumPy" for x in (one, five) if x < NUMPY_BAR]
-            assert scaling <= SCALING_MAX
-            assert five >= NUMPY_MIN
-            assert one >= NUMPY_ONE_MIN
-    print(f"  bars missed: {', '.join(missed) or 'none'}")
+            assert max(scaling) <= SCALING_MAX
+            if numpy < NUMPY_BAR:
+                print(f"  missed: {numpy:.1f} of {NUMPY_BAR:g} times faster than NumPy")
+            assert numpy >= NUMPY_MIN
+            for name, least in NUMPY_HOLED_MIN.items():
+                assert took[name] / took["holed"] >= least
 
 
 def check_answers() -> None:
@@ -145,7 +149,10 @@ def _measure(n: int) -> dict[str, float]:
     few = rows[: max(2, k // 20)]
     size = n * (n + 1) // 2
     five, three, square = np.ones((5, size)), np.ones((3, size)), np.ones((n, n))
-    ewma, two_scale = Ewma(n, HALF_LIFE), TwoScale(n, HALF_LIFE, 12)
+    ewma, holed, two_scale = Ewma(n, HALF_LIFE), Ewma(n, HALF_LIFE), TwoScale(n, HALF_LIFE, 12)
+    hole = rows[:1].copy()
+    hole[0, 0] = np.nan
+    holed.update(hole)
     numpy_sums, precise, river = NumpySums(n), _precise(), _river()
     precise.partial_fit(np.random.default_rng(3).standard_normal((100, n)))  # past its burn-in
     frame = _frame(few)
@@ -160,6 +167,8 @@ def _measure(n: int) -> dict[str, float]:
 
     ways: dict[str, tuple[Callable[[], object], int]] = {
         "EWMA": (lambda: ewma.update(rows), k),
+        "scaling 1": (lambda: scale_in_place(five[:1], 0.9999, k), k),
+        "holed": (lambda: holed.update(rows), k),
         "scaling 5": (lambda: scale_in_place(five, 0.9999, k), k),
         "two scales": (lambda: two_scale.update(rows), k),
         "scaling 3": (lambda: scale_in_place(three, 0.9999, k), k),
