@@ -297,6 +297,7 @@ STATE_KEYS: dict[str, list[dict[str, Any]]] = {
         {"dcc": {"enabled": False}},
         {"dcc": {"bar": "2m"}},
         {"dcc": {"model": "dcc"}},
+        {"dcc": {"likelihood": "composite"}},
         {"dcc": {"leverage": True}},
         {"dcc": {"target": "none"}},
         {"dcc": {"winsor": 0.0}},

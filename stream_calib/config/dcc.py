@@ -13,12 +13,14 @@ class DccConfig(Section):
 
     ``window_bars`` are kept for fits, the first of which is due at ``first_fit_bars``, further
     ones every ``refit_bars`` (0: never). ``vol_half_life_bars`` is that of volatility where
-    there is no GARCH fit; ``winsor`` caps standardised returns, 0 for nowhere.
+    there is no GARCH fit; ``winsor`` caps standardised returns, 0 for nowhere. ``likelihood``
+    is the full one up to 40 symbols, unless told, and the composite one above.
     """
 
     enabled: bool = True
     bar: PositiveNs = UNITS_NS["m"]
     model: Literal["dcc", "cdcc", "adcc"] = "cdcc"
+    likelihood: Literal["auto", "composite", "full"] = "auto"
     leverage: bool = False
     target: Literal["qis", "ledoit_wolf", "none"] = "qis"
     winsor: float = 3.0

@@ -136,6 +136,7 @@ class DccLayer:
             times_ns[-1],
             {
                 "model": settings.model,
+                "likelihood": settings.likelihood,
                 "leverage": settings.leverage,
                 "target": settings.target,
                 "winsor": settings.winsor,

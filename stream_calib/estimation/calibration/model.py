@@ -20,8 +20,9 @@ from stream_calib.values import (
     ReturnBlock,
 )
 
-FULL_MAX = 50  # assets up to which all bars are looked at as a whole, which is O(n^3) each
+FULL_MAX = 40  # assets up to which bars are looked at as a whole, which is O(n^3) each
 FITTED_SHARE = 0.5  # of the first fit's bars: an asset observed less is left out
+MOVED_SHARE = 0.1  # of these: one whose price moved less has no correlation
 
 
 def calibrate(request: FitRequest) -> Fit | FitFailure:
@@ -31,8 +32,8 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
     ----------
     request
         ``arrays``: ``returns`` (t, n), NaN where not observed, ``exposure`` (t, n) in bars and
-        ``elapsed`` (t,). ``settings``: ``model``, ``leverage``, ``target``, ``winsor``,
-        ``vol_half_life_bars``, ``first_fit_bars``, ``pooled_below_bars``.
+        ``elapsed`` (t,). ``settings``: those of ``DccConfig`` by name, but for ``enabled``,
+        ``bar``, ``window_bars`` and ``refit_bars``.
 
     Returns
     -------
@@ -44,10 +45,11 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
     """
     rows, settings = _rows(request), request.settings
     enough = FITTED_SHARE * float(settings["first_fit_bars"])  # type: ignore[arg-type]
-    counts = (rows.exposure > 0.0).sum(axis=0)
-    usable = np.flatnonzero(counts >= enough)
+    observed = rows.exposure > 0.0
+    counts, moves = observed.sum(axis=0), (observed & (rows.returns != 0.0)).sum(axis=0)
+    usable = np.flatnonzero((counts >= enough) & (moves >= MOVED_SHARE * enough))
     if len(usable) < 2:
-        return _failure(request, "too_few", f"{len(usable)} symbols have {enough:.0f} returns")
+        return _failure(request, "too_few", f"{len(usable)} symbols have {enough:.0f} returns that are not all zero")
     own = ReturnBlock(
         rows.time_ns,
         np.ascontiguousarray(rows.returns[:, usable]),
@@ -94,7 +96,10 @@ def _fit_correlation(z: F64, settings: Mapping[str, Any]) -> DccFit:
     """Fit DCC; where the best is at an edge, correlations that stand still are what there is."""
     method, model = settings["target"], settings["model"]
     target = None if method == "none" else partial(shrink_target, method=method)
-    found = fit_dcc(z, model=model, target=target)
+    likelihood = settings["likelihood"]
+    if likelihood == "auto":
+        likelihood = "full" if z.shape[1] <= FULL_MAX else "composite"
+    found = fit_dcc(z, model=model, likelihood=likelihood, target=target)
     if found.converged or not math.isfinite(found.composite_loglik):
         return found
     return fit_dcc(z, model="constant", target=target)
