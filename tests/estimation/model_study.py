@@ -4,10 +4,12 @@ Everything is as the service does it: a full fit by ``calibrate`` from the windo
 rebuilt from that window, then bar by bar ``GarchVolatility`` and ``Dcc`` until the next fit.
 All models get the same standardised returns and forecast the same bars of the same symbols.
 
-``python -m tests.estimation.model_study`` writes the table of ``replay_data/models.md``.
+``python -m replay_data.draw_models`` writes what comes of it to ``replay_data/models.md``.
 """
 
+import gzip
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +17,22 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from stream_calib.config import Config
 from stream_calib.estimation.calibrated import dcc_params, garch_params
 from stream_calib.estimation.calibration.model import calibrate
 from stream_calib.estimation.cleaning import repair_correlation
 from stream_calib.estimation.dcc import Dcc
 from stream_calib.estimation.ewma import Ewma
 from stream_calib.estimation.garch import GarchVolatility
+from stream_calib.service.replay import replay_effects
 from stream_calib.values import F64, Fit, FitFailure, FitRequest, ReturnBlock, eigenvalue_floor
 
 GRID = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)  # half-lives of which the best is chosen
 STORM_SHARE = 0.05  # of weeks, or hours: the most volatile ones
 VOL_HALF_LIFE_BARS = 20.0
 CAP = 3.0
+MINUTE_NS = 60_000_000_000
+CRYPTO_FROM, CRYPTO_TO = "2021-04-26", "2021-05-21"  # after the exchange's maintenance
 LOG_2PI = math.log(2.0 * math.pi)
 
 
@@ -86,6 +92,11 @@ class Walk(NamedTuple):
     least: F64
     activity: F64
     answers: Sequence[tuple[int, Fit | FitFailure]]
+
+    @property
+    def floor(self) -> float:
+        """Least eigenvalue of what is published."""
+        return eigenvalue_floor(len(self.market.symbols))
 
     @property
     def crash(self) -> np.ndarray:
@@ -155,7 +166,7 @@ def request(window: ReturnBlock, first: int, number: int = 1) -> FitRequest:
     return FitRequest("dcc", number, "schedule", int(window.time_ns[-1]), settings, arrays)
 
 
-def walk(market: Market) -> Walk:
+def walk(market: Market, grid: Sequence[float] = GRID) -> Walk:
     """Walk through a market from its first fit on; a fit that fails leaves the last in force."""
     rows, t = market.rows, len(market.rows.returns)
     answers: list[tuple[int, Fit | FitFailure]] = []
@@ -169,7 +180,8 @@ def walk(market: Market) -> Walk:
         answers.append((at, answer))
         if isinstance(answer, Fit):
             if models is None:
-                half_lives = [best_half_life(Models(answer, window, GRID)), *_others(market)]
+                chosen = best_half_life(Models(answer, window, ()), grid)
+                half_lives = [chosen, *market.half_lives.values()]
             models = Models(answer, window, half_lives)
         if models is None:
             continue
@@ -230,12 +242,14 @@ def score(
     return (raw[0], good[0]), (raw[1], good[1]), float(capped @ weight / weight.sum()), least
 
 
-def best_half_life(models: Models) -> float:
-    """Choose among ``GRID`` on the second half of the first window."""
+def best_half_life(models: Models, grid: Sequence[float]) -> float:
+    """Choose by QLIKE on the second half of the first window."""
+    if len(grid) == 1:
+        return grid[0]
     z = models.z[:, models.fitted]
     n, half = z.shape[1], len(z) // 2
     totals = []
-    for half_life in GRID:
+    for half_life in grid:
         ewma = Ewma(n, half_life, clock="time")
         ewma.update(z[:half])
         total = 0.0
@@ -246,7 +260,7 @@ def best_half_life(models: Models) -> float:
                 total += score(corr, own, row[own], row[own])[1][1]
             ewma.update(row)
         totals.append(total)
-    return GRID[int(np.argmin(totals))]
+    return grid[int(np.argmin(totals))]
 
 
 def newey_west(difference: F64) -> tuple[float, float]:
@@ -302,28 +316,55 @@ def currencies(folder: Path) -> Market:
     return _daily("23 currencies", returns, returns.to_numpy(), ("2008-09-01", "2009-04-01"))
 
 
-def crypto(folder: Path) -> Market:
-    """40 pairs of coins, one minute, from when all are there to the day after the crash."""
-    path = folder / "bars" / "binance_1m_close_40pairs_20210410_20210520.csv.gz"
-    table = pd.read_csv(path, index_col=0).loc[1618876800000 + 12 * 3_600_000 :]  # 20 April, noon
-    rows = spanned(table.index.to_numpy() * 1_000_000 + 60_000_000_000, table, 60_000_000_000)
+def crypto(folder: Path, start: str = CRYPTO_FROM, stop: str = CRYPTO_TO) -> Market:
+    """40 pairs of coins, one minute, from when all are there to the day after the crash.
+
+    The rows are those that the service keeps for its fits: through files, filter and sampling.
+    """
+    with tempfile.TemporaryDirectory() as own:
+        path, symbols = crypto_ticks(folder, Path(own), start, stop)
+        last = None
+        for runner, _ in replay_effects([path], crypto_config(symbols, 1, 0), fitted=False):
+            last = runner.engine
+    window = last.window() if last is not None else None
+    assert window is not None
+    kept = window.arrays
+    elapsed = kept["elapsed"]
+    ages = np.cumsum(elapsed[::-1])[::-1] - elapsed
+    time_ns = window.as_of_ns - MINUTE_NS * np.rint(ages).astype(np.int64)
+    rows = ReturnBlock(time_ns, kept["returns"], kept["exposure"], elapsed)
     crash = ("2021-05-19T11:00", "2021-05-19T18:00")
-    names = tuple(str(name) for name in table)
-    return Market("40 crypto pairs", names, rows, 2000, 2000, 500, 60, crash, {"EWMA 30": 30.0})
+    return Market("40 crypto pairs", symbols, rows, 2000, 2000, 500, 60, crash, {"EWMA 30": 30.0})
 
 
-def spanned(time_ns: np.ndarray, table: pd.DataFrame, bar_ns: int) -> ReturnBlock:
-    """Returns between closes that are there, with the bars that each spans."""
-    t, n = table.shape
-    returns, exposure = np.full((t, n), np.nan), np.zeros((t, n))
-    number = (time_ns - time_ns[0]) // bar_ns
-    for i, name in enumerate(table):
-        price = table[name].to_numpy()
-        seen = np.flatnonzero(np.isfinite(price))
-        returns[seen[1:], i] = np.diff(np.log(price[seen]))
-        exposure[seen[1:], i] = np.diff(number[seen])
-    elapsed = np.diff(number, prepend=-1).astype(np.float64)
-    return ReturnBlock(time_ns, returns, exposure, elapsed)
+def crypto_ticks(folder: Path, into: Path, start: str, stop: str) -> tuple[Path, tuple[str, ...]]:
+    """Cut the table of one-minute closes; return the file and its symbols."""
+    name = "binance_1m_close_40pairs_20210410_20210520.csv.gz"
+    with gzip.open(folder / "bars" / name, "rt") as table:
+        head, *lines = table.read().splitlines()
+    from_ms, to_ms = (pd.Timestamp(text).value // 1_000_000 for text in (start, stop))
+    kept = [line for line in lines if from_ms <= int(line.split(",", 1)[0]) < to_ms]
+    path = into / "bars.csv"
+    path.write_text("\n".join([head, *kept]) + "\n")
+    return path, tuple(head.split(",")[1:])
+
+
+def crypto_config(symbols: Sequence[str], first: int, every: int, window: int = 50_000) -> Config:
+    """Settings of a service on these pairs; a matrix every minute where fits are made."""
+    universe = {
+        "name": "crypto",
+        "symbols": list(symbols),
+        "bar": "1m",
+        "every": 1 if every else 1_000_000,
+        "audit": False,
+        "dcc": {
+            "bar": "1m",
+            "first_fit_bars": first if every else window,
+            "window_bars": window,
+            "refit_bars": every,
+        },
+    }
+    return Config.model_validate({"universe": [universe]})
 
 
 def _daily(name: str, table: pd.DataFrame, returns: F64, crash: tuple[str, str]) -> Market:
@@ -333,10 +374,6 @@ def _daily(name: str, table: pd.DataFrame, returns: F64, crash: tuple[str, str])
     rows = ReturnBlock(time_ns, returns, seen, np.ones(len(returns)))
     names = tuple(str(symbol) for symbol in table)
     return Market(name, names, rows, 1000, 2000, 250, 5, crash, RISK_METRICS)
-
-
-def _others(market: Market) -> list[float]:
-    return list(market.half_lives.values())
 
 
 def _scores(corr: F64, plain: F64, capped: F64) -> tuple[float, float]:
