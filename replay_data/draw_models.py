@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from stream_calib.values import Fit
-from tests.estimation.model_study import RISK_METRICS, Walk, markets, newey_west, walk
+from tests.estimation.model_markets import RISK_METRICS, markets
+from tests.estimation.model_study import Walk, newey_west, walk
 
 FOLDER = Path(__file__).parent
 CHOSEN = 2  # place of the EWMA that all are compared with
@@ -124,7 +125,7 @@ so only correlations differ. **constant** is the target of the fit. **EWMA** wit
   twentieth of weeks (of coins: hours), told afterwards; **wins** and **loses** are beyond two standard errors."""  # noqa: E501
 
 READING = """
-"""  # noqa: E501
+"""
 
 
 if __name__ == "__main__":

@@ -7,56 +7,38 @@ All models get the same standardised returns and forecast the same bars of the s
 ``python -m replay_data.draw_models`` writes what comes of it to ``replay_data/models.md``.
 """
 
-import gzip
 import math
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from stream_calib.config import Config
 from stream_calib.estimation.calibrated import dcc_params, garch_params
+from stream_calib.estimation.calibration.dcc import fit_dcc
 from stream_calib.estimation.calibration.model import calibrate
 from stream_calib.estimation.cleaning import repair_correlation
 from stream_calib.estimation.dcc import Dcc
 from stream_calib.estimation.ewma import Ewma
 from stream_calib.estimation.garch import GarchVolatility
-from stream_calib.service.replay import replay_effects
-from stream_calib.values import F64, Fit, FitFailure, FitRequest, ReturnBlock, eigenvalue_floor
+from stream_calib.estimation.shrinkage import shrink_target
+from stream_calib.values import (
+    F64,
+    DccParams,
+    Fit,
+    FitFailure,
+    FitRequest,
+    ReturnBlock,
+    eigenvalue_floor,
+)
+from tests.estimation.model_markets import Market
 
 GRID = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)  # half-lives of which the best is chosen
 STORM_SHARE = 0.05  # of weeks, or hours: the most volatile ones
 VOL_HALF_LIFE_BARS = 20.0
 CAP = 3.0
-MINUTE_NS = 60_000_000_000
-CRYPTO_FROM, CRYPTO_TO = "2021-04-26", "2021-05-21"  # after the exchange's maintenance
 LOG_2PI = math.log(2.0 * math.pi)
-
-
-class Market(NamedTuple):
-    """Returns of one market and how it is walked through.
-
-    ``rows`` (t, n), NaN where not observed; a fit is made every ``every`` bars from the last
-    ``window``, the first from ``first``; ``block`` bars are a week or an hour; ``crash`` is from
-    and to, in UTC; ``half_lives`` are EWMAs beside the one that is chosen.
-    """
-
-    name: str
-    symbols: tuple[str, ...]
-    rows: ReturnBlock
-    first: int
-    window: int
-    every: int
-    block: int
-    crash: tuple[str, str]
-    half_lives: Mapping[str, float]
-
-    def bars(self, start: int, stop: int) -> "Market":
-        """Return the market cut to some of its bars."""
-        return self._replace(rows=self.rows.rows(start, stop))
 
 
 class Forecasts(NamedTuple):
@@ -117,7 +99,14 @@ class Walk(NamedTuple):
 class Models:
     """The models in force between two fits, rebuilt from the window of the last one."""
 
-    def __init__(self, fit: Fit, window: ReturnBlock, half_lives: Sequence[float]) -> None:
+    def __init__(
+        self,
+        fit: Fit,
+        window: ReturnBlock,
+        half_lives: Sequence[float],
+        *,
+        full: bool = False,
+    ) -> None:
         n = window.returns.shape[1]
         params = dcc_params(fit)
         self.fitted = np.isfinite(np.diagonal(params.target))
@@ -126,12 +115,29 @@ class Models:
         self.dcc = Dcc(params, n, float(fit.arrays["bars"][0]), clock="time")
         self.ewmas = [Ewma(n, half_life, clock="time") for half_life in half_lives]
         self._target = params.target
+        self._full: Dcc | None = None
         self.z = self.update(window)
+        if full:
+            self._full = self._fitted_in_full()
+
+    def _fitted_in_full(self) -> Dcc:
+        """The same model of the same z, its a and b by the likelihood of all symbols together."""
+        z = self.z[:, self.fitted]
+        z = np.ascontiguousarray(z[np.isfinite(z).any(axis=1)])
+        found = fit_dcc(z, likelihood="full", target=partial(shrink_target, method="qis"))
+        n = len(self.fitted)
+        target = np.full((n, n), np.nan)
+        target[np.ix_(self.fitted, self.fitted)] = found.target
+        dcc = Dcc(DccParams(found.a, found.b, target), n, clock="time")
+        dcc.update(self.z)
+        return dcc
 
     def update(self, block: ReturnBlock) -> F64:
         """Take bars in; return them standardised, as the models see them."""
         z = self.volatility.standardise(block)
         self.dcc.update(z)
+        if self._full is not None:
+            self._full.update(z)
         # each return counts as one over its own deviation, whatever time it spans
         seen = np.where(np.isnan(z.returns), 0.0, 1.0)
         for ewma in self.ewmas:
@@ -139,10 +145,11 @@ class Models:
         return z.returns
 
     def correlations(self) -> list[F64]:
-        """Return the forecasts for the next bar: DCC, constant, each EWMA."""
+        """Return the forecasts for the next bar: DCC, constant, each EWMA, DCC in full."""
         cut = np.ix_(self.fitted, self.fitted)
         known = [self.dcc.correlation().corr, self._target]
         known += [ewma.correlation().corr for ewma in self.ewmas]
+        known += [] if self._full is None else [self._full.correlation().corr]
         return [np.ascontiguousarray(corr[cut]) for corr in known]
 
 
@@ -182,7 +189,7 @@ def walk(market: Market, grid: Sequence[float] = GRID) -> Walk:
             if models is None:
                 chosen = best_half_life(Models(answer, window, ()), grid)
                 half_lives = [chosen, *market.half_lives.values()]
-            models = Models(answer, window, half_lives)
+            models = Models(answer, window, half_lives, full=market.full)
         if models is None:
             continue
         for bar in range(at, min(t, at + market.every)):
@@ -191,14 +198,19 @@ def walk(market: Market, grid: Sequence[float] = GRID) -> Walk:
                 done.append(forecast)
                 activity.append(moved)
                 bars.append(bar)
-    columns = [np.array(column) for column in zip(*done, strict=True)]
-    names = ("DCC", "constant", f"EWMA {half_lives[0]:g}", *market.half_lives)
+    observed, log_score, qlike, portfolio, least = map(np.array, zip(*done, strict=True))
+    names = ["DCC", "constant", f"EWMA {half_lives[0]:g}", *market.half_lives]
+    names += ["DCC, full"] if market.full else []
     return Walk(
         market,
-        names,
+        tuple(names),
         half_lives[0],
         rows.time_ns[bars],
-        *columns,  # type: ignore[arg-type]
+        observed,
+        log_score,
+        qlike,
+        portfolio,
+        least,
         np.array(activity),
         answers,
     )
@@ -276,104 +288,6 @@ def newey_west(difference: F64) -> tuple[float, float]:
     for lag in range(1, lags + 1):
         variance += 2.0 * (1.0 - lag / (lags + 1.0)) * float(off[lag:] @ off[:-lag]) / t
     return mean, mean / math.sqrt(max(variance, 1e-300) / t)
-
-
-# markets
-
-
-def markets(folder: Path) -> Iterator[Market]:
-    """Read the four markets."""
-    yield dow(folder)
-    yield us_stocks(folder)
-    yield currencies(folder)
-    yield crypto(folder)
-
-
-RISK_METRICS = {
-    "EWMA .94": math.log(0.5) / math.log(0.94),
-    "EWMA .97": math.log(0.5) / math.log(0.97),
-}
-
-
-def dow(folder: Path) -> Market:
-    """30 Dow stocks, daily 1987 to 2009."""
-    table = pd.read_csv(folder / "daily" / "R_dji30ret.csv.gz", index_col=0, parse_dates=True)
-    crash = ("2008-09-01", "2009-02-04")
-    return _daily("30 Dow stocks", table, table.to_numpy(np.float64), crash)
-
-
-def us_stocks(folder: Path) -> Market:
-    """20 US stocks, daily 1990 to 2022."""
-    table = pd.read_csv(folder / "daily" / "skfolio_sp500_20.csv.gz", index_col=0, parse_dates=True)
-    returns = np.log(table).diff().iloc[1:]
-    return _daily("20 US stocks", returns, returns.to_numpy(), ("2020-02-20", "2020-05-01"))
-
-
-def currencies(folder: Path) -> Market:
-    """23 currencies per euro, daily 2000 to 2012, with the krone's peg."""
-    path = folder / "daily" / "R_stochvol_exrates_23fx_vs_EUR.csv.gz"
-    returns = np.log(pd.read_csv(path, index_col=0, parse_dates=True)).diff().iloc[1:]
-    return _daily("23 currencies", returns, returns.to_numpy(), ("2008-09-01", "2009-04-01"))
-
-
-def crypto(folder: Path, start: str = CRYPTO_FROM, stop: str = CRYPTO_TO) -> Market:
-    """40 pairs of coins, one minute, from when all are there to the day after the crash.
-
-    The rows are those that the service keeps for its fits: through files, filter and sampling.
-    """
-    with tempfile.TemporaryDirectory() as own:
-        path, symbols = crypto_ticks(folder, Path(own), start, stop)
-        last = None
-        for runner, _ in replay_effects([path], crypto_config(symbols, 1, 0), fitted=False):
-            last = runner.engine
-    window = last.window() if last is not None else None
-    assert window is not None
-    kept = window.arrays
-    elapsed = kept["elapsed"]
-    ages = np.cumsum(elapsed[::-1])[::-1] - elapsed
-    time_ns = window.as_of_ns - MINUTE_NS * np.rint(ages).astype(np.int64)
-    rows = ReturnBlock(time_ns, kept["returns"], kept["exposure"], elapsed)
-    crash = ("2021-05-19T11:00", "2021-05-19T18:00")
-    return Market("40 crypto pairs", symbols, rows, 2000, 2000, 500, 60, crash, {"EWMA 30": 30.0})
-
-
-def crypto_ticks(folder: Path, into: Path, start: str, stop: str) -> tuple[Path, tuple[str, ...]]:
-    """Cut the table of one-minute closes; return the file and its symbols."""
-    name = "binance_1m_close_40pairs_20210410_20210520.csv.gz"
-    with gzip.open(folder / "bars" / name, "rt") as table:
-        head, *lines = table.read().splitlines()
-    from_ms, to_ms = (pd.Timestamp(text).value // 1_000_000 for text in (start, stop))
-    kept = [line for line in lines if from_ms <= int(line.split(",", 1)[0]) < to_ms]
-    path = into / "bars.csv"
-    path.write_text("\n".join([head, *kept]) + "\n")
-    return path, tuple(head.split(",")[1:])
-
-
-def crypto_config(symbols: Sequence[str], first: int, every: int, window: int = 50_000) -> Config:
-    """Settings of a service on these pairs; a matrix every minute where fits are made."""
-    universe = {
-        "name": "crypto",
-        "symbols": list(symbols),
-        "bar": "1m",
-        "every": 1 if every else 1_000_000,
-        "audit": False,
-        "dcc": {
-            "bar": "1m",
-            "first_fit_bars": first if every else window,
-            "window_bars": window,
-            "refit_bars": every,
-        },
-    }
-    return Config.model_validate({"universe": [universe]})
-
-
-def _daily(name: str, table: pd.DataFrame, returns: F64, crash: tuple[str, str]) -> Market:
-    returns = np.ascontiguousarray(returns)
-    time_ns = np.asarray(table.index.as_unit("ns").asi8)  # type: ignore[attr-defined]
-    seen = np.isfinite(returns).astype(np.float64)
-    rows = ReturnBlock(time_ns, returns, seen, np.ones(len(returns)))
-    names = tuple(str(symbol) for symbol in table)
-    return Market(name, names, rows, 1000, 2000, 250, 5, crash, RISK_METRICS)
 
 
 def _scores(corr: F64, plain: F64, capped: F64) -> tuple[float, float]:

@@ -11,18 +11,16 @@ import pytest
 from stream_calib.estimation.calibrated import misfit
 from stream_calib.service.replay import replay_effects
 from stream_calib.values import Calibration, Event, Fit, Matrix, eigenvalue_floor
-from tests.estimation.model_study import (
+from tests.estimation.model_markets import (
     Market,
-    Walk,
     crypto,
     crypto_config,
     crypto_ticks,
     currencies,
     dow,
-    newey_west,
     us_stocks,
-    walk,
 )
+from tests.estimation.model_study import Walk, newey_west, walk
 
 CRASH = pd.Timestamp("2021-05-19T13:00").value  # coins are at their lowest at 13:09
 
@@ -45,7 +43,8 @@ def walks(market_data: Path) -> dict[str, Walk]:
     found = {}
     for name, (read, cut) in MARKETS.items():
         market = read(market_data)
-        found[name] = walk(market.bars(cut.start, cut.stop)._replace(half_lives={}), grid=(160.0,))
+        market = market.bars(cut.start, cut.stop)._replace(half_lives={}, full=False)
+        found[name] = walk(market, grid=(160.0,))
     return found
 
 
@@ -112,7 +111,7 @@ def test_a_refit_is_installed_after_the_crash(market_data: Path, tmp_path: Path)
 @pytest.mark.full
 @pytest.mark.parametrize("read", [dow, us_stocks, currencies, crypto])
 def test_whole_markets(market_data: Path, read: Callable[[Path], Market]) -> None:
-    walked = walk(read(market_data))
+    walked = walk(read(market_data)._replace(full=False))
     _check_fits(walked)
     _check_matrices(walked)
     gain = walked.log_score[:, :, 1] - walked.log_score[:, 1:2, 1]
