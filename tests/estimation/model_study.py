@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from stream_calib.engine.publisher import REPAIRED_MIN
 from stream_calib.estimation.calibrated import dcc_params, garch_params
 from stream_calib.estimation.calibration.dcc import fit_dcc
 from stream_calib.estimation.calibration.model import calibrate
@@ -243,7 +244,7 @@ def score(
     of ``plain`` z, as they came, without the ln of the deviations, which all models share; and
     of ``capped`` c, as the models see them. Raw, then repaired as it would be published.
     """
-    repaired = repair_correlation(corr, eigenvalue_floor(len(corr)))
+    repaired = repair_correlation(corr, eigenvalue_floor(len(corr)), None, REPAIRED_MIN)
     least = repaired.min_eigenvalue if repaired.repair == 0.0 else _least(corr)
     cut = np.ix_(own, own)
     good = _scores(repaired.corr[cut], plain, capped)
