@@ -22,6 +22,8 @@ from stream_calib.values import (
     eigenvalue_floor,
 )
 
+REPAIRED_MIN = 0.01  # least eigenvalue of a matrix that was indefinite: what was noise is no hedge
+
 
 class Chosen(NamedTuple):
     """The symbols of a matrix: their places, and these in the order of names."""
@@ -133,7 +135,7 @@ class Publisher:
         """
         n, cut = len(chosen.places), chosen.cut
         before = known.corr[cut]
-        repaired = repair_correlation(before, eigenvalue_floor(n), chosen.order)
+        repaired = repair_correlation(before, eigenvalue_floor(n), chosen.order, REPAIRED_MIN)
         upper = np.triu_indices(n, 1)
         return Estimate(
             repaired.corr,

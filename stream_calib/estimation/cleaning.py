@@ -46,10 +46,12 @@ def in_order(matrix: F64, order: I64 | None) -> F64:
     return matrix if order is None else np.ascontiguousarray(matrix[np.ix_(order, order)])
 
 
-def repair_correlation(corr: F64, floor: float, order: I64 | None = None) -> Repaired:
+def repair_correlation(
+    corr: F64, floor: float, order: I64 | None = None, lifted: float = 0.0
+) -> Repaired:
     """Shrink a correlation matrix towards the identity until it is positive definite.
 
-        R' = (1 - s) R + s I,   s = max(0, (floor - Lmin) / (1 - Lmin))
+        R' = (1 - s) R + s I,   s = (max(floor, lifted) - Lmin) / (1 - Lmin)  where Lmin < floor
 
     Parameters
     ----------
@@ -60,6 +62,9 @@ def repair_correlation(corr: F64, floor: float, order: I64 | None = None) -> Rep
     order : (n,)
         A canonical order of the rows, so that the order of the symbols does not show in the
         last bits of the eigenvalues.
+    lifted
+        Least eigenvalue of what had to be shrunk, below 1; ``floor`` where that is more. A matrix
+        at the very floor says that some portfolio has next to no risk, which nobody observed.
 
     Returns
     -------
@@ -75,7 +80,7 @@ def repair_correlation(corr: F64, floor: float, order: I64 | None = None) -> Rep
     least, largest = float(eigenvalues[0]), float(eigenvalues[-1])
     if least >= floor:
         return Repaired(corr, least, largest, 0.0)
-    weight = (floor - least) / (1.0 - least)
+    weight = (max(floor, lifted) - least) / (1.0 - least)
     repaired = (1.0 - weight) * corr
     np.fill_diagonal(repaired, 1.0)
     return Repaired(

@@ -59,6 +59,17 @@ def test_the_weight_of_the_identity_is_the_least_that_reaches_the_floor(corr: F6
 
 
 @given(matrices)
+def test_what_has_to_be_shrunk_is_lifted_and_nothing_else_is(corr: F64) -> None:
+    lifted = repair_correlation(corr, FLOOR, None, 0.01)
+    least = np.linalg.eigvalsh(corr)[0]
+    if least >= FLOOR:
+        assert lifted.corr.tobytes() == corr.tobytes()
+    else:
+        assert abs(np.linalg.eigvalsh(lifted.corr)[0] - 0.01) < EIGENVALUE_ERROR
+        assert abs(lifted.min_eigenvalue - 0.01) < EIGENVALUE_ERROR
+
+
+@given(matrices)
 def test_a_matrix_above_the_floor_is_left_alone(corr: F64) -> None:
     assume(np.linalg.eigvalsh(corr)[0] >= FLOOR + EIGENVALUE_ERROR)
     before = corr.tobytes()
