@@ -109,11 +109,11 @@ INTRODUCTION = """# DCC on real markets, beside EWMA and constant correlation
 
 Made by `python -m replay_data.draw_models` from the study in `tests/estimation/model_study.py`; held by
 `tests/estimation/test_model_study.py`. As the service does it under its defaults: `calibrate` on the window so far (GARCH for each
-symbol, QIS target, cDCC by composite likelihood, z capped at 3), state rebuilt from the window, then bar by bar until the next
+symbol, QIS target, cDCC by the likelihood of all symbols together, z capped at 3), state rebuilt from the window, then bar by bar until the next
 fit. The pairs of coins come through the files, the filter and the sampling of the service, with the holes that those leave.
 
 All models forecast the same next bar of the same symbols from the same z, returns over the deviations that GARCH predicted;
-so only correlations differ. **constant** is the target of the fit. **EWMA** with a number has that half-life in bars, the best of 10,
+so only correlations differ. **DCC, pairs** has its a and b by composite likelihood; **constant** is the target of the fit. **EWMA** with a number has that half-life in bars, the best of 10,
 20, ... 640 on the second half of the first window; .94 and .97 are RiskMetrics' on days, 30 the service's half hour.
 
 - **log score**: mean of -(n ln 2 pi + ln |R| + z' R^-1 z) / 2 over bars, z as it came, of the matrix that would be published

@@ -23,8 +23,8 @@ class Market(NamedTuple):
 
     ``rows`` (t, n), NaN where not observed; a fit is made every ``every`` bars from the last
     ``window``, the first from ``first``; ``block`` bars are a week or an hour; ``crash`` is from
-    and to, in UTC; ``half_lives`` are EWMAs beside the one that is chosen; ``full``: whether
-    to fit by the full likelihood too, which is slow.
+    and to, in UTC; ``half_lives`` are EWMAs beside the one that is chosen; ``pairs``: whether
+    to fit by the composite likelihood too.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Market(NamedTuple):
     block: int
     crash: tuple[str, str]
     half_lives: Mapping[str, float]
-    full: bool
+    pairs: bool
 
     def bars(self, start: int, stop: int) -> "Market":
         """Return the market cut to some of its bars."""
@@ -97,7 +97,7 @@ def crypto(folder: Path, start: str = CRYPTO_FROM, stop: str = CRYPTO_TO) -> Mar
     rows = ReturnBlock(time_ns, kept["returns"], kept["exposure"], elapsed)
     crash = ("2021-05-19T11:00", "2021-05-19T18:00")
     return Market(
-        "40 crypto pairs", symbols, rows, 2000, 2000, 500, 60, crash, {"EWMA 30": 30.0}, full=False
+        "40 crypto pairs", symbols, rows, 2000, 2000, 500, 60, crash, {"EWMA 30": 30.0}, pairs=True
     )
 
 
@@ -137,4 +137,4 @@ def _daily(name: str, table: pd.DataFrame, returns: F64, crash: tuple[str, str])
     seen = np.isfinite(returns).astype(np.float64)
     rows = ReturnBlock(time_ns, returns, seen, np.ones(len(returns)))
     names = tuple(str(symbol) for symbol in table)
-    return Market(name, names, rows, 1000, 2000, 250, 5, crash, RISK_METRICS, full=True)
+    return Market(name, names, rows, 1000, 2000, 250, 5, crash, RISK_METRICS, pairs=True)

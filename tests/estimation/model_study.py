@@ -106,7 +106,7 @@ class Models:
         window: ReturnBlock,
         half_lives: Sequence[float],
         *,
-        full: bool = False,
+        pairs: bool = False,
     ) -> None:
         n = window.returns.shape[1]
         params = dcc_params(fit)
@@ -116,16 +116,16 @@ class Models:
         self.dcc = Dcc(params, n, float(fit.arrays["bars"][0]), clock="time")
         self.ewmas = [Ewma(n, half_life, clock="time") for half_life in half_lives]
         self._target = params.target
-        self._full: Dcc | None = None
+        self._pairs: Dcc | None = None
         self.z = self.update(window)
-        if full:
-            self._full = self._fitted_in_full()
+        if pairs:
+            self._pairs = self._fitted_by_pairs()
 
-    def _fitted_in_full(self) -> Dcc:
-        """The same model of the same z, its a and b by the likelihood of all symbols together."""
+    def _fitted_by_pairs(self) -> Dcc:
+        """The same model of the same z, its a and b by the composite likelihood of pairs."""
         z = self.z[:, self.fitted]
         z = np.ascontiguousarray(z[np.isfinite(z).any(axis=1)])
-        found = fit_dcc(z, likelihood="full", target=partial(shrink_target, method="qis"))
+        found = fit_dcc(z, likelihood="composite", target=partial(shrink_target, method="qis"))
         n = len(self.fitted)
         target = np.full((n, n), np.nan)
         target[np.ix_(self.fitted, self.fitted)] = found.target
@@ -137,8 +137,8 @@ class Models:
         """Take bars in; return them standardised, as the models see them."""
         z = self.volatility.standardise(block)
         self.dcc.update(z)
-        if self._full is not None:
-            self._full.update(z)
+        if self._pairs is not None:
+            self._pairs.update(z)
         # each return counts as one over its own deviation, whatever time it spans
         seen = np.where(np.isnan(z.returns), 0.0, 1.0)
         for ewma in self.ewmas:
@@ -146,11 +146,11 @@ class Models:
         return z.returns
 
     def correlations(self) -> list[F64]:
-        """Return the forecasts for the next bar: DCC, constant, each EWMA, DCC in full."""
+        """Return the forecasts for the next bar: DCC, constant, each EWMA, DCC by pairs."""
         cut = np.ix_(self.fitted, self.fitted)
         known = [self.dcc.correlation().corr, self._target]
         known += [ewma.correlation().corr for ewma in self.ewmas]
-        known += [] if self._full is None else [self._full.correlation().corr]
+        known += [] if self._pairs is None else [self._pairs.correlation().corr]
         return [np.ascontiguousarray(corr[cut]) for corr in known]
 
 
@@ -158,6 +158,7 @@ def request(window: ReturnBlock, first: int, number: int = 1) -> FitRequest:
     """Ask for a fit as the service does under its defaults."""
     settings = {
         "model": "cdcc",
+        "likelihood": "auto",
         "leverage": False,
         "target": "qis",
         "winsor": CAP,
@@ -190,7 +191,7 @@ def walk(market: Market, grid: Sequence[float] = GRID) -> Walk:
             if models is None:
                 chosen = best_half_life(Models(answer, window, ()), grid)
                 half_lives = [chosen, *market.half_lives.values()]
-            models = Models(answer, window, half_lives, full=market.full)
+            models = Models(answer, window, half_lives, pairs=market.pairs)
         if models is None:
             continue
         for bar in range(at, min(t, at + market.every)):
@@ -201,7 +202,7 @@ def walk(market: Market, grid: Sequence[float] = GRID) -> Walk:
                 bars.append(bar)
     observed, log_score, qlike, portfolio, least = map(np.array, zip(*done, strict=True))
     names = ["DCC", "constant", f"EWMA {half_lives[0]:g}", *market.half_lives]
-    names += ["DCC, full"] if market.full else []
+    names += ["DCC, pairs"] if market.pairs else []
     return Walk(
         market,
         tuple(names),

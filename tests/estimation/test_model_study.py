@@ -43,7 +43,7 @@ def walks(market_data: Path) -> dict[str, Walk]:
     found = {}
     for name, (read, cut) in MARKETS.items():
         market = read(market_data)
-        market = market.bars(cut.start, cut.stop)._replace(half_lives={}, full=False)
+        market = market.bars(cut.start, cut.stop)._replace(half_lives={}, pairs=False)
         found[name] = walk(market, grid=(160.0,))
     return found
 
@@ -111,7 +111,7 @@ def test_a_refit_is_installed_after_the_crash(market_data: Path, tmp_path: Path)
 @pytest.mark.full
 @pytest.mark.parametrize("read", [dow, us_stocks, currencies, crypto])
 def test_whole_markets(market_data: Path, read: Callable[[Path], Market]) -> None:
-    walked = walk(read(market_data)._replace(full=False))
+    walked = walk(read(market_data)._replace(pairs=False))
     _check_fits(walked)
     _check_matrices(walked)
     gain = walked.log_score[:, :, 1] - walked.log_score[:, 1:2, 1]
