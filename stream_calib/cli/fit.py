@@ -39,21 +39,24 @@ def fit(
 
     settings = load_config(config)
     reports: dict[str, Mapping[str, Any]] = {}
+    failures: list[str] = []
     bar = progress_bar()
     task = bar.add_task("read")
     with bar:
         for universe, request, found in fit_files(files, settings, lambda n: bar.advance(task, n)):
             if isinstance(found, FitFailure):
-                message = f"universe {universe.name!r} cannot be fitted: {found.reason}"
-                raise InputError(message)
+                failures.append(f"universe {universe.name!r} cannot be fitted: {found.reason}")
+                continue
             reports[universe.name] = dcc_report(found, request, universe.symbols)
     if as_json:
         typer.echo(orjson.dumps(reports).decode())
-        return
-    console = Console()
-    for name, report in reports.items():
-        console.print(f"{name}: {_sentence(report)}")
-        console.print(_table(report))
+    else:
+        console = Console()
+        for name, report in reports.items():
+            console.print(f"{name}: {_sentence(report)}")
+            console.print(_table(report))
+    if failures or not reports:
+        raise InputError("; ".join(failures) or "no universe has dcc.enabled")
 
 
 def _sentence(report: Mapping[str, Any]) -> str:
@@ -64,8 +67,11 @@ def _sentence(report: Mapping[str, Any]) -> str:
         if name in own
     ]
     bars = report["window"]["bars"]
+    whole = own["loglik"] is not None
+    loglik = own["loglik"] if whole else own["composite_loglik"]
+    kind = "log-likelihood" if whole else "composite log-likelihood"
     return (
-        f"{own['model']} {', '.join(numbers)}; log-likelihood {own['loglik']:.3f} over {bars:,} "
+        f"{own['model']} {', '.join(numbers)}; {kind} {loglik:.3f} over {bars:,} "
         f"bars; average correlation of the target {own['target_average']:.3f}"
     )
 

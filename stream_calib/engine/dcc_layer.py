@@ -157,7 +157,7 @@ class DccLayer:
         if pending is None or fit.arrays.get("request", np.zeros(1))[0] != pending.number:
             return "it was not asked for"
         self._pending = None
-        if reason := misfit(fit, self._history.block().returns.shape[1]):
+        if reason := misfit(fit, len(self.membership.ready)):
             self._retry(pending)
             return reason
         self._volatility, self._dcc = self._built(fit)
@@ -183,7 +183,7 @@ class DccLayer:
         n = rows.returns.shape[1]
         volatility = GarchVolatility(n, settings.vol_half_life_bars, settings.winsor)
         volatility.install(garch_params(fit))
-        dcc = Dcc(dcc_params(fit), n, float(fit.arrays["bars"][0]), clock="time")
+        dcc = Dcc(dcc_params(fit), n, fit.arrays["counts"], clock="time")
         dcc.update(volatility.standardise(rows))
         return volatility, dcc
 

@@ -22,6 +22,7 @@ from stream_calib.values import (
     eigenvalue_floor,
 )
 
+NUMBERED = ("ewma", "dcc", "events")  # an estimator that is out of use keeps its number
 REPAIRED_MIN = 0.01  # least eigenvalue of a matrix that was indefinite: what was noise is no hedge
 
 
@@ -80,13 +81,12 @@ class Publisher:
         self.model_version = 1
         self._universe = universe
         self._canonical = np.argsort(np.array(universe.symbols))
-        names = ["ewma", "dcc", "events"] if universe.dcc.enabled else ["ewma", "events"]
+        names = NUMBERED if universe.dcc.enabled else ("ewma", "events")
         self.sequences = dict.fromkeys(names, 0)
 
     def resume(self, last: Mapping[str, int]) -> None:
         """Go on after these numbers; what is not named stays."""
-        known = self.sequences.keys()
-        self.sequences |= {name: number for name, number in last.items() if name in known}
+        self.sequences |= {name: number for name, number in last.items() if name in NUMBERED}
 
     def event(self, type_: str, time_ns: int, details: Mapping[str, object]) -> Event:
         """Return the next event."""

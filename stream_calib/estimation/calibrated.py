@@ -5,22 +5,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stream_calib.estimation.cleaning import one_blas_thread
+from stream_calib.estimation.dcc import packed_start
 from stream_calib.values import F64, DccParams, Fit, FitRequest, GarchParams
 
 DCC_MODEL = "dcc"
 MODELS = ("dcc", "cdcc", "adcc")
 GARCH_NAMES = ("mu", "omega", "alpha", "beta", "gamma", "nu")
 PERSISTENCE_MAX = 0.9999
-EIGENVALUE_MIN = 1e-8
+EIGENVALUE_MIN = 1e-10  # below the floor that targets are held above, which rounding may miss
+NEEDED = ("dcc", "dcc_se", "garch", "garch_se", "bars", "counts", "loglik", "target_average")
 
 
 def misfit(fit: Fit, n: int) -> str:
     """Say why a fit cannot be used for n assets; nothing when it can."""
     try:
         params, garch = dcc_params(fit), garch_params(fit)
-    except (KeyError, IndexError, ValueError):
+        counts = fit.arrays["counts"]
+    except (KeyError, IndexError, TypeError, ValueError):
         return "it is not whole"
-    if garch.mu.shape != (n,) or params.target.shape != (n, n):
+    if not fit.arrays.keys() >= set(NEEDED):
+        return "it is not whole"
+    if not garch.mu.shape == counts.shape == (n,) or params.target.shape != (n, n):
         return f"it is of other than {n} symbols"
     known = np.flatnonzero(np.isfinite(np.diagonal(params.target)))
     target = params.target[np.ix_(known, known)]
@@ -29,12 +35,23 @@ def misfit(fit: Fit, n: int) -> str:
         return "it has numbers that are none"
     if len(known) < 2 or min(numbers) < 0.0 or params.a + params.b > PERSISTENCE_MAX:
         return f"a {params.a:.4g} and b {params.b:.4g} are not stationary"
-    if np.linalg.eigvalsh(target)[0] < EIGENVALUE_MIN:
+    with one_blas_thread():
+        least = np.linalg.eigvalsh(target)[0]
+    if least < EIGENVALUE_MIN:
         return "its target is not positive definite"
+    if not (np.isfinite(counts).all() and counts.min() >= 0.0):
+        return "it has numbers that are none"
     fitted = np.isfinite(garch.omega)
     persistence = (garch.alpha + garch.beta + 0.5 * garch.gamma)[fitted]
-    if (persistence > PERSISTENCE_MAX + 1e-9).any() or (garch.omega[fitted] < 0.0).any():
+    parts = [garch.omega, garch.alpha, garch.beta, garch.alpha + garch.gamma]
+    if (persistence > PERSISTENCE_MAX + 1e-9).any() or np.array(parts)[:, fitted].min(
+        initial=0
+    ) < 0:
         return "a volatility is not stationary"
+    try:
+        packed_start(params, n)
+    except ValueError as error:
+        return str(error)
     return ""
 
 
@@ -59,7 +76,7 @@ def dcc_params(fit: Fit) -> DccParams:
 
 def dcc_report(fit: Fit, request: FitRequest, symbols: Sequence[str]) -> dict[str, object]:
     """Return what people and programs should know of a fit, as JSON values; null: not known."""
-    arrays = fit.arrays
+    arrays, target = fit.arrays, dcc_params(fit).target
     names = ("a", "b", "g") if MODELS[int(arrays["kind"][0])] == "adcc" else ("a", "b")
     errors = dict(zip(names, _numbers(arrays["dcc_se"]), strict=False))
     garch = {
@@ -88,7 +105,7 @@ def dcc_report(fit: Fit, request: FitRequest, symbols: Sequence[str]) -> dict[st
             "target_average": _number(arrays["target_average"][0]),
         },
         "garch": garch,
-        "left_out": [s for s, own in zip(symbols, garch.values(), strict=True) if not own],
+        "left_out": [s for s, x in zip(symbols, np.diagonal(target), strict=True) if math.isnan(x)],
         "diagnostics": {
             name.removeprefix("diagnostics."): _number(array[0])
             for name, array in sorted(arrays.items())

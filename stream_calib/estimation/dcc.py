@@ -50,7 +50,7 @@ class Dcc:
         average correlation, and one on the diagonal.
     n
         Number of symbols.
-    n_target
+    n_target : a number or (n,)
         Rows that the target was estimated from; 0 where unknown.
     clock
         What ages news: later observations of the pair (``observations``), or ``time``.
@@ -89,12 +89,13 @@ class Dcc:
     )
 
     def __init__(
-        self, params: DccParams, n: int, n_target: float = 0.0, clock: str = "observations"
+        self, params: DccParams, n: int, n_target: float | F64 = 0.0, clock: str = "observations"
     ) -> None:
         if clock not in {"observations", "time"}:
             message = f"clock must be 'observations' or 'time', not {clock!r}"
             raise ValueError(message)
-        if not (n_target >= 0.0 and math.isfinite(n_target)):
+        rows: F64 = np.broadcast_to(np.asarray(n_target, np.float64), (n,))
+        if not (np.isfinite(rows).all() and rows.min() >= 0.0):
             message = f"n_target must be at least 0, not {n_target}"
             raise ValueError(message)
         packed = packed_start(params, n)
@@ -102,7 +103,7 @@ class Dcc:
         self.n = n
         self.clock = clock
         self._target, self._asymmetry, self._corr, self._diagonal = packed
-        rows = n_target / TARGET_ERROR**2
+        rows = rows / TARGET_ERROR**2
         self._rows = np.where(np.isnan(np.diagonal(params.target)), 0.0, rows)
         self._news = np.zeros(n)
         self._fourth = np.zeros((2, n))

@@ -193,8 +193,9 @@ class GarchVolatility:
     @classmethod
     def from_state(cls, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Continue from what ``state`` returned."""
-        n, half_life_obs, cap = state["settings"]
-        volatility = cls(int(n), float(half_life_obs), float(cap))
+        _, half_life_obs, cap = state["settings"]
+        # as many as there are now: the state may have been migrated to other symbols
+        volatility = cls(len(state["variance"]), float(half_life_obs), float(cap))
         volatility._params[:] = state["params"]
         volatility._variance[:] = state["variance"]
         volatility._sums[:] = state["sums"]

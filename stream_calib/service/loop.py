@@ -232,7 +232,13 @@ class UniverseLoop:
     def _catching_up(self, now_s: float) -> bool:
         """Tell whether reading on is more urgent than publishing what is old already."""
         behind = self._lag > self._max_records and self.session.pending_bytes <= TURN_BYTES
-        return behind and not self.session.full and now_s - self._cut_at_s < CATCH_UP_S
+        # while a fit is awaited there is nothing that reading on could bring
+        return (
+            behind
+            and not self._held
+            and not self.session.full
+            and now_s - self._cut_at_s < CATCH_UP_S
+        )
 
     async def _cut(self, now_s: float, *, snapshot: bool) -> Cut:
         if not snapshot:

@@ -65,4 +65,13 @@ def test_ticks_that_do_not_last_are_told_in_a_sentence(
     ticks.write_bytes(b"\n".join(rows))
     done = cli("fit", "--config", config, ticks)
     assert done.code == 4
-    assert "universe 'demo' cannot be fitted: 0 symbols have 50 returns" in done.err
+    assert "universe 'demo' cannot be fitted: 0 symbols have 50 usable returns" in done.err
+
+
+def test_without_the_model_there_is_nothing_to_fit(
+    cli: Callable[..., Done], tmp_path: Path, config: Path
+) -> None:
+    config.write_text(SETTINGS.replace("dcc = { ", "dcc = { enabled = false, "))
+    done = cli("fit", "--config", config, DEMO_TICKS)
+    assert done.code == 4
+    assert "no universe has dcc.enabled" in done.err

@@ -92,6 +92,19 @@ def damaged(number: int, **arrays: Any) -> Fit:
         (damaged(1, target=np.ones(1)), "other than 3 symbols"),
         (damaged(1, garch=np.full((6, 3), 0.9)), "a volatility is not stationary"),
         (Fit("dcc", {"request": np.ones(1)}), "not whole"),
+        (damaged(1, garch=np.full((6, 3), -0.1)), "a volatility is not stationary"),
+        (damaged(1, counts=np.full(3, np.nan)), "numbers that are none"),
+        (damaged(1, kind=np.array([2.0]), dcc=np.array([0.1, 0.8, 0.5])), "needs its asymmetry"),
+        (damaged(1, kind=np.array([0.0]), dcc=np.array([0.1, 0.8, 0.1])), "g must be"),
+        (
+            damaged(
+                1,
+                kind=np.array([2.0]),
+                dcc=np.array([0.1, 0.8, 0.5]),
+                asymmetry=np.array([0.5, 0.1, 0.1, 0.5, 0.1, 0.5]),
+            ),
+            "too much beside",
+        ),
     ],
 )
 def test_a_fit_that_cannot_be_used_keeps_the_old_model(fit: Fit, reason: str) -> None:

@@ -181,6 +181,29 @@ def test_a_model_goes_on_among_the_symbols_that_stay_and_another_is_asked_for() 
     assert request.arrays["returns"].shape[1] == 3
 
 
+@pytest.mark.parametrize("symbols", ["ABCX", "XCA", "AB", "BXYZ"])
+def test_a_model_goes_on_whatever_the_number_of_symbols(symbols: str) -> None:
+    run = fitted_run()
+    own = carried(run, symbols, universe__dcc=DCC)
+    own.restore(on_the_wire=True)
+    read_dense(own, 60, 63)
+    request = own.engine.pending_fit()
+    assert request is not None
+    assert request.arrays["returns"].shape[1] == len(symbols)
+    own.take(Step(installs=(made_up(request.number, symbols),)))
+    assert details(own, "refit_installed") or details(own, "refit_rejected")
+
+
+def test_numbers_of_a_model_go_on_though_it_was_out_of_use() -> None:
+    run = fitted_run()
+    read_dense(run, 60, 70)
+    last = run.engine.sequences()["dcc"]
+    assert last > 0
+    without = begun_anew(run, settings("ABC", universe__dcc={"enabled": False}))
+    again = begun_anew(without, settings("ABC", universe__dcc=DCC))
+    assert again.engine.sequences()["dcc"] == last
+
+
 def test_a_fit_that_was_asked_for_by_the_old_list_is_refused() -> None:
     run = dense_run("ABC", 60, universe__dcc=DCC)
     own = carried(run, "AB", universe__dcc=DCC)

@@ -1,5 +1,8 @@
 """One full fit as the service makes it."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ from stream_calib.estimation.calibrated import dcc_params, dcc_report, garch_par
 from stream_calib.estimation.calibration.model import calibrate
 from stream_calib.values import F64, Fit, FitFailure, FitRequest
 from tests.estimation.test_dcc_band import cdcc_truth
+from tests.real_parts import ROOT
 
 SETTINGS: dict[str, Any] = {
     "model": "cdcc",
@@ -124,4 +128,58 @@ def test_what_cannot_be_fitted_is_told_in_a_sentence() -> None:
     answer = calibrate(asked(np.full((300, 3), np.nan)))
     assert isinstance(answer, FitFailure)
     assert (answer.number, answer.code) == (7, "too_few")
-    assert "0 symbols have 125 returns" in answer.reason
+    assert "0 symbols have 125 usable returns" in answer.reason
+
+
+def test_of_two_that_never_meet_the_one_seen_less_is_left_out() -> None:
+    returns = returns_of(4, 10)
+    returns[:700, 1] = np.nan
+    returns[700:, 3] = np.nan
+    target = dcc_params(fitted(returns)).target
+    assert np.isnan(target[1]).all()
+    assert np.isfinite(target[np.ix_([0, 2, 3], [0, 2, 3])]).all()
+
+
+def test_returns_of_an_absurd_size_harm_no_other() -> None:
+    returns = returns_of(4, 11)
+    returns[:, 0] *= 1e200
+    target = dcc_params(fitted(returns)).target
+    assert np.isfinite(target[1:, 1:]).all()
+
+
+def test_a_short_history_has_a_pooled_volatility_beside_long_ones() -> None:
+    returns = returns_of(4, 12)
+    returns[:600, 2:] = np.nan
+    garch = garch_params(fitted(returns))
+    assert len(set(garch.alpha.tolist())) == 3
+    assert garch.alpha[2] == garch.alpha[3]
+
+
+def test_twins_have_no_say_in_the_dynamics_of_others() -> None:
+    returns = returns_of(4, 13)
+    returns[:, 3] = returns[:, 2]
+    found = fitted(returns)
+    dcc = dcc_params(found)
+    assert misfit(found, 4) == ""
+    assert dcc.a + dcc.b <= 0.9995
+
+
+@pytest.mark.parametrize("likelihood", ["full", "composite"])
+def test_the_number_of_blas_threads_does_not_show(likelihood: str) -> None:
+    code = (
+        "import hashlib; from tests.estimation.test_model import fitted, returns_of\n"
+        f"found = fitted(returns_of(12, 14), likelihood={likelihood!r}).arrays\n"
+        "text = b''.join(found[name].tobytes() for name in sorted(found))\n"
+        "print(hashlib.sha256(text).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": str(n), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for n in (1, 2)
+    }
+    assert len(digests) == 1

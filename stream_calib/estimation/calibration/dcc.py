@@ -24,12 +24,11 @@ from stream_calib.estimation.calibration.objective import (
     DccModel,
     Full,
     asymmetry_of,
-    single_thread,
     target_of,
 )
 from stream_calib.estimation.calibration.pairs import ALL_MAX, PairRule, choose_pairs
 from stream_calib.estimation.calibration.robust import Innovations, Robust, robust_innovations
-from stream_calib.estimation.cleaning import repair_correlation
+from stream_calib.estimation.cleaning import one_blas_thread, repair_correlation
 from stream_calib.kernels.dcc_targets import pair_moments, star_returns
 from stream_calib.values import F64, I64
 from stream_calib.values.models import DccParams
@@ -117,7 +116,8 @@ class DccFit:
         if not self.converged:
             names = ("a", "b", "g") if self.model == "adcc" else ("a", "b")
             return dict.fromkeys(names, math.nan)
-        return standard_errors(self._objective, self._theta)
+        with one_blas_thread():
+            return standard_errors(self._objective, self._theta)
 
     @cached_property
     def diagnostics(self) -> dict[str, dict[str, float]]:
@@ -210,6 +210,19 @@ def fit_dcc(
     if not standardised:
         panel, garch = _standardise(panel)
     _require_scale(panel)
+    with one_blas_thread():
+        return _fit_panel(panel, model, likelihood, pairs, target, robust, garch)
+
+
+def _fit_panel(
+    panel: F64,
+    model: Literal["constant", "dcc", "cdcc", "adcc"],
+    likelihood: Likelihood,
+    pairs: PairRule,
+    target: Target | None,
+    robust: Robust | None,
+    garch: Any,  # noqa: ANN401
+) -> DccFit:
     innovations = robust_innovations(panel, robust)
     chosen = _usable(innovations.news, choose_pairs(panel.shape[1], pairs))
     given = None if target is None or callable(target) else _checked(target, panel, model)
@@ -338,7 +351,7 @@ def _news_at(news: F64, model: DccModel, theta: F64) -> F64:
 
 def _target(news: F64, model: DccModel, a: float, b: float) -> tuple[F64, float]:
     target = target_of(news, model, a, b)
-    with single_thread():
+    with one_blas_thread():
         try:
             root = np.linalg.cholesky(target)
         except np.linalg.LinAlgError:
@@ -351,7 +364,7 @@ def _target(news: F64, model: DccModel, a: float, b: float) -> tuple[F64, float]
 
 def _delta(target: F64, news: F64) -> float:
     # largest eigenvalue of C^-1/2 M C^-1/2: what one unit of g takes from the persistence left
-    with single_thread():
+    with one_blas_thread():
         values, vectors = np.linalg.eigh(target)
         root = vectors / np.sqrt(np.maximum(values, FLOOR))
         return float(np.linalg.eigvalsh(root.T @ asymmetry_of(news) @ root)[-1])

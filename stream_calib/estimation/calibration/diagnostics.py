@@ -9,9 +9,9 @@ from stream_calib.estimation.calibration.objective import (
     Composite,
     DccModel,
     asymmetry_of,
-    single_thread,
     target_of,
 )
+from stream_calib.estimation.cleaning import one_blas_thread
 from stream_calib.kernels.likelihood import score_full
 from stream_calib.values import F64, I64
 
@@ -99,7 +99,7 @@ def constant_correlation(z: F64, pairs: I64) -> dict[str, float]:
     nothing = {"statistic": math.nan, "p": math.nan}
     if len(z) < ROWS_MIN:
         return nothing
-    with single_thread():
+    with one_blas_thread():
         values, vectors = np.linalg.eigh(target_of(z, "dcc", 0.0, 0.0))
         if values[0] <= 1e-10:
             return nothing
@@ -108,7 +108,7 @@ def constant_correlation(z: F64, pairs: I64) -> dict[str, float]:
     left = y[SHEPPARD_LAGS:].ravel()
     lagged = [y[SHEPPARD_LAGS - k : len(y) - k].ravel() for k in range(1, SHEPPARD_LAGS + 1)]
     right = np.stack([np.ones(len(left)), *lagged], axis=1)
-    with single_thread():
+    with one_blas_thread():
         gram = right.T @ right
         beta = np.linalg.solve(gram, right.T @ left)
         rest = left - right @ beta

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from stream_calib.estimation.calibrated import DCC_MODEL, GARCH_NAMES, MODELS, misfit
 from stream_calib.estimation.calibration.dcc import DccFit, fit_dcc
-from stream_calib.estimation.calibration.garch import GarchFit, fit_garch
+from stream_calib.estimation.calibration.garch import fit_garch
+from stream_calib.estimation.cleaning import one_blas_thread
 from stream_calib.estimation.garch import GarchVolatility
 from stream_calib.estimation.shrinkage import shrink_target
 from stream_calib.values import (
@@ -17,12 +18,16 @@ from stream_calib.values import (
     Fit,
     FitFailure,
     FitRequest,
+    GarchParams,
     ReturnBlock,
 )
 
 FULL_MAX = 40  # assets up to which bars are looked at as a whole, which is O(n^3) each
 FITTED_SHARE = 0.5  # of the first fit's bars: an asset observed less is left out
 MOVED_SHARE = 0.1  # of these: one whose price moved less has no correlation
+POOLED_SHARE = 0.8  # of the first fit's bars: less says nothing of a volatility
+TOGETHER_MIN = 30  # returns that each two have in common
+MEMORY_MAX = 0.9995  # a + b beyond: twins among the symbols, or nothing to return to
 
 
 def calibrate(request: FitRequest) -> Fit | FitFailure:
@@ -43,30 +48,32 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
         triangles, NaN for assets left out, ``garch`` (6, n) mu, omega, alpha, beta, gamma, nu,
         NaN where an asset has no fit; the rest is what the report shows.
     """
+    with one_blas_thread():  # whose number would show in the last bits
+        return _calibrate(request)
+
+
+def _calibrate(request: FitRequest) -> Fit | FitFailure:
     rows, settings = _rows(request), request.settings
+    n = rows.returns.shape[1]
     enough = FITTED_SHARE * float(settings["first_fit_bars"])  # type: ignore[arg-type]
-    observed = rows.exposure > 0.0
-    counts, moves = observed.sum(axis=0), (observed & (rows.returns != 0.0)).sum(axis=0)
-    usable = np.flatnonzero((counts >= enough) & (moves >= MOVED_SHARE * enough))
+    counts = (rows.exposure > 0.0).sum(axis=0)
+    garch = _fit_volatility(rows, counts, settings)
+    z = _standardised(rows, garch.params, settings)
+    usable = _usable(z, enough)
     if len(usable) < 2:
-        return _failure(request, "too_few", f"{len(usable)} symbols have {enough:.0f} returns that are not all zero")
-    own = ReturnBlock(
-        rows.time_ns,
-        np.ascontiguousarray(rows.returns[:, usable]),
-        np.ascontiguousarray(rows.exposure[:, usable]),
-        rows.elapsed_bars,
-    )
-    garch = _fit_volatility(own, settings)
-    z = _standardised(own, garch, settings)
-    z = np.ascontiguousarray(z[np.isfinite(z).any(axis=1)])
+        return _failure(
+            request, "too_few", f"{len(usable)} symbols have {enough:.0f} usable returns"
+        )
+    own = z[:, usable]
+    own = np.ascontiguousarray(own[np.isfinite(own).any(axis=1)])
     try:
-        dcc = _fit_correlation(z, settings)
+        dcc = _fit_correlation(own, settings)
     except ValueError as error:
-        return _failure(request, "too_few", str(error))
+        return _failure(request, "invalid", str(error))
     if not math.isfinite(dcc.composite_loglik):
         return _failure(request, "not_converged", dcc.reason)
     fit = Fit(DCC_MODEL, _arrays(request, usable, garch, dcc, counts))
-    reason = misfit(fit, rows.returns.shape[1])
+    reason = misfit(fit, n)
     return _failure(request, "invalid", reason) if reason else fit
 
 
@@ -76,20 +83,58 @@ def _rows(request: FitRequest) -> ReturnBlock:
     return ReturnBlock(times, arrays["returns"], arrays["exposure"], arrays["elapsed"])
 
 
-def _fit_volatility(rows: ReturnBlock, settings: Mapping[str, Any]) -> GarchFit:
-    """Fit to returns per bar; of a short history all assets together."""
+class _Volatilities(NamedTuple):
+    params: GarchParams
+    errors: F64  # (6, n)
+
+
+def _fit_volatility(
+    rows: ReturnBlock, counts: np.ndarray, settings: Mapping[str, Any]
+) -> _Volatilities:
+    """Fit to returns per bar: each symbol alone, those of a short history together."""
     per_bar = rows.returns / np.sqrt(np.where(rows.exposure > 0.0, rows.exposure, 1.0))
-    if len(per_bar) < settings["pooled_below_bars"]:
-        return fit_garch(per_bar, mean="zero", targeting=True, pooled=True)
-    return fit_garch(per_bar, mean="zero", model="gjr" if settings["leverage"] else "garch")
+    found = np.full((2, len(GARCH_NAMES), per_bar.shape[1]), np.nan)
+    long = counts >= settings["pooled_below_bars"]
+    short = ~long & (counts >= POOLED_SHARE * settings["first_fit_bars"])
+    model: Literal["garch", "gjr"] = "gjr" if settings["leverage"] else "garch"
+    for members, pooled in ((long, False), (short, True)):
+        if members.any():
+            panel = np.ascontiguousarray(per_bar[:, members])
+            fit = fit_garch(
+                panel,
+                mean="zero",
+                model="garch" if pooled else model,
+                targeting=pooled,
+                pooled=pooled,
+            )
+            for k, name in enumerate(GARCH_NAMES):
+                found[0, k, members] = getattr(fit.params, name)
+                found[1, k, members] = getattr(fit.se["qml"], name)
+    return _Volatilities(GarchParams(*found[0]), found[1])
 
 
-def _standardised(rows: ReturnBlock, garch: GarchFit, settings: Mapping[str, Any]) -> F64:
+def _standardised(rows: ReturnBlock, garch: GarchParams, settings: Mapping[str, Any]) -> F64:
     """Run the volatility over the window as the stream will do it."""
     n = rows.returns.shape[1]
     volatility = GarchVolatility(n, settings["vol_half_life_bars"], settings["winsor"])
-    volatility.install(garch.params)
+    volatility.install(garch)
     return volatility.standardise(rows).returns
+
+
+def _usable(z: F64, enough: float) -> np.ndarray:
+    """Return the symbols that have a correlation: enough returns, that move, in company."""
+    seen = np.isfinite(z)
+    chosen = (seen.sum(axis=0) >= enough) & (
+        (seen & (z != 0.0)).sum(axis=0) >= MOVED_SHARE * enough
+    )
+    together = seen.astype(np.int64).T @ seen.astype(np.int64)
+    poor = together < TOGETHER_MIN
+    while True:
+        lonely = (poor & chosen & chosen[:, None]).sum(axis=1)
+        if not lonely.any():
+            return np.flatnonzero(chosen)
+        # of those in most such pairs the one observed least
+        chosen[np.lexsort((np.diagonal(together), -lonely))[0]] = False
 
 
 def _fit_correlation(z: F64, settings: Mapping[str, Any]) -> DccFit:
@@ -100,19 +145,20 @@ def _fit_correlation(z: F64, settings: Mapping[str, Any]) -> DccFit:
     if likelihood == "auto":
         likelihood = "full" if z.shape[1] <= FULL_MAX else "composite"
     found = fit_dcc(z, model=model, likelihood=likelihood, target=target)
-    if found.converged or not math.isfinite(found.composite_loglik):
+    definite = found.converged and found.a + found.b <= MEMORY_MAX
+    if definite or not math.isfinite(found.composite_loglik):
         return found
     return fit_dcc(z, model="constant", target=target)
 
 
 def _arrays(
-    request: FitRequest, usable: np.ndarray, garch: GarchFit, dcc: DccFit, counts: np.ndarray
+    request: FitRequest,
+    usable: np.ndarray,
+    garch: _Volatilities,
+    dcc: DccFit,
+    counts: np.ndarray,
 ) -> dict[str, F64]:
     n = request.arrays["returns"].shape[1]
-    spread = np.full((2, len(GARCH_NAMES), n), np.nan)
-    for k, name in enumerate(GARCH_NAMES):
-        spread[0, k, usable] = getattr(garch.params, name)
-        spread[1, k, usable] = getattr(garch.se["qml"], name)
     se = [dcc.se.get(name, math.nan) for name in ("a", "b", "g")]
     asymmetry = dcc.params.asymmetry
     n_fitted = len(dcc.target)
@@ -122,8 +168,8 @@ def _arrays(
         "kind": np.array([float(MODELS.index(dcc.params.model))]),
         "dcc": np.array([dcc.a, dcc.b, dcc.g]),
         "dcc_se": np.array(se),
-        "garch": spread[0],
-        "garch_se": spread[1],
+        "garch": np.array([getattr(garch.params, name) for name in GARCH_NAMES]),
+        "garch_se": garch.errors,
         "target": _packed(dcc.target, usable, n),
         "asymmetry": np.empty(0) if asymmetry is None else _packed(asymmetry, usable, n),
         "counts": counts.astype(np.float64),

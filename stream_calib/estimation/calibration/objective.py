@@ -1,30 +1,17 @@
 """What a fit of DCC maximises: a sum of log densities with its score in a, b and g."""
 
 import math
-from contextlib import AbstractContextManager
-from functools import cache
 from typing import Literal
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
+from stream_calib.estimation.cleaning import one_blas_thread
 from stream_calib.kernels.composite import score_aielli_pairs, score_engle_pairs
 from stream_calib.kernels.dcc_targets import pair_moments, star_returns
 from stream_calib.kernels.likelihood import score_full
 from stream_calib.values import F64, I64
 
 DccModel = Literal["dcc", "cdcc", "adcc"]
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def single_thread() -> AbstractContextManager[object]:
-    """Pin BLAS to one thread: with more, the last bits of its results vary."""
-    pinned: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
-    return pinned
 
 
 class Composite:
@@ -183,7 +170,7 @@ def target_of(news: F64, model: DccModel, a: float, b: float) -> F64:
     if model == "cdcc":
         star = np.empty_like(by_symbol)
         star_returns(by_symbol, a, b, star)
-    with single_thread(), np.errstate(over="ignore", invalid="ignore"):
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         products = star @ star.T
         scale = np.sqrt(np.diag(products))
         scale[scale == 0.0] = 1.0

@@ -4,8 +4,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stream_calib.estimation.calibration.objective import single_thread, target_of
-from stream_calib.estimation.cleaning import repair_correlation
+from stream_calib.estimation.calibration.objective import target_of
+from stream_calib.estimation.cleaning import one_blas_thread, repair_correlation
 from stream_calib.values import F64
 
 Robust = Literal["winsor", "t"]
@@ -80,7 +80,7 @@ def _weights(z: F64) -> F64:
     seen = ~np.isnan(z)
     patterns, which = np.unique(seen, axis=0, return_inverse=True)
     weights = np.ones(len(z))
-    with single_thread():
+    with one_blas_thread():
         for k, pattern in enumerate(patterns):
             m = int(pattern.sum())
             if m == 0:
