@@ -1,14 +1,12 @@
 """One universe with its input, its broker and its disk, through any number of lives."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 import numpy as np
 import orjson
-import structlog
 
 from stream_calib.adapters.embedded import EmbeddedLog, EmbeddedSource
 from stream_calib.config import Config, parse_config
@@ -39,8 +37,6 @@ OUTPUTS = ("correlations", "events", "rejects", "calibrations")
 NOTHING = Allowed()
 BUILD = Build("1.2.3", {"simulated": "1"})
 LIVES_MAX = 60
-
-structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 Row = tuple[int, bytes | None, int]  # partition, value, log time
 
