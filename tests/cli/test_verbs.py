@@ -164,7 +164,7 @@ def test_missing_file_to_feed_is_one_sentence(cli: Callable[..., Done]) -> None:
 def test_internal_error_shows_where_only_when_asked(
     cli: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> float:
+    def broken(**_: object) -> float:
         message = "on purpose"
         raise RuntimeError(message)
 

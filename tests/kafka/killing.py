@@ -47,7 +47,11 @@ class Victim:
     prefix: str = field(default_factory=lambda: f"kill-{uuid.uuid4().hex[:12]}")
     mode: str = "exactly_once"
     max_records: int = 100
+    keep: int = 3  # snapshots; the journal is trimmed to the oldest of them
     extra: str = ""
+    settled_s: float = (
+        2.5  # without anything new all is published: longer than silence closes a bar
+    )
     recoveries: list[Recovery] = field(default_factory=list)
     kills: int = 0
 
@@ -77,6 +81,7 @@ class Victim:
             commit_interval = "200ms"
             [snapshots]
             replay_cost = "100ms"
+            keep = {self.keep}
             [http]
             enabled = false
             [[universe]]
@@ -105,7 +110,7 @@ class Victim:
         """Run until the point is reached; False when the process never came there."""
         process = self.start(*flags, crash=crash)
         try:
-            _, err = process.communicate(timeout=20.0)
+            _, err = process.communicate(timeout=60.0)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=20.0)
@@ -156,7 +161,7 @@ class Victim:
                 return found
             if expected is None:
                 before = found
-                await asyncio.sleep(2.5)  # longer than any silence closes a bar
+                await asyncio.sleep(self.settled_s)
         raise AssertionError(f"not complete: { {r: len(v) for r, v in found.items()} }")
 
     async def published(self, roles: Sequence[str] = ROLES) -> Published:

@@ -31,16 +31,19 @@ async def world(
     """A service to be killed, and what one publishes that is left alone."""
     topic, symbols = await ticks_in(bootstrap, seed, n_symbols=5, seconds=seconds)
     extra = f"{DCC}\n[refit]\nlate = '{late}'"
-    alone = Victim(bootstrap, folder / "alone", [topic], symbols, extra=extra)
+    # a first fit waits for its process, which has much to import
+    alone = Victim(bootstrap, folder / "alone", [topic], symbols, extra=extra, settled_s=15.0)
     expected = await (await alone.prepare()).finish(roles=ROLES)
-    victim = Victim(bootstrap, folder / "victim", [topic], symbols, extra=extra)
+    victim = Victim(
+        bootstrap, folder / "victim", [topic], symbols, extra=extra, settled_s=15.0, keep=100
+    )
     return await victim.prepare(), expected
 
 
-def kill_in_fits(victim: Victim, random: Random, points: tuple[str, ...]) -> None:
-    """Kill it in the middle of a fit, and now and then once more right after."""
+def kill_in_fits(victim: Victim, random: Random, points: tuple[str, ...], n_fits: int = 2) -> None:
+    """Kill it in the middle of one of its fits, and now and then once more right after."""
     for point in points:
-        assert victim.until_killed(f"{point}:{random.randint(1, 2)}"), point
+        assert victim.until_killed(f"{point}:{random.randint(1, n_fits)}"), point
         if random.random() < 0.5:
             assert victim.until_killed(f"{random.choice(THEN)}:1")
 
@@ -55,9 +58,9 @@ async def test_killed_in_fits_that_are_waited_for_it_publishes_the_same_bytes(
     kafka_bootstrap: str, tmp_path: Path, random: Random
 ) -> None:
     victim, expected = await world(
-        kafka_bootstrap, tmp_path, random.getrandbits(32), "wait", seconds=420.0
+        kafka_bootstrap, tmp_path, random.getrandbits(32), "wait", seconds=300.0
     )
-    assert len(models(expected)) >= 4
+    assert len(models(expected)) >= 3
     await asyncio.to_thread(kill_in_fits, victim, random, POINTS)
     assert await victim.finish(expected, roles=ROLES) == expected
 
@@ -68,16 +71,17 @@ async def test_killed_in_fits_that_are_not_waited_for_the_journal_gives_the_same
     victim, _ = await world(
         kafka_bootstrap, tmp_path, random.getrandbits(32), "when_ready", seconds=240.0
     )
-    await asyncio.to_thread(kill_in_fits, victim, random, POINTS)
+    # what is not waited for may be the last: the input is read sooner than it is fitted
+    await asyncio.to_thread(kill_in_fits, victim, random, POINTS, 1)
     published = await victim.finish(roles=ROLES)
     assert models(published) == list(range(2, 2 + len(models(published))))
+    assert models(published)
     lines = await repeated(victim)
     for role, records in published.items():
         name = f"{victim.prefix}.{role}"
         again = [line for line in lines if orjson.loads(line)["topic"] == name]
         wanted = [_line(Output(name, 0, k or b"", v or b"", h)) for k, v, h in records]
-        assert again == wanted[len(wanted) - len(again) :]  # the journal is trimmed
-        assert again or role == "calibrations"
+        assert again == wanted
 
 
 async def repeated(victim: Victim) -> list[bytes]:
