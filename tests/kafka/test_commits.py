@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -313,6 +314,15 @@ async def test_failed_trim_is_counted(universe: Universe) -> None:
     await log.close()
 
 
+def stands_still(pid: int) -> bool:
+    """Whether a process, all its threads, is stopped, dead or gone."""
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats)
+
+
 @pytest.mark.parametrize(
     ("sign", "point"),
     [
@@ -333,6 +343,8 @@ async def test_broker_that_is_gone_in_a_commit_is_doubt_and_hangs_nobody(
         if armed and reached == point:
             assert own_broker.pid is not None
             os.kill(own_broker.pid, sign)
+            while not stands_still(own_broker.pid):  # it may answer until then
+                time.sleep(0.001)
 
     log = universe.log(at, commit_timeout_s=2.0)
     await log.own()
