@@ -14,6 +14,7 @@ MODELS = ("dcc", "cdcc", "adcc")
 GARCH_NAMES = ("mu", "omega", "alpha", "beta", "gamma", "nu")
 PERSISTENCE_MAX = 0.9999
 EIGENVALUE_MIN = 1e-10  # below the floor that targets are held above, which rounding may miss
+ROUNDING = 1e-6  # by which a fit may miss its own bounds
 NEEDED = ("dcc", "dcc_se", "garch", "garch_se", "bars", "counts", "loglik", "target_average")
 
 
@@ -43,10 +44,9 @@ def misfit(fit: Fit, n: int) -> str:
         return "it has numbers that are none"
     fitted = np.isfinite(garch.omega)
     persistence = (garch.alpha + garch.beta + 0.5 * garch.gamma)[fitted]
-    parts = [garch.omega, garch.alpha, garch.beta, garch.alpha + garch.gamma]
-    if (persistence > PERSISTENCE_MAX + 1e-9).any() or np.array(parts)[:, fitted].min(
-        initial=0
-    ) < 0:
+    parts = np.array([garch.omega, garch.alpha, garch.beta, garch.alpha + garch.gamma])
+    negative = (parts[:, fitted] < -ROUNDING).any()
+    if negative or (persistence > PERSISTENCE_MAX + ROUNDING).any():
         return "a volatility is not stationary"
     try:
         packed_start(params, n)

@@ -122,6 +122,14 @@ def test_a_fit_that_cannot_be_used_keeps_the_old_model(fit: Fit, reason: str) ->
     assert matrices_of(run)[-1]["estimator"] == "dcc"
 
 
+def test_a_parameter_that_misses_its_bound_by_rounding_is_no_matter() -> None:
+    run = asked_run()
+    garch = made_up(1, "ABC").arrays["garch"].copy()
+    garch[:, 0] = [0.0, 1e-6, 0.9999 + 1e-12, -8.8e-18, 0.0, np.nan]
+    run.take(Step(installs=(damaged(1, garch=garch),)))
+    assert details(run, "refit_rejected") == []
+
+
 def test_what_no_fit_came_of_is_said_and_asked_for_again() -> None:
     run = asked_run()
     failure = FitFailure("dcc", 1, "timeout", "it took more than 60 s")
