@@ -47,7 +47,7 @@ class Victim:
     prefix: str = field(default_factory=lambda: f"kill-{uuid.uuid4().hex[:12]}")
     mode: str = "exactly_once"
     max_records: int = 100
-    keep: int = 3  # snapshots; the journal is trimmed to the oldest of them
+    keep: int | None = None  # snapshots, to the oldest of which the journal is trimmed
     extra: str = ""
     settled_s: float = (
         2.5  # without anything new all is published: longer than silence closes a bar
@@ -81,7 +81,7 @@ class Victim:
             commit_interval = "200ms"
             [snapshots]
             replay_cost = "100ms"
-            keep = {self.keep}
+            {"" if self.keep is None else f"keep = {self.keep}"}
             [http]
             enabled = false
             [[universe]]
