@@ -1,6 +1,6 @@
 # `make` explains itself. Everything runs from .venv at the root of the repository.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kafka test test-full chaos check format bench kafka kafka-stop clean
+.PHONY: help setup demo demo-kafka test test-kafka test-others test-full chaos check format bench kafka kafka-stop clean
 
 PYTHON ?= python3
 KAFKA_PORT ?= 9092
@@ -27,13 +27,14 @@ demo: $(READY)  ## live view on generated ticks, no broker needed
 demo-kafka: $(READY) kafka  ## the same demo through a real local Kafka
 	$(BIN)/stream-calib demo --kafka 127.0.0.1:$(KAFKA_PORT)
 
-# Those on Kafka mostly wait for processes and brokers: the others run meanwhile.
+# Those on Kafka mostly wait for processes and brokers: the others run meanwhile. What each says
+# comes when it is done.
 test: $(READY)  ## the tests; those on Kafka run when a broker can be had
 	@$(BIN)/stream-calib warmup
-	@$(BIN)/python -m pytest -m "kafka and not ($(LONG))" > .pytest_kafka.log 2>&1 & kafka=$$!; \
-	$(BIN)/python -m pytest -m "not kafka and not ($(LONG))"; others=$$?; \
-	wait $$kafka; kafka=$$?; cat .pytest_kafka.log; \
-	exit $$((others > kafka ? others : kafka))
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target test-kafka test-others
+
+test-kafka test-others: $(READY)
+	@$(BIN)/python -m pytest -m "$(if $(filter test-kafka,$@),kafka,not kafka) and not ($(LONG))"
 
 test-full: $(READY)  ## also the slow tests, then the kernels once more without the compiler
 	$(BIN)/python -m pytest -m "not bench and not chaos"
@@ -63,5 +64,5 @@ kafka-stop:  ## stop that Kafka and drop its data
 	@$(PYTHON) deploy/kafka/broker.py stop
 
 clean:  ## remove caches and build products; .venv and Kafka's jars stay
-	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .pytest_kafka.log
+	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find stream_calib tests deploy -name __pycache__ -prune -exec rm -rf {} +
