@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,9 @@ class _Child:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            if self._process.returncode is None:
+                # not by its own kill(), which may take its exit code from who is to report it
+                os.kill(self._process.pid, signal.SIGKILL)
         self._process.stdin.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_S):
