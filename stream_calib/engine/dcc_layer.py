@@ -69,7 +69,6 @@ class DccLayer:
         self._volatility: GarchVolatility | None = None
         self._dcc: Dcc | None = None
         self._errors = np.zeros(2)  # of a and b
-        self.fitted_ns = NO_TIME
         self.membership = Membership(universe.symbols, universe.ready_n_eff)
 
     # bars
@@ -162,7 +161,6 @@ class DccLayer:
             return reason
         self._volatility, self._dcc = self._built(fit)
         self._errors = np.nan_to_num(fit.arrays["dcc_se"][:2])
-        self.fitted_ns = pending.as_of_ns
         return ""
 
     def fail(self, failure: FitFailure) -> bool:
@@ -218,7 +216,6 @@ class DccLayer:
             "due": self._due,
             "reason": self._reason,
             "n_requests": self._n_requests,
-            "fitted_ns": self.fitted_ns,
         }
         out = {**under("bars", self._bars.state()), **under("history", self._history.state())}
         out |= under("membership", self.membership.state())
@@ -245,7 +242,7 @@ class DccLayer:
         facts = read_text(state["facts"])
         layer._number, layer._n_closed = facts["number"], facts["n_closed"]
         layer._due, layer._reason = facts["due"], facts["reason"]
-        layer._n_requests, layer.fitted_ns = facts["n_requests"], facts["fitted_ns"]
+        layer._n_requests = facts["n_requests"]
         layer._bars = Coarsener.from_state(layer.k, layer._bars.simple, within("bars", state))
         layer._history = History.from_state(universe.dcc.window_bars, within("history", state))
         layer.membership = Membership.from_state(

@@ -359,9 +359,8 @@ class Engine:
     def _close_dcc(self, as_of_ns: int, brought: _Brought) -> None:
         dcc, publisher = self._dcc, self._publisher
         assert dcc is not None
-        observed = dcc.close()
-        known = dcc.correlation()
-        if observed and known is not None:
+        known = dcc.correlation() if dcc.close() else None
+        if known is not None:
             brought.events += publisher.readiness(dcc.membership, known, as_of_ns, estimator="dcc")
             chosen = publisher.chosen(dcc.membership)
             if len(chosen.places) >= 2:

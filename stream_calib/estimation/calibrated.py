@@ -6,13 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from stream_calib.estimation.cleaning import one_blas_thread
-from stream_calib.estimation.dcc import packed_start
+from stream_calib.estimation.dcc import MODELS, packed_start
 from stream_calib.values import F64, DccParams, Fit, FitRequest, GarchParams
 
 DCC_MODEL = "dcc"
-MODELS = ("dcc", "cdcc", "adcc")
 GARCH_NAMES = ("mu", "omega", "alpha", "beta", "gamma", "nu")
-PERSISTENCE_MAX = 0.9999
+PERSISTENCE_MAX = 0.9999  # of a volatility and of correlations: what fits keep to
 EIGENVALUE_MIN = 1e-10  # below the floor that targets are held above, which rounding may miss
 ROUNDING = 1e-6  # by which a fit may miss its own bounds
 NEEDED = ("dcc", "dcc_se", "garch", "garch_se", "bars", "counts", "loglik", "target_average")

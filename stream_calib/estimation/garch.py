@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.winsor import (
-    HALF_LIFE_MIN_OBS,
     LIMIT_MAX,
     LIMIT_MIN,
     POOL_HALF_LIVES,
+    check_memory,
     tail_tables,
 )
 from stream_calib.kernels.garch import WARM_N_EFF, advance_variances
@@ -70,12 +70,7 @@ class GarchVolatility:
     LAYOUT = Layout(by_symbol={"params": math.nan, "variance": math.nan, "sums": 0.0, "score": 0.0})
 
     def __init__(self, n: int, half_life_obs: float, cap: float = 0.0) -> None:
-        if n < 1:
-            message = f"n must be at least 1, not {n}"
-            raise ValueError(message)
-        if not half_life_obs >= HALF_LIFE_MIN_OBS:
-            message = f"half_life_obs must be at least {HALF_LIFE_MIN_OBS:g}, not {half_life_obs}"
-            raise ValueError(message)
+        check_memory(n, half_life_obs)
         if cap != 0.0 and not LIMIT_MIN <= cap <= LIMIT_MAX:
             message = f"cap must be 0 or from {LIMIT_MIN:g} to {LIMIT_MAX:g}, not {cap}"
             raise ValueError(message)

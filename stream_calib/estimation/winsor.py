@@ -87,12 +87,7 @@ class Winsor:
     def __init__(
         self, n: int, half_life_obs: float, limit: float = 3.0, clock: str = "observations"
     ) -> None:
-        if n < 1:
-            message = f"n must be at least 1, not {n}"
-            raise ValueError(message)
-        if not half_life_obs >= HALF_LIFE_MIN_OBS:
-            message = f"half_life_obs must be at least {HALF_LIFE_MIN_OBS:g}, not {half_life_obs}"
-            raise ValueError(message)
+        check_memory(n, half_life_obs)
         if not LIMIT_MIN <= limit <= LIMIT_MAX:
             message = f"limit must be from {LIMIT_MIN:g} to {LIMIT_MAX:g}, not {limit}"
             raise ValueError(message)
@@ -173,6 +168,22 @@ class Winsor:
 
 
 @lru_cache(maxsize=8)
+def check_memory(n: int, half_life_obs: float) -> None:
+    """Refuse no symbol at all, and a memory too short for a variance.
+
+    Raises
+    ------
+    ValueError
+        If ``n`` < 1 or ``half_life_obs`` < 10.
+    """
+    if n < 1:
+        message = f"n must be at least 1, not {n}"
+        raise ValueError(message)
+    if not half_life_obs >= HALF_LIFE_MIN_OBS:
+        message = f"half_life_obs must be at least {HALF_LIFE_MIN_OBS:g}, not {half_life_obs}"
+        raise ValueError(message)
+
+
 def tail_tables(limit: float) -> tuple[F64, F64]:
     """Return ``prior`` (3,) and ``tails`` (2, 34) of ``read_rescale`` for a limit.
 

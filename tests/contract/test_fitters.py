@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import structlog
 
-from stream_calib.adapters.workers.inline import InlineFitter
 from stream_calib.adapters.workers.process import ProcessFitter
 from stream_calib.ports import Fitter
 from stream_calib.values import F64, Fit, FitFailure, FitRequest
@@ -30,10 +29,6 @@ Make = Callable[[str], Fitter]
 def make_process(name: str, **options: float) -> ProcessFitter:
     limits = {"timeout_s": TIMEOUT_S, "memory_bytes": MEMORY_BYTES} | options
     return ProcessFitter(function=f"tests.contract.fits:{name}", **limits)  # type: ignore[arg-type]
-
-
-def make_inline(name: str) -> InlineFitter:
-    return InlineFitter(f"tests.contract.fits:{name}")
 
 
 @asynccontextmanager
@@ -84,12 +79,12 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.02)
 
 
-@pytest.fixture(params=["process", "inline"])
-async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
     made: list[Fitter] = []
 
     def make_one(name: str) -> Fitter:
-        made.append(make_process(name) if request.param == "process" else make_inline(name))
+        made.append(make_process(name))
         return made[-1]
 
     yield make_one

@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 
-from stream_calib.estimation.calibrated import MODELS
+from stream_calib.estimation.dcc import MODELS
 from stream_calib.values import Fit, FitFailure, FitRequest
 
 UNUSABLE_EVERY = 7  # such a number is not stationary, and has to be refused

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from stream_calib.kernels.ewma import fold_returns, read_correlation
 from stream_calib.kernels.ewma_complete import fold_complete, read_complete
 from stream_calib.values import F64, Correlation
+from tests.kernels.spoiling import Spoil, as_float32, as_strided, refuses
 from tests.oracles import ewma_complete as oracle
 
 COMPILED = hasattr(fold_complete, "signatures")
@@ -213,14 +214,6 @@ def call_read(*arguments: Any) -> None:
     read_complete(a, e, CAP, corr, n_eff, vol)
 
 
-def as_float32(array: F64) -> np.ndarray:
-    return array.astype(np.float32)
-
-
-def as_strided(array: F64) -> np.ndarray:
-    return np.repeat(array, 2, axis=-1)[..., ::2]
-
-
 @pytest.mark.skipif(not COMPILED, reason="types are checked by the compiled code")
 @pytest.mark.parametrize("spoil", [as_float32, as_strided])
 @pytest.mark.parametrize(
@@ -231,12 +224,9 @@ def as_strided(array: F64) -> np.ndarray:
     ],
 )
 def test_arrays_of_another_kind_are_refused(
-    spoil: Callable[[F64], np.ndarray],
+    spoil: Spoil,
     call: Callable[..., None],
     arguments: Callable[[], list[F64]],
     index: int,
 ) -> None:
-    wrong = arguments()
-    wrong[index] = spoil(wrong[index])
-    with pytest.raises(TypeError, match="No matching definition"):
-        call(*wrong)
+    refuses(call, arguments(), index, spoil)

@@ -1,6 +1,5 @@
 """Sampling equals dictionaries of closes, in any cut, and touches only what it promises."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from stream_calib.kernels.sampling import DIFF, LOG, SIMPLE, sample_bars
 from stream_calib.values import F64, FACTOR, I8, I64, NO_TIME, OFFSET, RESET, TICK
+from tests.kernels.spoiling import Spoil, as_float32, as_strided
 from tests.oracles import sampling as oracle
 from tests.oracles.sampling import Tick
 
@@ -202,20 +202,10 @@ def test_a_return_too_large_to_be_one_is_not_observed(return_type: str) -> None:
         assert got.exposure[2, 0] == 1.0
 
 
-def as_float32(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32)
-
-
-def as_strided(array: np.ndarray) -> np.ndarray:
-    return np.repeat(array, 2, axis=-1)[..., ::2]
-
-
 @pytest.mark.skipif(not COMPILED, reason="types are checked by the compiled code")
 @pytest.mark.parametrize("spoil", [as_float32, as_strided])
 @pytest.mark.parametrize("index", range(14))
-def test_arrays_of_another_kind_are_refused(
-    spoil: Callable[[np.ndarray], np.ndarray], index: int
-) -> None:
+def test_arrays_of_another_kind_are_refused(spoil: Spoil, index: int) -> None:
     wrong: list[Any] = [*columns([Tick(0, 0, 1.0, 0)] * 3), np.arange(2)]
     wrong += [np.zeros(2, np.int64), *Last.nothing(2), *np.zeros((3, 2, 2))]
     wrong[index] = spoil(wrong[index])

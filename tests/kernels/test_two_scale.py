@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from stream_calib.kernels.two_scale import Z2_MAX, fold_windows, read_own
 from stream_calib.kernels.two_scale_reading import read_windows
 from stream_calib.values import F64, I64
+from tests.kernels.spoiling import Spoil, as_float32, as_strided, refuses
 from tests.oracles import two_scale as oracle
 from tests.oracles.two_scale import Known, Rows, Sums
 
@@ -325,14 +326,6 @@ def call_read_own(*arguments: Any) -> None:
     read_own(sums, own, 3.0, facts)
 
 
-def as_float32(array: F64) -> np.ndarray:
-    return array.astype(np.float32)
-
-
-def as_strided(array: F64) -> np.ndarray:
-    return np.repeat(array, 2, axis=-1)[..., ::2]
-
-
 @pytest.mark.skipif(not COMPILED, reason="types are checked by the compiled code")
 @pytest.mark.parametrize("spoil", [as_float32, as_strided])
 @pytest.mark.parametrize(
@@ -344,12 +337,9 @@ def as_strided(array: F64) -> np.ndarray:
     ],
 )
 def test_arrays_of_another_kind_are_refused(
-    spoil: Callable[[F64], np.ndarray],
+    spoil: Spoil,
     call: Callable[..., None],
     arguments: Callable[[], list[Any]],
     index: int,
 ) -> None:
-    wrong = arguments()
-    wrong[index] = spoil(wrong[index])
-    with pytest.raises(TypeError, match="No matching definition"):
-        call(*wrong)
+    refuses(call, arguments(), index, spoil)

@@ -4,11 +4,8 @@ import math
 
 import numpy as np
 
-from stream_calib.estimation.calibration.maximum import (
-    CURVATURE_STEP,
-    PERSISTENCE_MAX,
-    curvature,
-)
+from stream_calib.estimation.calibrated import PERSISTENCE_MAX
+from stream_calib.estimation.calibration.maximum import CURVATURE_STEP, curvature
 from stream_calib.estimation.calibration.objective import Composite, Full
 from stream_calib.kernels.dcc_targets import star_returns
 from stream_calib.values import F64

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from stream_calib.estimation.calibrated import PERSISTENCE_MAX
 from stream_calib.estimation.calibration.ascent import Rules, Summit, climb
 from stream_calib.kernels.garch import filter_variances
 from stream_calib.kernels.garch_likelihood import N_PARAMS, differentiate, loglik
@@ -18,7 +19,6 @@ MU, OMEGA, ALPHA, BETA, GAMMA, NU = range(N_PARAMS)
 OBSERVATIONS_MIN = 100
 ZEROS_MAX = 0.5  # a price that mostly stands still is a peg, not a GARCH process
 SIZE_MIN = 1e-140
-PERSISTENCE_MAX = 0.9999
 OMEGA_MIN, ALPHA_MIN = 1e-8, 1e-6  # omega in units of the variance
 NU_MIN, NU_MAX = 2.05, 500.0
 NU_START = 8.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import LinearConstraint, minimize
 
+from stream_calib.estimation.calibrated import PERSISTENCE_MAX
 from stream_calib.values import F64
 
-PERSISTENCE_MAX = 0.9999
 STARTS = ((0.02, 0.97), (0.05, 0.93), (0.02, 0.90), (0.05, 0.80))
 LEVERAGE_START = 0.01
 AT_EDGE = 1e-7

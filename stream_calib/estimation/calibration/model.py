@@ -7,10 +7,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from stream_calib.estimation.calibrated import DCC_MODEL, GARCH_NAMES, MODELS, misfit
+from stream_calib.estimation.calibrated import DCC_MODEL, GARCH_NAMES, misfit
 from stream_calib.estimation.calibration.dcc import DccFit, fit_dcc
 from stream_calib.estimation.calibration.garch import fit_garch
 from stream_calib.estimation.cleaning import one_blas_thread
+from stream_calib.estimation.dcc import MODELS
 from stream_calib.estimation.garch import GarchVolatility
 from stream_calib.estimation.shrinkage import shrink_target
 from stream_calib.values import (
@@ -124,10 +125,10 @@ def _standardised(rows: ReturnBlock, garch: GarchParams, settings: Mapping[str, 
 def _usable(z: F64, enough: float) -> np.ndarray:
     """Return the symbols that have a correlation: enough returns, that move, in company."""
     seen = np.isfinite(z)
-    chosen = (seen.sum(axis=0) >= enough) & (
-        (seen & (z != 0.0)).sum(axis=0) >= MOVED_SHARE * enough
-    )
-    together = seen.astype(np.int64).T @ seen.astype(np.int64)
+    moves = (seen & (z != 0.0)).sum(axis=0)
+    chosen = (seen.sum(axis=0) >= enough) & (moves >= MOVED_SHARE * enough)
+    ones = seen.astype(np.float64)  # counts are exact, and whole numbers have no BLAS
+    together = ones.T @ ones
     poor = together < TOGETHER_MIN
     while True:
         lonely = (poor & chosen & chosen[:, None]).sum(axis=1)
