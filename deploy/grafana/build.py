@@ -182,6 +182,43 @@ ROWS: dict[str, tuple[Panel, ...]] = {
               (Query(f"sum by (type) (increase({EVENTS}[$__rate_interval]))", "{{type}}"),),
               width=16),
     ),
+    "Regime and refits": (
+        Panel("Drift level", "percentunit",
+              "How near the next alarm is. At 1 the correlations are said to have shifted.",
+              (latest("drift_level_ratio", "universe"),), steps=(("green", 0), ("red", 1))),
+        Panel("Alarms", "none", "Per interval, by what the shift looks like, and those refuted.",
+              (Query(f"sum by (alternative) (increase(stream_calib_drift_alarms_total{{{UNIVERSE}}}"
+                     "[$__rate_interval]))", "{{alternative}}"),
+               Query(f"sum(increase(stream_calib_drift_refuted_total{{{UNIVERSE}}}"
+                     "[$__rate_interval]))", "refuted"))),
+        Panel("Bars between false alarms", "none",
+              "As asked for, and bars watched per refuted alarm.",
+              (latest("drift_arl0_target_bars", "universe")._replace(legend="{{universe}} target"),
+               latest("drift_arl0_realised_bars", "universe")._replace(
+                   legend="{{universe}} realised"))),
+        Panel("Expected delay", "none",
+              "Bars until an alarm when correlations fuse by 35 %. None while there is too little "
+              "to compare with.", (latest("drift_power_bars", "universe"),)),
+        Panel("False alarms", "percentunit", "Chance of at least one on a day without a break.",
+              (latest("drift_false_alarms_per_day", "universe"),), high=1),
+        Panel("Watched", "none", "Bars watched since the beginning, and those compared with.",
+              (latest("drift_watched_bars", "universe")._replace(legend="{{universe}} watched"),
+               latest("drift_reference_bars", "universe")._replace(
+                   legend="{{universe}} reference"))),
+        Panel("Refits", "none", "Fits that came back per interval, or why none did.",
+              (Query(f"sum by (outcome) (increase(stream_calib_refits_total{{{UNIVERSE}}}"
+                     "[$__rate_interval]))", "{{outcome}}"),)),
+        Panel("Time of a refit", "s", "Off the event loop, in a process of its own.",
+              (quantile(0.99, "refit_seconds", "universe"),)),
+        Panel("Model version", "none", "One more with each model that comes into force.",
+              (latest("model_version", "universe"),), low=None),
+        Panel("Effective bets", "none",
+              "Uncorrelated positions that the spectrum of the matrix is worth.",
+              (latest("effective_bets", *UE),), width=12),
+        Panel("Distance from a crisis", "none",
+              "Root mean square distance of the pairs from moving as one.",
+              (latest("crisis_distance", *UE),), width=12),
+    ),
     "Rejects": (
         Panel("Ticks by outcome", "cps",
               "Late, unknown and unused ones are only counted; rejected ones go to the topic of "

@@ -1,4 +1,4 @@
-"""The HTTP face of the service: /metrics, /healthz, /readyz and /version."""
+"""The HTTP face of the service: /metrics, /healthz, /readyz, /version, POST /refit/<universe>."""
 
 import asyncio
 import contextlib
@@ -22,6 +22,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 CLOSE_S = 3.0
+REFIT_PATH = "/refit/"
 LINGER_S = 0.5  # an unwanted body is read no longer than this
 
 
@@ -38,18 +39,22 @@ class Health:
 
 
 class HttpServer:
-    """Answers GET and HEAD on four paths, on the event loop it is started on.
+    """Answers GET and HEAD on four paths and POST on one, on the event loop it is started on.
 
     Parameters
     ----------
     config
-        Address and token; with a token every path but /healthz asks for it.
+        Address and token; with a token every path but /healthz asks for it, and without one
+        nothing can be changed through POST.
     render
         Takes the Accept header, returns the metrics and their content type; called in a thread.
     health
         Asked at each request; must not wait.
     version
         What /version answers.
+    refit
+        Has a full fit made for the universe of a name: whether it will be; None: there is none
+        of that name.
 
     Attributes
     ----------
@@ -65,6 +70,7 @@ class HttpServer:
         render: Callable[[str], tuple[bytes, str]],
         health: Callable[[], Health],
         version: str,
+        refit: Callable[[str], bool | None],
     ) -> None:
         self.port = 0
         self.url = ""
@@ -72,6 +78,7 @@ class HttpServer:
         self._render = render
         self._health = health
         self._version = version
+        self._refit = refit
         self._runner: web.ServerRunner | None = None
         token = config.token
         self._token = None if token is None else token.get_secret_value().encode()
@@ -130,6 +137,8 @@ class HttpServer:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path != "/healthz" and not self._admitted(request):
             return _plain(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+        if request.path.startswith(REFIT_PATH):
+            return self._refit_page(request)
         page = self._pages.get(request.path)
         if page is None:
             return _plain(404, "not found")
@@ -145,6 +154,18 @@ class HttpServer:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         secret = given.strip().encode(errors="surrogateescape")
         return hmac.compare_digest(secret, self._token) and scheme.lower() == "bearer"
+
+    def _refit_page(self, request: web.BaseRequest) -> web.Response:
+        if request.method != "POST":
+            return _plain(405, "only POST", {"Allow": "POST"})
+        if self._token is None:
+            return _plain(403, "set http.token to allow it: without one anybody could")
+        done = self._refit(request.path.removeprefix(REFIT_PATH))
+        if done is None:
+            return _plain(404, "no universe of that name")
+        if not done:
+            return _plain(503, "the universe is not at work, or has no model to fit")
+        return _json({"refit": "at the next bar"}, 202)
 
     async def _metrics(self, request: web.BaseRequest) -> web.Response:
         accept = ",".join(request.headers.getall("Accept", []))

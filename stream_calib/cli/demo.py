@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from stream_calib.config import Config
     from stream_calib.service.wiring import Service
     from stream_calib.simulation import SimulatedTicks
-    from stream_calib.values import F64, Effects, Matrix
+    from stream_calib.values import F64, Effects, Event, Matrix
 
 RECORDED = Path(__file__).parents[2] / "replay_data" / "demo_ticks.jsonl.zst"
 SEED, RATE_HZ = 20250304, 2.0  # what they were drawn with
 TURN_S = 0.05
 REDRAW_S = 0.25
 GIVE_UP_S = 30.0
+DCC_BAR_NS = 10_000_000_000
 
 
 class Show:
@@ -40,6 +41,7 @@ class Show:
         self.newest: dict[str, Matrix] = {}  # by estimator
         self.before: dict[str, Matrix] = {}
         self.models = 0
+        self.shifts: list[str] = []  # what was said of the break, a line each
         self.fed = 0
         self.complete = asyncio.Event()
         self.n_ticks = len(truth.time_ns)
@@ -51,6 +53,10 @@ class Show:
         if self.tally.outcomes.get("applied", 0) >= self.n_ticks:
             self.complete.set()
         self.models += len(effects.calibrations)
+        for event in effects.events:
+            line = _shift_line(event, self.break_ns)
+            if line:
+                self.shifts.append(line)
         for matrix in effects.matrices:
             self.newest[matrix.estimator] = matrix
             if matrix.as_of_ns <= self.break_ns:
@@ -60,8 +66,9 @@ class Show:
         """Describe how far the demo is, and how far off."""
         yield (
             f"{self.fed / self.n_ticks:>4.0%}  {self.fed:,} of {self.n_ticks:,} ticks, "
-            f"{self.tally.matrices:,} matrices, {self.models} DCC fits"
+            f"{self.tally.matrices:,} matrices, {self.models} DCC models"
         )
+        yield from self.shifts
         newest = self.newest.get("ewma")
         if newest is None:
             return
@@ -83,11 +90,16 @@ class Show:
 
     async def refresh(self, live: Live | None) -> None:
         """Redraw for ever: in place on a terminal, a line a second elsewhere."""
+        told = 0
         while True:
             if live is not None:
                 live.update(self.draw())
             else:
-                self.console.print("; ".join(self.progress()), markup=False, soft_wrap=True)
+                first, *others = (line for line in self.progress() if line not in self.shifts)
+                self.console.print("; ".join((first, *others)), markup=False, soft_wrap=True)
+                for line in self.shifts[told:]:
+                    self.console.print(line, markup=False, soft_wrap=True)
+                told = len(self.shifts)
             await asyncio.sleep(REDRAW_S if live is not None else 1.0)
 
     def table(self) -> Table:
@@ -131,6 +143,10 @@ def demo(
         console.print("interrupted")
         raise typer.Exit(130)
     console.print(show.table())
+    for line in show.shifts:
+        console.print(line, soft_wrap=True)
+    if not show.shifts:
+        console.print("the watch for drift raised no alarm")
     outcomes = ", ".join(f"{n:,} {name}" for name, n in sorted(show.tally.outcomes.items()))
     console.print(f"{show.fed:,} ticks: {outcomes}; {show.tally.matrices:,} matrices")
 
@@ -252,7 +268,7 @@ def _settings(truth: "SimulatedTicks", port: int, address: str | None = None) ->
         "every": 4,
         # ticks without noise, two a second: windows need not be longer than ticks are apart
         "ewma": {"half_life": "12m", "window": "20s"},
-        "dcc": {"bar": "20s", "first_fit_bars": 100, "refit_bars": 50, "window_bars": 150},
+        "dcc": {"bar": "10s", "first_fit_bars": 150, "refit_bars": 100, "window_bars": 300},
     }
     flags = overrides(
         kafka__bootstrap_servers=address,
@@ -274,6 +290,29 @@ def _free(port: int) -> int:
         except OSError:
             return 0
         return port
+
+
+def _shift_line(event: "Event", break_ns: int) -> str:
+    # what an event says of a shift, with the bars of DCC since the true break
+    details, bars = event.details, (event.time_ns - break_ns) // DCC_BAR_NS
+    when = f"{bars} DCC bars after the break" if bars >= 0 else "before the break"
+    if event.type == "drift_alarm":
+        since = (int(str(details["since_ns"])) - break_ns) / 60e9
+        average = f"{details['average_before']:+.2f} to {details['average_after']:+.2f}"
+        return (
+            f"{when}: ALARM {details['alternative']}, since {since:+.1f} min of the true break; "
+            f"average correlation {average}"
+        )
+    if details.get("reason") != "drift":
+        return ""
+    said = {
+        "refit_requested": "a target is fitted to what came since",
+        "refit_shadowed": "it runs in shadow",
+        "refit_installed": f"it predicts better and is installed: model {details.get('model_version')}",
+        "refit_rejected": "it predicts no better and is dropped",
+        "refit_rolled_back": "the old model is back",
+    }
+    return f"{when}: {said[event.type]}" if event.type in said else ""
 
 
 def _pairs(truth: "SimulatedTicks", matrix: "Matrix") -> "tuple[F64, F64]":

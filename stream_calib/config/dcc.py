@@ -1,4 +1,4 @@
-"""Settings of the model half: DCC bars, full fits, and where they run."""
+"""Settings of the model half: DCC bars, full fits, where they run, and the watch for drift."""
 
 from typing import Annotated, Literal
 
@@ -45,6 +45,30 @@ class DccConfig(Section):
     def bars_per_bar(self, bar_ns: int) -> int:
         """Bars of the universe in a DCC bar: whole ones, together at least as long as ``bar``."""
         return max(1, -(-self.bar // bar_ns))
+
+
+class DriftConfig(Section):
+    """When the correlations of the model are said to have shifted, and what is done then.
+
+    ``arl0_bars``: DCC bars from one false alarm to the next, on average; ``arl0`` says the same
+    as a time in which the market is open. After an alarm targets are fitted to what came since
+    the change, first of ``stage_bars``, then twice as many, and again; one that predicts better
+    by ``margin`` nats is installed. The alarm was false when none has been after
+    ``give_up_bars``; the old model comes back when it leads by as much within
+    ``cool_down_bars``.
+    """
+
+    detector: Literal["conformal", "none"] = "conformal"
+    arl0_bars: Annotated[float, Field(ge=100.0, le=1e9)] = 5000.0
+    arl0: PositiveNs | None = None
+    stage_bars: Annotated[int, Field(ge=10, le=10_000)] = 50
+    margin: Annotated[float, Field(gt=0.0, le=100.0)] = 3.0
+    give_up_bars: Annotated[int, Field(ge=10, le=100_000)] = 500
+    cool_down_bars: Annotated[int, Field(ge=0, le=100_000)] = 250
+
+    def arl0_rows(self, bar_ns: int) -> float:
+        """Return the target in DCC bars of a length."""
+        return self.arl0_bars if self.arl0 is None else max(100.0, self.arl0 / bar_ns)
 
 
 class RefitConfig(Section):

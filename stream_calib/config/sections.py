@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
-from stream_calib.config.dcc import DccConfig, RefitConfig
+from stream_calib.config.dcc import DccConfig, DriftConfig, RefitConfig
 from stream_calib.config.durations import (
     UNITS_NS,
     DurationNs,
@@ -160,6 +160,7 @@ class UniverseConfig(Section):
     filter: FilterConfig = FilterConfig()
     diurnal: DiurnalConfig = DiurnalConfig()
     dcc: DccConfig = DccConfig()
+    drift: DriftConfig = DriftConfig()
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

@@ -10,21 +10,15 @@ from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.arrays import Arrays, read_text, text_array, under, within
 from stream_calib.engine.history import History
 from stream_calib.engine.membership import Membership
-from stream_calib.estimation.calibrated import (
-    DCC_MODEL,
-    dcc_params,
-    garch_params,
-    misfit,
-)
+from stream_calib.engine.refit_cycle import RefitCycle, Turn
+from stream_calib.estimation.calibrated import DCC_MODEL, dcc_report, misfit
 from stream_calib.estimation.coarsening import Coarsener
-from stream_calib.estimation.dcc import TARGET_ERROR, Dcc
-from stream_calib.estimation.dcc_band import dcc_band
-from stream_calib.estimation.garch import GarchVolatility
 from stream_calib.estimation.protocol import Layout
 from stream_calib.values import (
     F64,
     NO_TIME,
     Correlation,
+    DriftStatus,
     Fit,
     FitFailure,
     FitRequest,
@@ -35,8 +29,7 @@ RETRY_SHARE = 4  # of the bars between two fits: how soon one that failed is tri
 LAYOUTS: Mapping[str, Layout] = {
     "bars": Coarsener.LAYOUT,
     "history": History.LAYOUT,
-    "volatility": GarchVolatility.LAYOUT,
-    "dcc": Dcc.LAYOUT,
+    **{f"cycle.{part}": layout for part, layout in RefitCycle.LAYOUTS.items()},
     "membership": Layout(by_symbol={"ready": 0.0}),
 }
 REQUEST = "request"  # what was asked for is of the symbols of then
@@ -52,7 +45,8 @@ class DccLayer:
     """
 
     def __init__(self, config: Config, universe: UniverseConfig) -> None:
-        self._settings = settings = universe.dcc
+        self._universe, self._settings = universe, universe.dcc
+        settings = universe.dcc
         self._waits = config.refit.late == "wait"
         n = len(universe.symbols)
         self.k = settings.bars_per_bar(universe.bar)
@@ -66,9 +60,7 @@ class DccLayer:
         self._reason = "first"
         self._n_requests = 0
         self._pending: FitRequest | None = None
-        self._volatility: GarchVolatility | None = None
-        self._dcc: Dcc | None = None
-        self._errors = np.zeros(2)  # of a and b
+        self._cycle = RefitCycle(universe)
         self.membership = Membership(universe.symbols, universe.ready_n_eff)
 
     # bars
@@ -91,14 +83,13 @@ class DccLayer:
             return False
         self._n_closed += 1
         self._history.append(end_ns, row.returns, row.exposure, row.elapsed_bars)
-        if self._volatility is not None and self._dcc is not None:
-            block = ReturnBlock(
-                np.array([end_ns]),
-                row.returns[None, :],
-                row.exposure[None, :],
-                np.array([row.elapsed_bars]),
-            )
-            self._dcc.update(self._volatility.standardise(block))
+        block = ReturnBlock(
+            np.array([end_ns]),
+            row.returns[None, :],
+            row.exposure[None, :],
+            np.array([row.elapsed_bars]),
+        )
+        self._cycle.observe(block, self._n_closed, self._history.block)
         return True
 
     # fits
@@ -115,18 +106,39 @@ class DccLayer:
 
     def request(self) -> FitRequest | None:
         """Ask for a fit when one is due."""
-        if self._pending is not None or not 0 < self._due <= self._n_closed:
+        if self._pending is not None:
+            return None
+        n_closed = self._n_closed
+        if self._cycle.stage_due(n_closed):
+            self._n_requests += 1
+            settings, arrays = self._cycle.begin_stage(n_closed)
+            self._pending = self._window(self._n_requests, "drift", settings, arrays)
+            return self._pending
+        ripe = self._reason != "schedule" or self._cycle.full_allowed(n_closed)
+        if not (ripe and 0 < self._due <= n_closed):
             return None
         self._n_requests += 1
         refit_bars = self._settings.refit_bars
-        self._due = self._n_closed + refit_bars if refit_bars else 0
+        self._due = n_closed + refit_bars if refit_bars else 0
         self._pending = self.window(self._n_requests, self._reason)
         self._reason = "schedule"
         return self._pending
 
+    def demand(self) -> None:
+        """Have a full fit asked for at the next bar, because somebody wants one."""
+        self._due, self._reason = max(1, self._n_closed), "manual"
+
     def window(self, number: int, reason: str) -> FitRequest:
-        """Return what a fit would be made from by now."""
+        """Return what a full fit would be made from by now."""
+        return self._window(number, reason, {}, {})
+
+    def _window(
+        self, number: int, reason: str, more: Mapping[str, object], arrays: Mapping[str, F64]
+    ) -> FitRequest:
         rows, settings = self._history.block(), self._settings
+        bars = self._cycle.regime_bars(self._n_closed)
+        if not more and bars >= settings.first_fit_bars:
+            rows = rows.rows(max(0, len(rows.returns) - bars), len(rows.returns))
         times_ns = rows.time_ns.tolist() or [NO_TIME]
         return FitRequest(
             DCC_MODEL,
@@ -143,25 +155,42 @@ class DccLayer:
                 "first_fit_bars": settings.first_fit_bars,
                 "pooled_below_bars": settings.pooled_below_bars,
                 "from_ns": times_ns[0],
+                **more,
             },
-            {"returns": rows.returns, "exposure": rows.exposure, "elapsed": rows.elapsed_bars},
+            {
+                "returns": rows.returns,
+                "exposure": rows.exposure,
+                "elapsed": rows.elapsed_bars,
+                **arrays,
+            },
         )
 
-    def install(self, fit: Fit) -> str:
-        """Go on with a fit, its state built from the history; return why not, or nothing.
+    def install(self, fit: Fit) -> None:
+        """Go on with a fit, its state built from the history; what came of it is a turn.
 
         The model that was in force stays when the fit cannot be used.
         """
         pending = self._pending
         if pending is None or fit.arrays.get("request", np.zeros(1))[0] != pending.number:
-            return "it was not asked for"
+            return self._refuse(fit, "it was not asked for")
         self._pending = None
         if reason := misfit(fit, len(self.membership.ready)):
             self._retry(pending)
-            return reason
-        self._volatility, self._dcc = self._built(fit)
-        self._errors = np.nan_to_num(fit.arrays["dcc_se"][:2])
-        return ""
+            return self._refuse(fit, reason)
+        report = dcc_report(fit, pending, self._universe.symbols)
+        rows = self._history.block()
+        if reason := self._cycle.take(fit, pending, rows, report):
+            self._refuse(fit, reason)
+        return None
+
+    def _refuse(self, fit: Fit, reason: str) -> None:
+        details = {"model": fit.model, "reason": reason}
+        self._cycle.turns.append(Turn("refit_rejected", details))
+
+    def take_turns(self) -> list[Turn]:
+        """Return what became of the models since the last call."""
+        turns, self._cycle.turns = self._cycle.turns, []
+        return turns
 
     def fail(self, failure: FitFailure) -> bool:
         """Give a request up; return whether it was the one that is awaited."""
@@ -172,39 +201,38 @@ class DccLayer:
         return True
 
     def _retry(self, pending: FitRequest) -> None:
+        if pending.reason == "drift":
+            return  # the next stage is another try
         every = self._settings.refit_bars or self._settings.first_fit_bars
         self._due = self._n_closed + max(1, every // RETRY_SHARE)
         self._reason = pending.reason
-
-    def _built(self, fit: Fit) -> tuple[GarchVolatility, Dcc]:
-        rows, settings = self._history.block(), self._settings
-        n = rows.returns.shape[1]
-        volatility = GarchVolatility(n, settings.vol_half_life_bars, settings.winsor)
-        volatility.install(garch_params(fit))
-        dcc = Dcc(dcc_params(fit), n, fit.arrays["counts"], clock="time")
-        dcc.update(volatility.standardise(rows))
-        return volatility, dcc
 
     # what is known
 
     def correlation(self) -> Correlation | None:
         """Return the forecast for the next bar, with ``vol`` per DCC bar; None before a fit."""
-        if self._dcc is None or self._volatility is None:
-            return None
-        known = self._dcc.correlation()
-        vol = np.where(self._volatility.ready, np.sqrt(self._volatility.variance()), 0.0)
-        return Correlation(known.corr, vol, known.n_eff, known.kappa, known.capped)
+        model = self._cycle.model
+        return None if model is None else model.correlation()
 
     def band(self, known: Correlation, corr: F64, cut: tuple[Any, ...]) -> F64:
         """Return the standard errors of ``corr``, which is ``known`` at ``cut``, repaired."""
-        assert self._dcc is not None
-        return dcc_band(
-            corr,
-            self._dcc.long_run()[cut],
-            self._dcc.params,
-            self._errors,
-            TARGET_ERROR**2 * known.n_eff[cut],
-        )
+        assert self._cycle.model is not None
+        return self._cycle.model.band(known, corr, cut)
+
+    @property
+    def shift_ns(self) -> int | None:
+        """When the regime began that the model in force is fitted to; None for the first."""
+        return self._cycle.shift_ns
+
+    @property
+    def drift_level(self) -> float | None:
+        """Statistic of the watch for drift over its threshold; None where there is no watch."""
+        status = self._cycle.status()
+        return None if status is None else status.level
+
+    def drift(self) -> DriftStatus | None:
+        """Return how far the watch for drift is; None where there is none."""
+        return self._cycle.status()
 
     # state
 
@@ -219,9 +247,7 @@ class DccLayer:
         }
         out = {**under("bars", self._bars.state()), **under("history", self._history.state())}
         out |= under("membership", self.membership.state())
-        if self._volatility is not None and self._dcc is not None:
-            out |= under("volatility", self._volatility.state())
-            out |= under("dcc", self._dcc.state()) | {"errors": self._errors.copy()}
+        out |= under("cycle", self._cycle.state())
         if (pending := self._pending) is not None:
             facts["pending"] = [
                 pending.number,
@@ -248,10 +274,7 @@ class DccLayer:
         layer.membership = Membership.from_state(
             universe.symbols, universe.ready_n_eff, within("membership", state)
         )
-        if volatility := within("volatility", state):
-            layer._volatility = GarchVolatility.from_state(volatility)
-            layer._dcc = Dcc.from_state(within("dcc", state))
-            layer._errors = state["errors"].copy()
+        layer._cycle = RefitCycle.from_state(universe, within("cycle", state))
         if "pending" in facts:
             number, reason, as_of_ns, settings = facts["pending"]
             arrays = {name: array.copy() for name, array in within(REQUEST, state).items()}

@@ -17,13 +17,14 @@ from stream_calib.engine.notable import gaps_of, notes_of
 from stream_calib.engine.publisher import Chosen, Measures, Publisher
 from stream_calib.engine.tick_layer import TickLayer
 from stream_calib.estimation.audit import compare_correlations
-from stream_calib.estimation.calibrated import dcc_report
+from stream_calib.estimation.calibrated import DCC_MODEL
 from stream_calib.values import (
     F64,
     I64,
     NO_TIME,
     Calibration,
     Correlation,
+    DriftStatus,
     Effects,
     Event,
     FitRequest,
@@ -42,6 +43,7 @@ class _Brought:
     matrices: list[Matrix] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     calibrations: list[Calibration] = field(default_factory=list)
+    drift: DriftStatus | None = None
 
 
 class Engine:
@@ -152,6 +154,7 @@ class Engine:
             n_bars,
             waiting,
             tuple(brought.calibrations),
+            brought.drift,
         )
 
     def state(self) -> Arrays:
@@ -198,7 +201,9 @@ class Engine:
         )
         engine._layer = TickLayer.from_state(config, universe, within("layer", state))
         if engine._dcc is not None:
-            engine._dcc = DccLayer.from_state(config, universe, within("dcc", state))
+            engine._dcc = dcc = DccLayer.from_state(config, universe, within("dcc", state))
+            engine._publisher.drift_level = dcc.drift_level
+            engine._publisher.shift_ns = dcc.shift_ns
         engine._due = facts["due"]
         engine._last_bar = facts["last_bar"]
         engine._data_from_ns = facts["data_from_ns"]
@@ -220,34 +225,33 @@ class Engine:
         self.announce("sources_retired", {"sources": [[*source] for source in gone]})
 
     def _answer(self, step: Step, brought: _Brought) -> None:
-        """Install the fits of a step, or give up what no fit came of."""
+        """Take in what came of requests for fits, and what people ask for."""
         dcc, at_ns = self._dcc, self._due * self.universe.bar
         for fit in step.installs:
-            pending = None if dcc is None else dcc.pending
-            reason = dcc.install(fit) if dcc is not None else "there is no such model"
-            details: dict[str, object] = {"model": fit.model}
-            if reason or pending is None:
-                brought.events.append(
-                    self._publisher.event("refit_rejected", at_ns, details | {"reason": reason})
-                )
-                continue
-            self._publisher.model_version += 1
-            version = self._publisher.model_version
-            details |= {"model_version": version, "reason": pending.reason}
-            brought.events.append(self._publisher.event("refit_installed", at_ns, details))
-            brought.calibrations.append(
-                Calibration(
-                    self.universe.name,
-                    version,
-                    at_ns,
-                    fit.model,
-                    dcc_report(fit, pending, self.universe.symbols),
-                )
-            )
+            if dcc is not None:
+                dcc.install(fit)
+                self._tell_turns(dcc, at_ns, brought)
+            else:
+                details = {"model": fit.model, "reason": "there is no such model"}
+                brought.events.append(self._publisher.event("refit_rejected", at_ns, details))
         for failure in step.failures:
             if dcc is not None and dcc.fail(failure):
                 told = {"model": failure.model, "code": failure.code, "reason": failure.reason}
                 brought.events.append(self._publisher.event("refit_failed", at_ns, told))
+        if step.refit and dcc is not None:
+            dcc.demand()
+
+    def _tell_turns(self, dcc: DccLayer, at_ns: int, brought: _Brought) -> None:
+        publisher = self._publisher
+        for type_, told, report in dcc.take_turns():
+            details = dict(told)
+            if report is not None:
+                publisher.model_version += 1
+                details["model_version"] = version = publisher.model_version
+                calibration = Calibration(self.universe.name, version, at_ns, DCC_MODEL, report)
+                brought.calibrations.append(calibration)
+            brought.events.append(publisher.event(type_, at_ns, details))
+        publisher.drift_level, publisher.shift_ns = dcc.drift_level, dcc.shift_ns
 
     def _close_bars(self, brought: _Brought) -> tuple[int, bool]:
         """Fold in the bars that are complete; return how many, and whether more are."""
@@ -359,7 +363,10 @@ class Engine:
     def _close_dcc(self, as_of_ns: int, brought: _Brought) -> None:
         dcc, publisher = self._dcc, self._publisher
         assert dcc is not None
-        known = dcc.correlation() if dcc.close() else None
+        observed = dcc.close()
+        self._tell_turns(dcc, as_of_ns, brought)
+        brought.drift = dcc.drift()
+        known = dcc.correlation() if observed else None
         if known is not None:
             brought.events += publisher.readiness(dcc.membership, known, as_of_ns, estimator="dcc")
             chosen = publisher.chosen(dcc.membership)

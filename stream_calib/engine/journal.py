@@ -46,10 +46,10 @@ class Recorder:
 
     def note(self, step: Step, installs: tuple[str, ...] = ()) -> None:
         """Take down a step that was taken; ``installs`` are the hashes of its fits."""
-        if step.discovered or installs or step.failures:
+        if step.discovered or installs or step.failures or step.refit:
             self._seal()
             self._open.installs, self._open.discovered = installs, step.discovered
-            self._open.failures = step.failures
+            self._open.failures, self._open.refit = step.failures, step.refit
         for batch in step.batches:
             if not self._open.follows(batch.records):
                 self._seal()
@@ -79,14 +79,15 @@ class _OpenMove:
     def __init__(self) -> None:
         self.installs: tuple[str, ...] = ()
         self.failures: tuple[FitFailure, ...] = ()
+        self.refit = False
         self.discovered: tuple[Source, ...] = ()
         self.watermarks: tuple[Watermark, ...] = ()
         self._ranges: dict[Source, _OpenRange] = {}
 
     @property
     def begun(self) -> bool:
-        outside = self.installs or self.failures or self.discovered or self.watermarks
-        return bool(outside or self._ranges)
+        answers = self.installs or self.failures or self.refit
+        return bool(answers or self.discovered or self.watermarks or self._ranges)
 
     def follows(self, records: RecordBatch) -> bool:
         known = self._ranges.get(records.source)
@@ -106,7 +107,9 @@ class _OpenMove:
             Range(source, r.before, r.after, r.n_records, r.digest.value())
             for source, r in sorted(self._ranges.items())
         )
-        return Move(self.installs, self.discovered, ranges, self.watermarks, self.failures)
+        return Move(
+            self.installs, self.discovered, ranges, self.watermarks, self.failures, self.refit
+        )
 
 
 class _OpenRange:
@@ -120,9 +123,13 @@ def repeat(
     move: Move, read: Callable[[Range], Iterable[TickBatch]], fits: Mapping[str, Fit]
 ) -> Iterator[Step]:
     """Yield the steps that a move stands for, its ticks read again from the input log."""
-    if move.installs or move.failures or move.discovered:
-        installs = tuple(fits[name] for name in move.installs)
-        yield Step(discovered=move.discovered, installs=installs, failures=move.failures)
+    if move.installs or move.failures or move.discovered or move.refit:
+        yield Step(
+            discovered=move.discovered,
+            installs=tuple(fits[name] for name in move.installs),
+            failures=move.failures,
+            refit=move.refit,
+        )
     for wanted in move.ranges:
         for batch in read(wanted):
             yield Step(batches=(batch,))

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.membership import Membership
-from stream_calib.estimation.cleaning import repair_correlation
+from stream_calib.estimation.cleaning import crisis_distance, repair_correlation
 from stream_calib.estimation.ewma import CORRELATION_CAP
 from stream_calib.values import (
     F64,
@@ -73,12 +74,19 @@ class Publisher:
         Settings; ``universe`` is one of ``config.universe``.
     software_version
         Goes into every matrix.
+
+    Attributes
+    ----------
+    drift_level, shift_ns
+        Go into every matrix too: how near the next alarm is, and when the present regime began.
     """
 
     def __init__(self, config: Config, universe: UniverseConfig, software_version: str) -> None:
         self.fingerprint = config.fingerprint(universe)
         self.software_version = software_version
         self.model_version = 1
+        self.drift_level: float | None = None
+        self.shift_ns: int | None = None
         self._universe = universe
         self._canonical = np.argsort(np.array(universe.symbols))
         names = NUMBERED if universe.dcc.enabled else ("ewma", "events")
@@ -152,6 +160,8 @@ class Publisher:
                 # an exact sum: the order of the symbols must not show in the last bit
                 average_correlation=math.fsum(repaired.corr[upper]) / len(upper[0]),
                 top_eigenvalue_share=repaired.max_eigenvalue / n,
+                effective_bets=repaired.effective_bets,
+                crisis_distance=crisis_distance(repaired.corr, chosen.order),
             ),
         )
 
@@ -187,13 +197,17 @@ class Publisher:
             band_total=measures.band_total,
             staleness_ns=as_of_ns - measures.last_time_ns,
             quality=estimate.quality,
-            regime=estimate.regime,
+            regime=replace(
+                estimate.regime,
+                since_shift_ns=None if self.shift_ns is None else as_of_ns - self.shift_ns,
+            ),
             annualisation=math.sqrt(YEAR_NS / bar_ns),
             return_type=universe.return_type,
             price_policy=universe.price,
             config_fingerprint=self.fingerprint,
             software_version=self.software_version,
             kind=measures.kind,
+            drift_level=self.drift_level,
             model_version=self.model_version,
             audit=measures.audit,
         )

@@ -12,6 +12,7 @@ from stream_calib.engine.arrays import Arrays, pieces, read_text, text_array, un
 from stream_calib.engine.dcc_layer import LAYOUTS as DCC_LAYOUTS
 from stream_calib.engine.dcc_layer import REQUEST
 from stream_calib.engine.engine import Engine
+from stream_calib.engine.refit_cycle import calmed
 from stream_calib.engine.tick_layer import COMPARED, LAYOUTS, SETTINGS, WINDOWS
 from stream_calib.estimation.protocol import Fill, Layout
 from stream_calib.values import I64, TICK
@@ -236,12 +237,15 @@ def _migrated_dcc(state: State, origin: I64, n_before: int) -> Arrays:
     """Keep the model among the symbols that stay; what was asked for is asked for anew."""
     facts = read_text(state["dcc.facts"])
     asked = facts.pop("pending", None)
-    if asked is not None or "dcc.volatility.settings" in state:
+    if asked is not None or "dcc.cycle.model.volatility.settings" in state:
         facts |= {"due": facts["n_closed"] + 1, "reason": "universe"}
-    out = {name: a for name, a in state.items() if not name.startswith(f"dcc.{REQUEST}.")}
+    gone = (REQUEST, *(f"cycle.{which}" for which in ("challenger", "fallback", "reference")))
+    prefixes = tuple(f"dcc.{part}." for part in gone)
+    out = {name: array for name, array in state.items() if not name.startswith(prefixes)}
     out["dcc.facts"] = text_array(facts)
+    out["dcc.cycle.facts"] = calmed(state["dcc.cycle.facts"])
     for part, layout in DCC_LAYOUTS.items():
-        own = within(f"dcc.{part}", state)
+        own = within(f"dcc.{part}", out)
         out |= under(f"dcc.{part}", _turned(own, layout, origin, n_before))
     return out
 

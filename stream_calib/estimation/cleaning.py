@@ -1,5 +1,6 @@
 """From an estimate to a matrix that can be inverted: the guard before publication."""
 
+import math
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 from stream_calib.values import F64, I64
 
+POWERS = 16
 NEAREST_SWEEPS = 2000
 NEAREST_TOLERANCE = 1e-10  # largest change of an entry in the last sweep
 
@@ -20,6 +22,7 @@ class Repaired(NamedTuple):
     min_eigenvalue: float
     max_eigenvalue: float
     repair: float
+    effective_bets: float
 
 
 class Spectrum(NamedTuple):
@@ -69,26 +72,65 @@ def repair_correlation(
     Returns
     -------
     Repaired
-        ``repair`` is s, the weight of the identity.
+        ``repair`` is s, the weight of the identity; ``effective_bets`` is
+        exp(-sum_k p_k ln p_k), p_k = L_k / n (Meucci 2009, Managing Diversification): n where
+        nothing is correlated, 1 where all moves as one.
 
     Notes
     -----
     O(n^3). Eigenvalues are computed on one BLAS thread: with more their last bits vary.
     """
     with one_blas_thread():
-        eigenvalues = np.linalg.eigvalsh(in_order(corr, order))
+        eigenvalues = np.asarray(np.linalg.eigvalsh(in_order(corr, order)), np.float64)
     least, largest = float(eigenvalues[0]), float(eigenvalues[-1])
     if least >= floor:
-        return Repaired(corr, least, largest, 0.0)
+        return Repaired(corr, least, largest, 0.0, _effective_bets(eigenvalues))
     weight = (max(floor, lifted) - least) / (1.0 - least)
     repaired = (1.0 - weight) * corr
     np.fill_diagonal(repaired, 1.0)
+    lifted_all: F64 = (1.0 - weight) * eigenvalues + weight
     return Repaired(
         repaired,
-        (1.0 - weight) * least + weight,
-        (1.0 - weight) * largest + weight,
+        float(lifted_all[0]),
+        float(lifted_all[-1]),
         weight,
+        _effective_bets(lifted_all),
     )
+
+
+def _effective_bets(eigenvalues: F64) -> float:
+    shares = eigenvalues / len(eigenvalues)
+    return math.exp(-math.fsum(shares * np.log(shares)))
+
+
+def crisis_distance(corr: F64, order: I64 | None = None) -> float:
+    """Return how far a correlation matrix is from one in which everything moves as one.
+
+        d^2 = mean over i < j of (R_ij - v_i v_j)^2,   v the signs of the leading eigenvector
+
+    Parameters
+    ----------
+    corr : (n, n)
+        Symmetric, unit diagonal, n >= 2.
+    order : (n,)
+        A canonical order of the rows, so that the order of the symbols does not show.
+
+    Notes
+    -----
+    O(n^2): the eigenvector is found by powers, of which only the signs are used.
+    """
+    square = in_order(corr, order)
+    n = len(square)
+    with one_blas_thread():
+        # the symbol that shares most with all others begins
+        direction = square[np.argmax((square * square).sum(axis=1))].copy()
+        for _ in range(POWERS):
+            direction = square @ direction
+            direction /= np.abs(direction).max()
+        signs = np.where(direction < 0.0, -1.0, 1.0)
+        aligned = float(signs @ square @ signs)
+    squares = float((square * square).sum())
+    return math.sqrt(max(0.0, (squares - 2.0 * aligned + n * n) / (n * (n - 1.0))))
 
 
 def decompose(matrix: F64) -> Spectrum:

@@ -158,6 +158,12 @@ class GarchVolatility:
         exposure = np.where(np.isnan(z), 0.0, block.exposure)
         return replace(block, returns=z, exposure=exposure)
 
+    def restarted(self) -> Self:
+        """Return one of the same parameters that has seen nothing."""
+        fresh = type(self)(self.n, self.half_life_obs, self.cap)
+        fresh.install(GarchParams(*self._params, nu=np.full(self.n, np.nan)))
+        return fresh
+
     @property
     def ready(self) -> npt.NDArray[np.bool_]:
         """(n,): whether there is a variance to standardise by."""

@@ -178,6 +178,7 @@ class UniverseLoop:
     async def _take(self, polled: _Polled) -> None:
         session, ends = self.session, self._source.ends()
         answers = () if self._refits is None else self._refits.take()
+        refit = self._refits is not None and self._refits.take_demand()
         for batch in polled.batches:
             expected = session.positions.get(batch.source, batch.position_before)
             if batch.position_before != expected:
@@ -195,6 +196,7 @@ class UniverseLoop:
                 started_s,
                 exhausted=polled.exhausted,
                 answers=answers,
+                refit=refit,
             )
             self._paused = session.runner.paused(ends)
 

@@ -50,12 +50,22 @@ class Refits:
         self._ready = asyncio.Event()
         self._broken: BaseException | None = None
         self._stopped = False
+        self._demanded = False
         self._log = structlog.get_logger().bind(universe=universe)
 
     @property
     def awaited(self) -> bool:
         """Whether nothing may go on before an answer is taken."""
         return self._on_wait is not None and self._n_open > 0 and not self._stopped
+
+    def demand(self) -> None:
+        """Have the engine ask for a full fit, due or not."""
+        self._demanded = True
+
+    def take_demand(self) -> bool:
+        """Return whether somebody has demanded a fit since the last call."""
+        demanded, self._demanded = self._demanded, False
+        return demanded
 
     def ask(self, request: FitRequest) -> None:
         """Have a fit made, which ``take`` will return; called from the thread that computes."""

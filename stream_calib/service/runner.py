@@ -124,11 +124,15 @@ class Runner:
         now_s: float,
         *,
         exhausted: bool = False,
+        refit: bool = False,
     ) -> list[Effects]:
-        """Take in what was polled, then whatever decisions that makes due."""
+        """Take in what was polled, then whatever decisions that makes due.
+
+        ``refit``: somebody wants a full fit, due or not.
+        """
         decoded = tuple(self.decode(batch) for batch in batches)
         before_ns = self.engine.intake.newest_ns()
-        out = self._take(Step(decoded, (), discovered)) + self._fitted()
+        out = self._take(Step(decoded, (), discovered, refit=refit)) + self._fitted()
         if self.engine.intake.newest_ns() > before_ns:
             self._pacer.moved(now_s)
         # a decision can bring held ticks in, which can make the next one due

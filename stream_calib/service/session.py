@@ -113,13 +113,14 @@ class Session:
         *,
         exhausted: bool = False,
         answers: Sequence[Fit | FitFailure] = (),
+        refit: bool = False,
     ) -> None:
         """Take in what was polled; ``now_s`` is a clock that never goes back."""
         pending = self._pending
         taken = self.runner.answer(answers) if answers else []
         fresh = tuple(source for source in discovered if source not in self._known)
         self._known.update(fresh)
-        taken += self.runner.turn(batches, fresh, ends, now_s, exhausted=exhausted)
+        taken += self.runner.turn(batches, fresh, ends, now_s, exhausted=exhausted, refit=refit)
         for batch in batches:
             self.positions[batch.source] = batch.position_after
             pending.n_records += len(batch.values)

@@ -80,6 +80,7 @@ class UniverseService:
         self._log = structlog.get_logger().bind(universe=self.name)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"universe-{self.name}")
         self._loop: UniverseLoop | None = None
+        self._refits: Refits | None = None
         self._contact_s = 0.0
         self._out_of_contact = ""
 
@@ -111,6 +112,13 @@ class UniverseService:
             if snapshots is not None:
                 await self._in_thread(snapshots.close)  # waits for a save under way
             self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def demand_refit(self) -> bool:
+        """Have a full fit made as soon as a bar closes; False where none can be by now."""
+        if self._refits is None or self._loop is None:
+            return False
+        self._refits.demand()
+        return True
 
     def unready(self) -> list[str]:
         """Return why this universe is not at work as it should, in words; empty when it is."""
@@ -148,7 +156,7 @@ class UniverseService:
         clock = asyncio.get_running_loop().time
         outside = self._outside
         source, log = outside.new_source(), outside.new_log()
-        refits = self._refits()
+        self._refits = refits = self._new_refits()
         aside: list[asyncio.Task[None]] = []
         try:
             started_s = clock()
@@ -198,7 +206,7 @@ class UniverseService:
             await log.close()
             await source.close()
 
-    def _refits(self) -> Refits | None:
+    def _new_refits(self) -> Refits | None:
         outside = self._outside
         if outside.fitter is None or not self._universe.dcc.enabled:
             return None

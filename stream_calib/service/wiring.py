@@ -92,7 +92,9 @@ class Service:
         check_calendars(config)
         self.observer = PrometheusObserver(version=VERSION)
         self.observer.compiled(compile_s)
-        self.http = HttpServer(config.http, self.observer.render, self._health, VERSION)
+        self.http = HttpServer(
+            config.http, self.observer.render, self._health, VERSION, self._demand_refit
+        )
         self._config = config
         self._check = adapters.check
         self._warnings: Sequence[str] = ()
@@ -164,6 +166,10 @@ class Service:
         finally:
             for task in aside:
                 task.cancel()
+
+    def _demand_refit(self, name: str) -> bool | None:
+        universe = next((u for u in self._universes if u.name == name), None)
+        return None if universe is None else universe.demand_refit()
 
     def _health(self) -> Health:
         reasons = [

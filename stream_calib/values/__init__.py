@@ -3,7 +3,7 @@
 Times are int64 nanoseconds since the epoch, event time unless a name says otherwise.
 """
 
-from stream_calib.values.drift import Alarm
+from stream_calib.values.drift import Alarm, DriftStatus
 from stream_calib.values.estimates import Correlation, Matrix, Quality, Regime, ReturnBlock
 from stream_calib.values.models import (
     Calibration,
@@ -67,6 +67,7 @@ __all__ = [
     "Change",
     "Correlation",
     "DccParams",
+    "DriftStatus",
     "Effects",
     "Event",
     "Fit",

@@ -1,5 +1,6 @@
 """What a drift detector says."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -26,3 +27,39 @@ class Alarm:
     since_min: int
     since_max: int
     level: float
+
+
+@dataclass(frozen=True, slots=True)
+class DriftStatus:
+    """How far the watch for drift is.
+
+    Attributes
+    ----------
+    level
+        The statistic over its threshold.
+    arl0_bars
+        Bars from one false alarm to the next, as asked for: exact for exchangeable scores.
+    false_alarms_per_day
+        The chance of at least one on a day without a break.
+    power_bars
+        Expected delay of an alarm when correlations fuse by 35 %; None: not within sight.
+    reference_bars
+        Bars that the present ones are compared with.
+    watched_bars, alarms, refuted
+        Bars and alarms by alternative since the beginning, and how many of these no model
+        confirmed, or were rolled back.
+    """
+
+    level: float
+    arl0_bars: float
+    false_alarms_per_day: float
+    power_bars: float | None
+    reference_bars: int
+    watched_bars: int
+    alarms: Mapping[str, int]
+    refuted: int
+
+    @property
+    def realised_arl0_bars(self) -> float | None:
+        """Bars watched per refuted alarm; None before the first."""
+        return self.watched_bars / self.refuted if self.refuted else None

@@ -67,10 +67,20 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Regime:
-    """One-number summaries of the matrix."""
+    """One-number summaries of the matrix.
+
+    ``top_eigenvalue_share`` is the absorption ratio of one factor; ``effective_bets`` how many
+    uncorrelated positions its spectrum is worth, 1 to n; ``crisis_distance`` the root mean square
+    distance of its pairs from v v', where all move as one: 0 there, about 1 where nothing is
+    correlated. ``since_shift_ns`` is the time since the last shift that a model was fitted to,
+    None before the first. All but the first two are None where a writer did not know them.
+    """
 
     average_correlation: float
     top_eigenvalue_share: float
+    effective_bets: float | None = None
+    crisis_distance: float | None = None
+    since_shift_ns: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stream_calib.values.drift import DriftStatus
 from stream_calib.values.estimates import Matrix
 from stream_calib.values.models import Calibration, Fit, FitFailure
 from stream_calib.values.records import Reject, Source, TickBatch, Watermark
@@ -16,7 +17,8 @@ from stream_calib.values.records import Reject, Source, TickBatch, Watermark
 class Step:
     """One input of the engine: everything that the outside world decides is in it.
 
-    Taken in the order fits, failures, new sources, batches, watermarks.
+    Taken in the order fits, failures, the wish for a full ``refit``, new sources, batches,
+    watermarks.
     """
 
     batches: tuple[TickBatch, ...] = ()
@@ -24,6 +26,7 @@ class Step:
     discovered: tuple[Source, ...] = ()
     installs: tuple[Fit, ...] = ()
     failures: tuple[FitFailure, ...] = ()
+    refit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Effects:
     bars_closed: int = 0
     bars_waiting: bool = False
     calibrations: tuple[Calibration, ...] = ()
+    drift: DriftStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class Move(NamedTuple):
     ranges: tuple[Range, ...] = ()
     watermarks: tuple[Watermark, ...] = ()
     failures: tuple[FitFailure, ...] = ()
+    refit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

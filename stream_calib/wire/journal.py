@@ -158,6 +158,7 @@ def _dumps(entry: JournalEntry) -> bytes:
                         [*w.source, w.position, str(w.time_ns), w.cause] for w in move.watermarks
                     ],
                     **({"failures": [_failure(f) for f in move.failures]} if move.failures else {}),
+                    **({"refit": True} if move.refit else {}),
                 }
                 for move in entry.moves
             ],
@@ -195,4 +196,5 @@ def _move(document: Any) -> Move:  # noqa: ANN401
             for topic, partition, position, time_ns, cause in document["watermarks"]
         ),
         failures=tuple(FitFailure(*failure) for failure in document.get("failures", ())),
+        refit=document.get("refit", False),
     )

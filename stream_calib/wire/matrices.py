@@ -35,6 +35,7 @@ _PLAIN = tuple(
     not in {*TRIANGLES, *_TIMES, "vol", "staleness_ns", "quality", "regime", "band_total", "audit"}
 )
 _OPTIONAL = ("raw_variances", "floored_variances")  # absent where they do not apply
+_SUMMARIES = ("effective_bets", "crisis_distance")  # absent where they are not known
 
 
 def encode(matrix: Matrix, topic: str, partition: int) -> tuple[Output, ...]:
@@ -128,6 +129,7 @@ def _rounded(band: F64) -> F64:
 
 def _head(matrix: Matrix) -> dict[str, Any]:
     quality, regime = matrix.quality, matrix.regime
+    shift_ns = regime.since_shift_ns
     return {
         **{name: getattr(matrix, name) for name in _PLAIN},
         **{name: str(getattr(matrix, name)) for name in _TIMES},
@@ -145,6 +147,8 @@ def _head(matrix: Matrix) -> dict[str, Any]:
         "regime": {
             "average_correlation": regime.average_correlation,
             "top_eigenvalue_share": regime.top_eigenvalue_share,
+            **{key: x for key in _SUMMARIES if (x := getattr(regime, key)) is not None},
+            **({} if shift_ns is None else {"since_shift_ns": str(shift_ns)}),
         },
         **({} if matrix.audit is None else {"audit": matrix.audit}),
     }
@@ -200,7 +204,17 @@ def _matrix(document: Mapping[str, Any]) -> Matrix:
             *(quality.get(key) for key in _OPTIONAL),
         ),
         audit=document.get("audit"),
-        regime=Regime(**document["regime"]),
+        regime=_regime({**document["regime"]}),
+    )
+
+
+def _regime(document: Mapping[str, Any]) -> Regime:
+    shift_ns = document.get("since_shift_ns")
+    return Regime(
+        document["average_correlation"],
+        document["top_eigenvalue_share"],
+        *(document.get(key) for key in _SUMMARIES),
+        since_shift_ns=None if shift_ns is None else int(shift_ns),
     )
 
 

@@ -51,6 +51,7 @@ def test_rows_are_those_promised() -> None:
         "Throughput and lag",
         "Latency",
         "Matrix quality and market regime",
+        "Regime and refits",
         "Rejects",
         "Resources",
     ]

@@ -100,7 +100,7 @@ def test_each_alert_is_tested_to_fire_and_not_to_fire(alert: dict[str, Any]) -> 
 def test_each_alert_says_what_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
     assert alert["alert"].startswith("StreamCalib")
     assert "for" in alert
-    assert alert["labels"]["severity"] in {"warning", "critical"}
+    assert alert["labels"]["severity"] in {"info", "warning", "critical"}
     assert set(alert["annotations"]) == {"summary", "description", "runbook"}
 
 
@@ -229,7 +229,8 @@ async def watched(
     observer = PrometheusObserver("0.1.0")
     observer.compiled(1.5)
     settings = HttpConfig(port=0, token=SecretStr(TOKEN))
-    server = HttpServer(settings, observer.render, lambda: Health(ready=True), "0.1.0")
+    ready = Health(ready=True)
+    server = HttpServer(settings, observer.render, lambda: ready, "0.1.0", lambda _: None)
     await server.start()
     (folder / TOKEN_FILE).write_text(TOKEN)
     config = folder / "prometheus.yml"

@@ -243,7 +243,7 @@ class Run:
         for move in moves:
             symbols = self.universe.symbols
             installs = tuple(named(name, symbols) for name in move.installs)
-            begin = Step(discovered=move.discovered, installs=installs, failures=move.failures)
+            begin = Step((), (), move.discovered, installs, move.failures, move.refit)
             batches = list(self._cut(move, random, largest_cut))
             joined = random.random() < 0.5
             if joined:

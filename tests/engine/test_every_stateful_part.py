@@ -300,7 +300,7 @@ def advance(engine: Engine, scene: Scene, random: Random) -> None:
     move = scene.move
     installs = tuple(named(name, engine.universe.symbols) for name in move.installs)
     steps = [
-        Step(discovered=move.discovered, installs=installs, failures=move.failures),
+        Step((), (), move.discovered, installs, move.failures, move.refit),
         *(Step(batches=(batch,)) for batch in batches(scene, random)),
         Step(watermarks=move.watermarks),
     ]

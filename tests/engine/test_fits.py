@@ -185,3 +185,17 @@ def matrices_of(run: Run) -> list[dict[str, Any]]:
 
 def details_time(run: Run, type_: str) -> str:
     return str([event["time_ns"] for event in events_of(run) if event["type"] == type_][-1])
+
+
+def test_a_refit_that_is_demanded_is_asked_for_at_the_next_bar() -> None:
+    run = asked_run()
+    run.take(Step(installs=(made_up(1, "ABC"),)))
+    run.take(Step(refit=True))
+    assert run.engine.pending_fit() is None
+    run.restore(on_the_wire=True)
+    read_dense(run, 25, 26)
+    request = run.engine.pending_fit()
+    assert request is not None
+    assert (request.number, request.reason) == (2, "manual")
+    run.take(Step(installs=(made_up(2, "ABC"),)))
+    assert details(run, "refit_installed")[-1]["reason"] == "manual"

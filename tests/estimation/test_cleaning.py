@@ -1,5 +1,6 @@
 """The repair of a matrix: positive definite, no more than needed, and blind to order."""
 
+import math
 import warnings
 
 import numpy as np
@@ -7,7 +8,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stream_calib.estimation.cleaning import decompose, nearest_correlation, repair_correlation
+from stream_calib.estimation.cleaning import (
+    crisis_distance,
+    decompose,
+    nearest_correlation,
+    repair_correlation,
+)
 from stream_calib.values import F64
 
 FLOOR = 1e-4
@@ -229,3 +235,30 @@ def test_the_number_of_blas_threads_outside_cannot_be_seen() -> None:
         with threadpool_limits(threads, "blas"):
             found.append([array.tobytes() for array in decompose(corr)])
     assert found[0] == found[1]
+
+
+def test_bets_are_as_many_as_symbols_without_correlation_and_one_in_a_crisis() -> None:
+    n = 6
+    assert repair_correlation(np.eye(n), 1e-8).effective_bets == pytest.approx(n)
+    fused = np.full((n, n), 1.0 - 1e-7)
+    np.fill_diagonal(fused, 1.0)
+    # eigenvalues n and n - 1 of about 1e-7: their entropy is of that size times ln
+    assert repair_correlation(fused, 1e-9).effective_bets == pytest.approx(1.0, abs=1e-5)
+    pair = np.array([[1.0, 0.6], [0.6, 1.0]])
+    entropy = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2))
+    assert repair_correlation(pair, 1e-8).effective_bets == pytest.approx(math.exp(entropy))
+
+
+def test_distance_from_a_crisis_counts_hedges_as_moving_along() -> None:
+    signs = np.array([1.0, -1.0, 1.0, 1.0, -1.0])
+    crisis = np.outer(signs, signs)
+    # sums of 25 numbers of size one, of whose difference the root is taken
+    assert crisis_distance(crisis) == pytest.approx(0.0, abs=1e-7)
+    assert crisis_distance(np.eye(5)) == pytest.approx(1.0)
+    half = 0.5 * crisis + 0.5 * np.eye(5)
+    assert crisis_distance(half) == pytest.approx(0.5)
+    order = np.array([3, 1, 0, 4, 2])
+    mixed = half + 0.0
+    mixed[0, 1] = mixed[1, 0] = -0.3
+    turned = mixed[np.ix_(order, order)]
+    assert crisis_distance(turned, np.argsort(order)) == crisis_distance(mixed)

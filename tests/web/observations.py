@@ -6,6 +6,7 @@ from stream_calib.ports import Observer
 from stream_calib.values import (
     SECOND_NS,
     Calibration,
+    DriftStatus,
     Effects,
     Event,
     Malformed,
@@ -68,7 +69,12 @@ def matrix(universe: str = "fx", sequence: int = 7, estimator: str = "ewma") -> 
             floored_variances=2,
         ),
         audit={"estimator": "hayashi_yoshida", "rms_difference": 0.07},
-        regime=Regime(average_correlation=1 / 3, top_eigenvalue_share=0.56),
+        regime=Regime(
+            average_correlation=1 / 3,
+            top_eigenvalue_share=0.56,
+            effective_bets=2.6,
+            crisis_distance=0.68,
+        ),
         annualisation=5615.7,
         return_type="log",
         price_policy="last",
@@ -78,10 +84,14 @@ def matrix(universe: str = "fx", sequence: int = 7, estimator: str = "ewma") -> 
 
 
 def effects(universe: str = "fx", sequence: int = 7) -> Effects:
-    """Return a step that closed two bars and has every outcome in it."""
+    """Return a step that closed two bars and has every outcome in it; the first has an alarm."""
+    shift = ("drift_alarm", "drift_refuted") if sequence == 7 else ()
     return Effects(
         matrices=(matrix(universe, sequence - 1), matrix(universe, sequence)),
-        events=(Event(universe, 3, "symbol_ready", AS_OF_NS, {"symbol": "A"}),),
+        events=(
+            Event(universe, 3, "symbol_ready", AS_OF_NS, {"symbol": "A"}),
+            *(Event(universe, 4, type_, AS_OF_NS, {"alternative": "fusing"}) for type_ in shift),
+        ),
         counts={
             ("ticks", "applied"): 100,
             ("ticks", "late"): 4,
@@ -96,6 +106,7 @@ def effects(universe: str = "fx", sequence: int = 7) -> Effects:
         },
         bars_closed=2,
         calibrations=(Calibration(universe, 2, AS_OF_NS, "dcc", {}),),
+        drift=DriftStatus(0.3, 5000.0, 0.25, 40.0, 800, 9000, {"fusing": 2}, 1),
     )
 
 

@@ -30,9 +30,11 @@ async def start() -> AsyncIterator[Start]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def start_one(
-            config: HttpConfig | None = None, health: Callable[[], Health] = lambda: READY
+            config: HttpConfig | None = None,
+            health: Callable[[], Health] = lambda: READY,
+            refit: Callable[[str], bool | None] = lambda _: None,
         ) -> HttpServer:
-            server = HttpServer(config or HttpConfig(port=0), render, health, "1.2.3")
+            server = HttpServer(config or HttpConfig(port=0), render, health, "1.2.3", refit)
             await server.start()
             stack.push_async_callback(server.close)
             return server
@@ -55,6 +57,39 @@ async def talk(server: HttpServer, request: bytes) -> bytes:
     return answer
 
 
+@pytest.mark.parametrize(
+    ("told", "status"), [(True, 202), (False, 503), (None, 404)], ids=["taken", "not now", "none"]
+)
+async def test_a_full_refit_can_be_demanded_with_the_token(
+    start: Start, client: aiohttp.ClientSession, told: bool | None, status: int
+) -> None:
+    asked = []
+
+    def refit(universe: str) -> bool | None:
+        asked.append(universe)
+        return told
+
+    server = await start(HttpConfig(port=0, token=SecretStr("s3cret")), refit=refit)
+    async with client.post(f"{server.url}/refit/fx") as response:
+        assert response.status == 401
+    assert asked == []
+    bearer = {"Authorization": "Bearer s3cret"}
+    async with client.get(f"{server.url}/refit/fx", headers=bearer) as response:
+        assert (response.status, response.headers["Allow"]) == (405, "POST")
+    async with client.post(f"{server.url}/refit/fx", headers=bearer) as response:
+        assert response.status == status
+    assert asked == ["fx"]
+
+
+async def test_without_a_token_nobody_can_demand_a_refit(
+    start: Start, client: aiohttp.ClientSession
+) -> None:
+    server = await start(refit=lambda _: True)
+    async with client.post(f"{server.url}/refit/fx") as response:
+        assert response.status == 403
+        assert "http.token" in await response.text()
+
+
 async def test_metrics_are_rendered_as_asked(start: Start, client: aiohttp.ClientSession) -> None:
     server = await start()
     async with client.get(f"{server.url}/metrics", headers={"Accept": "a, b"}) as response:
@@ -71,7 +106,7 @@ async def test_rendering_does_not_hold_up_the_loop(client: aiohttp.ClientSession
         release.wait(10)
         return b"", "text/plain"
 
-    server = HttpServer(HttpConfig(port=0), slow, lambda: READY, "1")
+    server = HttpServer(HttpConfig(port=0), slow, lambda: READY, "1", lambda _: None)
     await server.start()
     scrape = asyncio.ensure_future(client.get(f"{server.url}/metrics"))
     assert await asyncio.to_thread(begun.wait, 10)
@@ -242,7 +277,7 @@ async def test_a_defect_is_a_500_without_details(
     def broken(accept: str) -> tuple[bytes, str]:
         raise ZeroDivisionError("inner detail")
 
-    server = HttpServer(HttpConfig(port=0), broken, lambda: READY, "1")
+    server = HttpServer(HttpConfig(port=0), broken, lambda: READY, "1", lambda _: None)
     await server.start()
     async with client.get(f"{server.url}/metrics") as response:
         assert response.status == 500
@@ -265,7 +300,7 @@ async def test_requests_are_not_logged(
 
 async def test_a_taken_port_is_one_sentence_that_names_the_key(start: Start) -> None:
     first = await start()
-    second = HttpServer(HttpConfig(port=first.port), render, lambda: READY, "1")
+    second = HttpServer(HttpConfig(port=first.port), render, lambda: READY, "1", lambda _: None)
     with pytest.raises(PortInUseError) as caught:
         await second.start()
     message = str(caught.value)
@@ -284,7 +319,7 @@ async def test_a_port_is_free_again_after_close(start: Start) -> None:
 
 async def test_an_address_of_another_machine_is_a_configuration_error() -> None:
     config = HttpConfig(host="192.0.2.1", port=0, token=SecretStr(SECRET))  # RFC 5737: nobody's
-    server = HttpServer(config, render, lambda: READY, "1")
+    server = HttpServer(config, render, lambda: READY, "1", lambda _: None)
     with pytest.raises(ConfigError, match=r"http\.host: cannot listen on 192\.0\.2\.1"):
         await server.start()
 
@@ -340,7 +375,7 @@ async def test_close_does_not_wait_for_a_page_that_hangs(client: aiohttp.ClientS
         release.wait(30)
         return b"", "text/plain"
 
-    server = HttpServer(HttpConfig(port=0), hang, lambda: READY, "1")
+    server = HttpServer(HttpConfig(port=0), hang, lambda: READY, "1", lambda _: None)
     await server.start()
     scrape = asyncio.ensure_future(client.get(f"{server.url}/metrics"))
     assert await asyncio.to_thread(begun.wait, 10)
@@ -353,4 +388,4 @@ async def test_close_does_not_wait_for_a_page_that_hangs(client: aiohttp.ClientS
 
 
 async def test_close_before_start_does_nothing() -> None:
-    await HttpServer(HttpConfig(port=0), render, lambda: READY, "1").close()
+    await HttpServer(HttpConfig(port=0), render, lambda: READY, "1", lambda _: None).close()

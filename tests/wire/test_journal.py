@@ -55,6 +55,7 @@ moves = st.builds(
     failures=st.lists(
         st.builds(FitFailure, st.text(), st.integers(0, 2**31), st.text(), st.text()), max_size=2
     ).map(tuple),
+    refit=st.booleans(),
 )
 entries = st.builds(
     JournalEntry,

@@ -106,9 +106,21 @@ METRICS = (
     Metric("refits_total", "counter", ("universe", "outcome"), "Full fits, and why they failed."),
     Metric("refit_seconds", "histogram", _U, "Time of one full fit, off the event loop.", _SLOW_S),
     Metric("model_version", "gauge", _U, "Number of the model in force; 1 before the first fit."),
+    # the watch for drift
+    Metric("drift_level_ratio", "gauge", _U, "Statistic over its threshold: an alarm at 1."),
+    Metric("drift_alarms_total", "counter", ("universe", "alternative"), "Alarms, by their name."),
+    Metric("drift_refuted_total", "counter", _U, "Alarms that no model confirmed."),
+    Metric("drift_watched_bars", "gauge", _U, "Bars watched since the beginning."),
+    Metric("drift_reference_bars", "gauge", _U, "Bars that the newest ones are compared with."),
+    Metric("drift_arl0_target_bars", "gauge", _U, "Bars between false alarms, as asked for."),
+    Metric("drift_arl0_realised_bars", "gauge", _U, "Bars watched per refuted alarm."),
+    Metric("drift_false_alarms_per_day", "gauge", _U, "Chance of a false alarm on a quiet day."),
+    Metric("drift_power_bars", "gauge", _U, "Expected delay when correlations fuse by 35 %."),
     # how good it is
     Metric("average_correlation", "gauge", _UE, "Mean of all pairs of the last matrix."),
     Metric("top_eigenvalue_share", "gauge", _UE, "Part of the variance in its first factor, 0-1."),
+    Metric("effective_bets", "gauge", _UE, "Uncorrelated positions that its spectrum is worth."),
+    Metric("crisis_distance", "gauge", _UE, "Distance of its pairs from moving as one, 0 to 1."),
     Metric("min_eigenvalue", "gauge", _UE, "Its smallest eigenvalue."),
     Metric("repair_ratio", "gauge", _UE, "Shrinkage towards identity that made it definite, 0-1."),
     Metric(

@@ -27,7 +27,9 @@ from stream_calib.values import (
     F64,
     NO_TIME,
     SECOND_NS,
+    DriftStatus,
     Effects,
+    Event,
     Matrix,
     Output,
     Progress,
@@ -35,6 +37,7 @@ from stream_calib.values import (
 )
 
 OTHER = "other"
+ALTERNATIVES = ("fusing", "loosening", "rotation", "miscalibrated")
 LABEL_VALUES_MAX = 1000  # per label of a metric; what comes after is counted as OTHER
 USED = ("applied", "late", "unknown_symbol", "unused")
 OUTCOMES = (*USED, "rejected")
@@ -127,9 +130,11 @@ class PrometheusObserver:
                 self._counter["ticks_total"](universe, topic, "rejected").inc(count)
                 self._counter["rejects_total"](universe, outcome).inc(count)
         for event in effects.events:
-            self._counter["events_total"](universe, event.type).inc()
+            self._count_event(universe, event)
         for calibration in effects.calibrations:
             self._gauge["model_version"](universe).set(calibration.model_version)
+        if effects.drift is not None:
+            self._watch(universe, effects.drift)
         for matrix in effects.matrices:
             self._counter["matrices_total"](universe, matrix.estimator).inc()
         for matrix in {matrix.estimator: matrix for matrix in effects.matrices}.values():
@@ -198,6 +203,30 @@ class PrometheusObserver:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
+    def _count_event(self, universe: str, event: Event) -> None:
+        self._counter["events_total"](universe, event.type).inc()
+        if event.type == "drift_alarm":
+            name = str(event.details["alternative"])
+            self._counter["drift_alarms_total"](universe, name).inc()
+        elif event.type in {"drift_refuted", "refit_rolled_back"}:
+            self._counter["drift_refuted_total"](universe).inc()
+
+    def _watch(self, universe: str, drift: DriftStatus) -> None:
+        values = {
+            "drift_level_ratio": drift.level,
+            "drift_watched_bars": drift.watched_bars,
+            "drift_reference_bars": drift.reference_bars,
+            "drift_arl0_target_bars": drift.arl0_bars,
+            "drift_arl0_realised_bars": drift.realised_arl0_bars,
+            "drift_false_alarms_per_day": drift.false_alarms_per_day,
+            "drift_power_bars": drift.power_bars,
+        }
+        for name, value in values.items():
+            self._gauge[name](universe).set(math.nan if value is None else value)
+        self._counter["drift_refuted_total"](universe)
+        for alternative in ALTERNATIVES:  # from 0 on, or a rate would miss the first
+            self._counter["drift_alarms_total"](universe, alternative)
+
     def _describe(self, matrix: Matrix) -> None:
         values = {
             "last_matrix_event_timestamp_seconds": matrix.as_of_ns / SECOND_NS,
@@ -211,6 +240,9 @@ class PrometheusObserver:
             "doubtful_variances": (matrix.quality.raw_variances or 0)
             + (matrix.quality.floored_variances or 0),
         }
+        for name in ("effective_bets", "crisis_distance"):
+            if (summary := getattr(matrix.regime, name)) is not None:
+                values[name] = summary
         if matrix.audit is not None:
             values["audit_difference"] = float(str(matrix.audit["rms_difference"]))
         for name, value in values.items():

@@ -1,0 +1,346 @@
+"""From an alarm to another model: stages, a challenger in shadow, a swap, and the way back."""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_calib.config import UniverseConfig
+from stream_calib.engine.arrays import Arrays, read_text, text_array, under, within
+from stream_calib.engine.reference import Reference
+from stream_calib.estimation.calendar import DAY_NS
+from stream_calib.estimation.calibrated import DCC_MODEL
+from stream_calib.estimation.contest import Contest
+from stream_calib.estimation.dcc_model import DccModel
+from stream_calib.estimation.moved import moved
+from stream_calib.estimation.protocol import Layout
+from stream_calib.values import (
+    I64,
+    Alarm,
+    DriftStatus,
+    Fit,
+    FitRequest,
+    ReturnBlock,
+)
+
+FULL_MIN_BARS = 1000  # since a change: fewer say less of a, b and GARCH than the old model does
+FULL_BARS_PER_SYMBOL = 2
+TARGET = "target"  # kind of a fit that moves the target alone
+Rows = Callable[[], ReturnBlock]
+
+
+class Turn(NamedTuple):
+    """An event to be; with a ``report`` another model has come into force."""
+
+    type: str
+    details: Mapping[str, object]
+    report: Mapping[str, object] | None = None
+
+
+class Shadow(NamedTuple):
+    """A model beside the one in force, until one of the two leads; ``report`` is said of it."""
+
+    model: DccModel
+    contest: Contest
+    report: Mapping[str, object]
+
+
+@dataclass
+class _Facts:
+    """What is no array: bars are counted, and ``change`` is the last one before a change."""
+
+    alarm: dict[str, Any] | None = None  # that nothing has confirmed or refuted yet
+    change: int = 0
+    change_ns: int = 0
+    regime: int = 0  # the change that the model in force is fitted to
+    regime_ns: int | None = None
+    before: tuple[int, int | None] = (0, None)  # the regime before it
+    stage: int = 0  # bars since the change at which the next target is due; 0: none is
+    cooled: int = 0  # the bar up to which the model before may come back
+    n_references: int = 0
+    watched: int = 0
+    refuted: int = 0
+    alarms: dict[str, int] = field(default_factory=dict)
+
+
+class RefitCycle:
+    """The models of one universe: in force, in shadow, and the one that drift is measured from.
+
+    Parameters
+    ----------
+    universe
+        Settings.
+
+    Attributes
+    ----------
+    model
+        The one in force; None before the first fit.
+    turns
+        What happened, for whoever tells of it to take.
+    """
+
+    LAYOUTS: Mapping[str, Layout] = {
+        **{
+            f"{which}.{part}": layout
+            for which in ("model", "challenger", "fallback")
+            for part, layout in DccModel.LAYOUTS.items()
+        },
+        "reference.volatility": DccModel.LAYOUTS["volatility"],
+    }
+
+    def __init__(self, universe: UniverseConfig) -> None:
+        self._universe, self._settings = universe, universe.drift
+        self._order: I64 = np.argsort(np.array(universe.symbols))
+        self.bar_ns = universe.dcc.bars_per_bar(universe.bar) * universe.bar
+        self.full_bars = max(FULL_MIN_BARS, FULL_BARS_PER_SYMBOL * len(universe.symbols))
+        self.model: DccModel | None = None
+        self.turns: list[Turn] = []
+        self._facts = _Facts()
+        self._report: Mapping[str, object] = {}
+        self._challenger: Shadow | None = None
+        self._fallback: Shadow | None = None
+        self._reference: Reference | None = None
+
+    # bars
+
+    def observe(self, block: ReturnBlock, n_closed: int, rows: Rows) -> None:
+        """Take in a bar, the ``n_closed``-th; ``rows`` returns the newest ones up to it."""
+        if self.model is None:
+            return
+        forecast = self.model.forecast()
+        z = self.model.update(block)
+        for shadow in (self._challenger, self._fallback):
+            if shadow is not None:
+                shadow.contest.update(z.returns[0], forecast, shadow.model.forecast())
+                shadow.model.update(block)
+        self._judge(n_closed)
+        if self._reference is not None:
+            was_blind = self._reference.blind
+            alarms = self._reference.update(block, z, forecast)
+            self._facts.watched += 1
+            if was_blind and not self._reference.blind:
+                power = {"power_bars": self._reference.power}
+                self.turns.append(Turn("drift_watched", power))
+            if alarms and self._facts.alarm is None:
+                self._raise(alarms[0], n_closed, rows())
+        facts = self._facts
+        if facts.alarm and n_closed - facts.change >= self._settings.give_up_bars:
+            self.turns.append(Turn("drift_refuted", dict(facts.alarm)))
+            self._challenger = None
+            facts.alarm, facts.stage, facts.refuted = None, 0, facts.refuted + 1
+
+    def _judge(self, n_closed: int) -> None:
+        challenger, fallback, facts = self._challenger, self._fallback, self._facts
+        if fallback is not None and fallback.contest.verdict == "won":
+            self._challenger = self._fallback = None
+            (facts.regime, facts.regime_ns), facts.stage = facts.before, 0
+            facts.refuted += 1
+            self._enter(fallback, "refit_rolled_back")
+            self._refer()
+        elif challenger is not None and challenger.contest.verdict == "won":
+            self._promote(challenger, n_closed)
+        elif challenger is not None and challenger.contest.verdict == "lost":
+            self._challenger = None
+            reason = {"reason": "it predicts worse than the model in force"}
+            self.turns.append(Turn("refit_rejected", _about(challenger) | reason))
+        if n_closed >= facts.cooled or (fallback is not None and fallback.contest.verdict):
+            self._fallback = None
+
+    def _promote(self, challenger: Shadow, n_closed: int) -> None:
+        assert self.model is not None
+        facts, self._challenger = self._facts, None
+        if facts.alarm is not None:
+            contest = Contest(self._settings.margin, self._order)
+            self._fallback = Shadow(self.model, contest, self._report)
+            facts.cooled = n_closed + self._settings.cool_down_bars
+            facts.before = (facts.regime, facts.regime_ns)
+            facts.regime, facts.regime_ns = facts.change, facts.change_ns
+            facts.alarm = None
+        self._enter(challenger, "refit_installed")
+        self._refer()
+
+    def _raise(self, alarm: Alarm, n_closed: int, rows: ReturnBlock) -> None:
+        assert self._reference is not None
+        facts, kept = self._facts, len(rows.returns)
+        since = min(alarm.since, kept)
+        began = [
+            int(rows.time_ns[-min(ago, kept)]) - self.bar_ns
+            for ago in (alarm.since, alarm.since_max, alarm.since_min)
+        ]
+        facts.alarms[alarm.alternative] = facts.alarms.get(alarm.alternative, 0) + 1
+        number = sum(facts.alarms.values())
+        facts.alarm = {"number": number, "alternative": alarm.alternative}
+        facts.change, facts.change_ns = n_closed - since, began[0]
+        facts.stage = max(self._settings.stage_bars, since)
+        self._challenger = self._fallback = None
+        status = self.status()
+        assert status is not None
+        details: dict[str, object] = {
+            **facts.alarm,
+            "level": alarm.level,
+            "since_ns": str(began[0]),
+            "since_interval_ns": [str(time_ns) for time_ns in began[1:]],
+            "bars_since": since,
+            "arl0_bars": status.arl0_bars,
+            "false_alarms_per_day": status.false_alarms_per_day,
+            "realised_arl0_bars": status.realised_arl0_bars,
+            "reference_bars": status.reference_bars,
+        }
+        z, expected = self._reference.judged(rows)
+        details |= moved(z[-since:], expected, self._universe.symbols, self._order)
+        self.turns.append(Turn("drift_alarm", details))
+
+    def _enter(self, shadow: Shadow, type_: str) -> None:
+        self.model, self._report = shadow.model, shadow.report
+        self.turns.append(Turn(type_, _about(shadow), shadow.report))
+
+    def _refer(self) -> None:
+        # ranks and chains begin anew, from the model that is in force now
+        if self._settings.detector == "none" or self.model is None:
+            return
+        self._facts.n_references += 1
+        name = f"{self._universe.name}|{self._facts.n_references}"
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        self._reference = Reference.begin(
+            self.model,
+            self._order,
+            arl0=self._settings.arl0_rows(self.bar_ns),
+            seed=int.from_bytes(digest, "big") >> 1,
+        )
+        self.turns.append(Turn("drift_blind", {"power_bars": self._reference.power}))
+
+    # fits
+
+    def stage_due(self, n_closed: int) -> bool:
+        """Whether a target is to be fitted to what came since the change."""
+        return self.model is not None and 0 < self._facts.stage <= n_closed - self._facts.change
+
+    def begin_stage(self, n_closed: int) -> tuple[dict[str, object], Arrays]:
+        """Return what a target is fitted with besides rows: settings and arrays."""
+        assert self.model is not None
+        bars = n_closed - self._facts.change
+        self._facts.stage = 2 * bars if 2 * bars < self.full_bars else 0
+        settings: dict[str, object] = {"kind": TARGET, "since_ns": str(self._facts.change_ns)}
+        return settings, under("old", self.model.fit.arrays)
+
+    def full_allowed(self, n_closed: int) -> bool:
+        """Whether a full fit is worth while: not as long as a change is young."""
+        facts = self._facts
+        young = facts.regime > 0 and n_closed - facts.regime < self.full_bars
+        return facts.alarm is None and not young
+
+    def regime_bars(self, n_closed: int) -> int:
+        """Bars since the present regime began."""
+        return n_closed - self._facts.regime
+
+    def take(
+        self, fit: Fit, request: FitRequest, rows: ReturnBlock, report: Mapping[str, object]
+    ) -> str:
+        """Go on with a fit that can be used; return why not, or nothing.
+
+        A full fit comes into force at once, a target only has its bars in shadow.
+        """
+        facts, dcc = self._facts, self._universe.dcc
+        targeted = request.settings.get("kind") == TARGET
+        start = 0
+        if targeted:
+            going_on = facts.alarm is not None or facts.regime == facts.change
+            if not going_on or request.settings["since_ns"] != str(facts.change_ns):
+                return "the change that it was for is over"
+            start = int(np.searchsorted(rows.time_ns, facts.change_ns, side="right"))
+        model = DccModel.begin(
+            fit, rows, start, half_life_obs=dcc.vol_half_life_bars, cap=dcc.winsor
+        )
+        shadow = Shadow(model, Contest(self._settings.margin, self._order), report)
+        if targeted:
+            self._challenger = shadow
+            self.turns.append(Turn("refit_shadowed", _about(shadow)))
+            return ""
+        self._challenger = self._fallback = None
+        self._enter(shadow, "refit_installed")
+        if request.reason != "schedule" or self._reference is None:
+            facts.alarm, facts.stage = None, 0
+            self._refer()
+        return ""
+
+    # what is known
+
+    @property
+    def shift_ns(self) -> int | None:
+        """When the regime began that the model in force is fitted to; None for the first."""
+        return self._facts.regime_ns
+
+    def status(self) -> DriftStatus | None:
+        """Return how far the watch for drift is; None where there is none."""
+        if self._reference is None:
+            return None
+        facts, arl0 = self._facts, self._settings.arl0_rows(self.bar_ns)
+        return DriftStatus(
+            level=self._reference.level,
+            arl0_bars=arl0,
+            false_alarms_per_day=-math.expm1(-DAY_NS / self.bar_ns / arl0),
+            power_bars=self._reference.power,
+            reference_bars=self._reference.rows,
+            watched_bars=facts.watched,
+            alarms=dict(facts.alarms),
+            refuted=facts.refuted,
+        )
+
+    # state
+
+    def state(self) -> Arrays:
+        """Return copies of all arrays that make up the state."""
+        told: dict[str, object] = {"facts": asdict(self._facts), "report": self._report}
+        out: Arrays = {}
+        if self.model is not None:
+            out |= under("model", self.model.state())
+        for which, shadow in (("challenger", self._challenger), ("fallback", self._fallback)):
+            if shadow is not None:
+                out |= under(which, shadow.model.state())
+                out |= under(f"{which}.contest", shadow.contest.state())
+                told[which] = shadow.report
+        if self._reference is not None:
+            out |= under("reference", self._reference.state())
+        return out | {"facts": text_array(told)}
+
+    @classmethod
+    def from_state(cls, universe: UniverseConfig, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Continue from what ``state`` returned under the same settings."""
+        cycle = cls(universe)
+        told = read_text(state["facts"])
+        cycle._facts = _Facts(**told["facts"])
+        cycle._facts.before = tuple(told["facts"]["before"])
+        cycle._report = told["report"]
+        if own := within("model", state):
+            cycle.model = DccModel.from_state(DCC_MODEL, own)
+        for which in ("challenger", "fallback"):
+            if which in told:
+                own = within(which, state)
+                contest = Contest.from_state(within("contest", own), cycle._order)
+                model = {k: a for k, a in own.items() if not k.startswith("contest.")}
+                shadow = Shadow(DccModel.from_state(DCC_MODEL, model), contest, told[which])
+                setattr(cycle, f"_{which}", shadow)
+        if own := within("reference", state):
+            cycle._reference = Reference.from_state(own)
+        return cycle
+
+
+def _about(shadow: Shadow) -> dict[str, object]:
+    known = {"model": shadow.model.fit.model, "reason": shadow.report["reason"]}
+    contest = shadow.contest
+    return known | ({"bars": contest.rows, "lead": contest.log_ratio} if contest.rows else {})
+
+
+def calmed(facts: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return the facts of a state without its shadows, its alarm and what drift is measured from.
+
+    For other symbols, to which none of these belongs.
+    """
+    told = read_text(facts)
+    kept = {name: told[name] for name in ("facts", "report")}
+    kept["facts"] |= {"alarm": None, "stage": 0, "cooled": 0}
+    return text_array(kept)

@@ -1,0 +1,159 @@
+"""The regime loop: alarm, stages, a challenger in shadow, a swap between two bars, the way back."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stream_calib.engine.refit_cycle import Turn
+from stream_calib.values import Fit, FitFailure, FitRequest
+from tests.engine.regimes import Regimes, regime_settings
+from tests.engine.schedule import bits_of
+from tests.estimation.truths import broken
+
+N, BEFORE, AFTER = 12, 700, 300
+SEED = 5
+
+
+def market(change: Any = "loosening", g: float = 0.5, after: int = AFTER) -> np.ndarray:
+    """Returns of a percent a bar, whose correlations break after BEFORE bars."""
+    return 0.01 * broken("average_50", N, BEFORE, after, change, g, "jump", SEED)
+
+
+@pytest.fixture(scope="module")
+def shifted() -> Regimes:
+    """A universe after a shift that was noticed."""
+    return Regimes(regime_settings(N)).feed(market())
+
+
+def test_a_shift_is_noticed_named_and_dated(shifted: Regimes) -> None:
+    (bar, alarm), *others = shifted.of("drift_alarm")
+    assert BEFORE < bar <= BEFORE + 60
+    assert alarm["alternative"] == "loosening"
+    first, last = (int(time_ns) for time_ns in alarm["since_interval_ns"])
+    assert first <= int(alarm["since_ns"]) <= last
+    assert abs(bar - alarm["bars_since"] - BEFORE) <= 25
+    assert alarm["average_after"] < alarm["average_before"] - 0.1
+    assert len(alarm["pairs"]) == 10
+    assert all(pair["delta"] < 0.0 for pair in alarm["pairs"])
+    assert {one["symbol"] for one in alarm["symbols"]} <= set(shifted.config.universe[0].symbols)
+    assert alarm["arl0_bars"] == 5000.0
+    assert not others
+
+
+def test_targets_are_fitted_in_stages_to_what_came_since(shifted: Regimes) -> None:
+    ((bar, alarm),) = shifted.of("drift_alarm")
+    change = bar - alarm["bars_since"]
+    stages = [(at, r) for at, r in shifted.requests if r.reason == "drift"]
+    since = [at - change for at, _ in stages]
+    assert since[0] == max(50, alarm["bars_since"])
+    assert since[1:] == [2 * before for before in since[:-1]]
+    for _, request in stages:
+        assert request.settings["kind"] == "target"
+        assert request.settings["since_ns"] == alarm["since_ns"]
+
+
+def test_the_challenger_is_installed_once_it_leads_and_not_before(shifted: Regimes) -> None:
+    shadowed, installed = shifted.of("refit_shadowed"), shifted.of("refit_installed")
+    (first_bar, first), (bar, swap) = installed[0], installed[1]
+    assert first["reason"] == "first"
+    assert swap["reason"] == "drift"
+    assert swap["lead"] >= shifted.config.universe[0].drift.margin
+    assert swap["bars"] == bar - shadowed[0][0]
+    assert first_bar < BEFORE < bar
+
+
+def test_no_forecast_jumps_without_a_turn(shifted: Regimes) -> None:
+    start = shifted.bars - len(shifted.forecasts)
+    swaps = {bar for bar, turn in shifted.turns if turn.report is not None}
+    moves = np.array([np.abs(np.diff(pair, axis=0)).max() for pair in pairwise_of(shifted)])
+    bars = start + 2 + np.arange(len(moves))
+    (a, _, _) = shifted.requests[0][1], 0, 0
+    del a
+    quiet = moves[[bar not in swaps for bar in bars]]
+    swapped = moves[[bar in swaps for bar in bars]]
+    assert swapped.max() > 2.0 * np.quantile(quiet, 0.99)
+
+
+def pairwise_of(run: Regimes) -> list[np.ndarray]:
+    return [np.stack(pair) for pair in zip(run.forecasts[:-1], run.forecasts[1:], strict=True)]
+
+
+def test_what_the_loop_remembers_is_kept_to_the_last_bit() -> None:
+    returns = market()
+    whole = Regimes(regime_settings(N)).feed(returns)
+    cut = Regimes(regime_settings(N))
+    for start in range(0, len(returns), 97):
+        cut.feed(returns[start : start + 97])
+        cut.restore()
+    assert cut.turns == whole.turns
+    assert bits_of(cut.layer.state()) == bits_of(whole.layer.state())
+
+
+def test_a_model_that_was_installed_for_nothing_is_rolled_back() -> None:
+    # the shift lasts just long enough for its model to be installed
+    long = market()
+    swap = [bar for bar, _ in Regimes(regime_settings(N)).feed(long).of("refit_installed")][1]
+    calm = 0.01 * broken("average_50", N, BEFORE + 400, 0, "loosening", 0.5, "jump", SEED)
+    run = Regimes(regime_settings(N)).feed(np.vstack([long[:swap], calm[BEFORE - 100 :]]))
+    back = run.of("refit_rolled_back")
+    assert len(back) == 1
+    assert back[0][0] <= swap + run.config.universe[0].drift.cool_down_bars
+    status = run.layer.drift()
+    assert status is not None
+    assert status.refuted >= 1
+    assert run.layer.shift_ns is None
+
+
+def refusing(request: FitRequest) -> Fit | FitFailure:
+    from stream_calib.estimation.calibration.model import calibrate
+
+    if request.reason == "drift":
+        return FitFailure(request.model, request.number, "timeout", "it took more than 60 s")
+    return calibrate(request)
+
+
+def test_an_alarm_that_nothing_confirms_is_refuted() -> None:
+    run = Regimes(regime_settings(N, give_up_bars=150), refusing).feed(market())
+    ((bar, alarm), *_), ((end, refuted), *_) = run.of("drift_alarm"), run.of("drift_refuted")
+    assert end == bar - alarm["bars_since"] + 150
+    assert refuted == {"number": 1, "alternative": "loosening"}
+    status = run.layer.drift()
+    assert status is not None
+    assert status.realised_arl0_bars == status.watched_bars / status.refuted
+    assert run.layer.shift_ns is None
+    assert [turn.details["reason"] for _, turn in run.turns if turn.report] == ["first"]
+
+
+def test_a_target_that_comes_after_its_alarm_is_over_is_refused() -> None:
+    late: list[FitRequest] = []
+
+    def keep(request: FitRequest) -> Fit | FitFailure | None:
+        if request.reason == "drift":
+            late.append(request)
+            return None
+        return calibrate(request)
+
+    from stream_calib.estimation.calibration.model import calibrate
+
+    run = Regimes(regime_settings(N, give_up_bars=150), keep).feed(market(after=250))
+    assert run.of("drift_refuted")
+    fit = calibrate(late[0])
+    assert isinstance(fit, Fit)
+    before = run.layer.correlation()
+    run.layer.install(fit)
+    (turn,) = run.layer.take_turns()
+    assert turn == Turn(
+        "refit_rejected", {"model": "dcc", "reason": "the change that it was for is over"}
+    )
+    after = run.layer.correlation()
+    assert before is not None
+    assert after is not None
+    assert after.corr.tobytes() == before.corr.tobytes()
+
+
+def test_without_a_detector_nothing_is_watched() -> None:
+    run = Regimes(regime_settings(N, detector="none")).feed(market())
+    assert {turn.type for _, turn in run.turns} == {"refit_installed"}
+    assert run.layer.drift() is None
+    assert run.layer.drift_level is None
