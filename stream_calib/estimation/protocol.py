@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
-from stream_calib.values import F64, Correlation, ReturnBlock
+from stream_calib.values import F64, Alarm, Correlation, ReturnBlock
 
 Fill: TypeAlias = float | F64  # what a symbol has that was never seen
 _NONE: Mapping[str, Fill] = MappingProxyType({})
@@ -41,6 +41,28 @@ class Estimator(Protocol):
 
     def correlation(self) -> Correlation:
         """Return the forecast for the next bar."""
+
+    def state(self) -> dict[str, F64]:
+        """Return copies of all arrays that make up the state."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, F64]) -> Self:
+        """Continue from a saved state."""
+
+
+class Detector(Protocol):
+    """Says when returns no longer follow the model that it was made from.
+
+    Rows in any cut give the same alarms, levels and bytes of state. After an alarm it starts
+    over by itself on the next row.
+    """
+
+    @property
+    def level(self) -> float:
+        """The statistic over its threshold: 1 is an alarm."""
+
+    def update(self, block: ReturnBlock | F64) -> list[Alarm]:
+        """Take k rows of standardised returns (k, n) and return the alarms raised in them."""
 
     def state(self) -> dict[str, F64]:
         """Return copies of all arrays that make up the state."""

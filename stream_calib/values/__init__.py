@@ -3,6 +3,7 @@
 Times are int64 nanoseconds since the epoch, event time unless a name says otherwise.
 """
 
+from stream_calib.values.drift import Alarm
 from stream_calib.values.estimates import Correlation, Matrix, Quality, Regime, ReturnBlock
 from stream_calib.values.models import (
     Calibration,
@@ -61,6 +62,7 @@ __all__ = [
     "SECOND_NS",
     "TICK",
     "YEAR_NS",
+    "Alarm",
     "Calibration",
     "Change",
     "Correlation",
