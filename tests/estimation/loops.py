@@ -8,19 +8,25 @@ through the cool-down. The engine does the same from ticks; here is nothing but 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from stream_calib.estimation.calibration import tilting
 from stream_calib.estimation.calibration.tilting import move_target
-from stream_calib.estimation.contest import MARGIN, Contest
+from stream_calib.estimation.contest import LOG_2PI, MARGIN, Contest
 from stream_calib.estimation.dcc import Dcc
-from stream_calib.values import F64, DccParams
+from stream_calib.estimation.drift import DriftDetector
+from stream_calib.estimation.shrinkage import shrink_target
+from stream_calib.values import F64, Alarm, DccParams
+from tests.estimation.truths import Change, factor_target, shocks, tilted
 
 STAGES = (50, 100, 200, 400, 800)  # rows since the change at which the target is moved again
 COOL_DOWN = 250  # rows for which the old model goes on beside the new one
 DROP_SHARE = 0.1
+ARL0 = 5000.0
+DYNAMICS = (0.02, 0.97)  # a and b of simulated markets
 Alarms = Callable[[int, F64], int]  # row and z to how many rows ago a change began; 0: no alarm
 
 
@@ -52,10 +58,11 @@ class Loop:
     params: DccParams
     settings: LoopSettings = field(default_factory=LoopSettings)
     happened: list[Happened] = field(default_factory=list)
+    clock: str = "observations"
 
     def __post_init__(self) -> None:
         self.n = len(self.params.target)
-        self.serving = Dcc(self.params, self.n)
+        self.serving = Dcc(self.params, self.n, clock=self.clock)
         self.row = 0
         self._rows: list[F64] = []
         self._change = -1  # first row since the change; none: no episode
@@ -131,13 +138,38 @@ class Loop:
         if self._challenger is None:
             self._contest = Contest(self.settings.margin)
         # else the lead is kept: what challenges may change, if by the past alone
-        self._challenger = Dcc(replace(self._prior, target=moved.target), self.n)
+        own = replace(self._prior, target=moved.target)
+        self._challenger = Dcc(own, self.n, clock=self.clock)
         self._challenger.update(post)
         self._tell("fitted")
 
     def _tell(self, what: str) -> None:
         n_post = self.row - self._change if self._change >= 0 else 0
         self.happened.append(Happened(self.row, what, n_post))
+
+
+class Watch:
+    """Alarms of a detector whose reference is what the loop last installed."""
+
+    def __init__(self, loop: Loop, arl0: float = ARL0) -> None:
+        self._loop, self._arl0, self._seen = loop, arl0, 0
+        self.alarms: list[tuple[int, Alarm]] = []
+        self._detector = self._fresh()
+
+    def _fresh(self) -> DriftDetector:
+        loop = self._loop
+        params = loop.serving.params
+        return DriftDetector(params, loop.n, arl0=self._arl0, clock=loop.clock)
+
+    def __call__(self, t: int, row: F64) -> int:
+        """Return how many rows ago a change began, or 0."""
+        news = self._loop.happened[self._seen :]
+        self._seen = len(self._loop.happened)
+        if any(event.what in {"installed", "rolled_back"} for event in news):
+            self._detector = self._fresh()
+        found = self._detector.update(row[None, :])
+        self.alarms += [(t, alarm) for alarm in found]
+        return found[-1].since if found else 0
 
 
 class Market(NamedTuple):
@@ -155,7 +187,7 @@ def dcc_market(
     change: Callable[[F64], F64] | None = None,
     *,
     jump: bool = True,
-    dynamics: tuple[float, float] = (0.02, 0.97),
+    dynamics: tuple[float, float] = DYNAMICS,
 ) -> Market:
     """Run Engle's DCC whose target, and with ``jump`` its Q too, changes after some rows."""
     a, b = dynamics
@@ -182,16 +214,21 @@ def excess(corr: F64, truth: F64) -> float:
     return 0.5 * (log_dets[0] - log_dets[1] + trace - len(corr))
 
 
-def oracle_losses(params: DccParams, market: Market, marks: Sequence[int]) -> dict[str, F64]:
+def oracle_losses(
+    params: DccParams, market: Market, marks: Sequence[int], never: F64
+) -> dict[str, F64]:
     """Return the excess loss of models that know when the break was, at rows after it.
 
     ``best``: refitted at every stage with the n0, of .25 to 64 n, and with or without a tilt,
     under which the rows up to the next stage are forecast best by the truth: what nobody can
-    know. ``same``: as the loop refits, but at once.
+    know. ``same``: as the loop refits, but at once. Before the first stage: ``never``.
     """
     n = len(params.target)
     post, truth = market.z[market.before :], market.corr[market.before :]
+    young = [k for k, mark in enumerate(marks) if mark < STAGES[0]]
     out = {"best": np.full(len(marks), np.nan), "same": np.full(len(marks), np.nan)}
+    for losses in out.values():
+        losses[young] = never[young]
     ends = [*STAGES[1:], len(post)]
     for stage, end in zip(STAGES, ends, strict=True):
         here = [k for k, mark in enumerate(marks) if stage <= mark < end]
@@ -244,44 +281,98 @@ class Recovery(NamedTuple):
 def recovery(
     params: DccParams,
     market: Market,
-    alarms: Alarms,
     marks: Sequence[int],
     settings: LoopSettings | None = None,
+    alarms: Alarms | None = None,
 ) -> Recovery:
-    """Run the loop through a break, beside the model that it began with."""
+    """Run the loop through a break, beside the model that it began with.
+
+    ``alarms`` are those of a ``DriftDetector`` if none are given.
+    """
     loop = Loop(params, settings or LoopSettings())
+    watch = Watch(loop) if alarms is None else alarms
     never = Dcc(params, len(params.target))
     never_loss, loop_loss = [], []
     for t, row in enumerate(market.z):
         if t - market.before in marks:
             never_loss.append(excess(never.correlation().corr, market.corr[t]))
             loop_loss.append(excess(loop.corr(), market.corr[t]))
-        since = alarms(t, row)
+        since = watch(t, row)
         never.update(row[None, :])
         loop.update(row, since)
     return Recovery(
         marks,
         np.array(never_loss),
         np.array(loop_loss),
-        oracle_losses(params, market, marks),
+        oracle_losses(params, market, marks, np.array(never_loss)),
         loop.happened,
     )
 
 
+class Forced(NamedTuple):
+    """Mean excess losses without refits and by the loop under forced alarms, and the log loss.
+
+    ``log_loss`` is that of the truth itself: what it cannot do better than.
+    """
+
+    never: float
+    loop: float
+    log_loss: float
+    happened: Sequence[Happened]
+
+    @property
+    def cost(self) -> float:
+        """Share by which the alarms raised the average log loss."""
+        return (self.loop - self.never) / (self.log_loss + self.never)
+
+
 def false_alarms(
     params: DccParams, market: Market, every: int, settings: LoopSettings | None = None
-) -> tuple[F64, F64, Sequence[Happened]]:
+) -> Forced:
     """Force an alarm every so many rows of a market that does not break.
 
-    Returns the excess loss in each 10th row without refits and by the loop, and what happened.
-    An alarm says that the change began ``every`` / 10 rows ago.
+    An alarm says that the change began ``every`` / 10 rows ago. Losses are looked at in each
+    10th row.
     """
     loop, never = Loop(params, settings or LoopSettings()), Dcc(params, len(params.target))
-    losses = []
+    n, losses = loop.n, []
     for t, row in enumerate(market.z):
         if t % 10 == 0:
             truth = market.corr[t]
-            losses.append([excess(m.correlation().corr, truth) for m in (never, loop.serving)])
+            entropy = 0.5 * (n * (LOG_2PI + 1.0) + float(np.linalg.slogdet(truth)[1]))
+            known = (never.correlation().corr, loop.corr())
+            losses.append([*(excess(corr, truth) for corr in known), entropy])
         never.update(row[None, :])
         loop.update(row, every // 10 if (t + 1) % every == 0 else 0)
-    return np.array(losses)[:, 0], np.array(losses)[:, 1], loop.happened
+    means = np.mean(losses, axis=0)
+    return Forced(float(means[0]), float(means[1]), float(means[2]), loop.happened)
+
+
+def begun(
+    n: int,
+    seed: int,
+    change: Change | None,
+    g: float,
+    rows: tuple[int, int, int],
+    *,
+    jump: bool = True,
+    perfect: bool = False,
+) -> tuple[DccParams, Market]:
+    """Draw a market around one factor of average correlation .15, and fit it before it is shown.
+
+    ``rows``: those that the target is estimated from, as the service estimates it; those that
+    the model in force then sees before the break; and those after it. a and b are the true ones,
+    and so is the target if ``perfect``.
+    """
+    fitted, before, after = rows
+    rng = np.random.default_rng([n, seed])
+    target = factor_target(rng, n, 0.15)
+    normals = shocks(rng, fitted + before + after, n, np.inf)
+    move = None if change is None else partial(tilted, change=change, g=g)
+    market = dcc_market(normals, target, fitted + before, move, jump=jump)
+    a, b = DYNAMICS
+    params = DccParams(a, b, target)
+    if not perfect:
+        news = tilting.scaled_news(market.z[:fitted], params)
+        params = replace(params, target=shrink_target(news, "qis"))
+    return params, Market(market.z[fitted:], market.corr[fitted:], before)
