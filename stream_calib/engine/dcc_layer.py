@@ -111,7 +111,8 @@ class DccLayer:
         n_closed = self._n_closed
         if self._cycle.stage_due(n_closed):
             self._n_requests += 1
-            settings, arrays = self._cycle.begin_stage(n_closed)
+            time_ns = self._history.block().time_ns
+            settings, arrays = self._cycle.begin_stage(n_closed, time_ns)
             self._pending = self._window(self._n_requests, "drift", settings, arrays)
             return self._pending
         ripe = self._reason != "schedule" or self._cycle.full_allowed(n_closed)

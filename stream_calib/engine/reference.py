@@ -1,5 +1,6 @@
 """What drift is measured from: a model that stands still, and what watches it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -71,7 +72,7 @@ class Reference:
         """Take in one bar: its returns, and z and correlations of the model in force."""
         own = self._volatility.standardise(block)
         alarms = self._detector.update(_cut(own, self._core))
-        return alarms + self._miscalibration.update(_cut(z, self._core), forecast[self._cut])
+        return alarms + self._miscalibration.update(z.returns[:, self._core], forecast[self._cut])
 
     def judged(self, rows: ReturnBlock) -> tuple[F64, F64]:
         """Return rows as standardised returns (k, n), and the correlations expected (n, n)."""
@@ -88,7 +89,8 @@ class Reference:
     @property
     def power(self) -> float | None:
         """Expected delay in bars when correlations fuse by 35 %; None: not within sight."""
-        return self._detector.power
+        power = self._detector.power
+        return power if math.isfinite(power) else None
 
     @property
     def blind(self) -> bool:

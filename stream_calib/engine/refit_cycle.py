@@ -219,12 +219,19 @@ class RefitCycle:
         """Whether a target is to be fitted to what came since the change."""
         return self.model is not None and 0 < self._facts.stage <= n_closed - self._facts.change
 
-    def begin_stage(self, n_closed: int) -> tuple[dict[str, object], Arrays]:
-        """Return what a target is fitted with besides rows: settings and arrays."""
+    def begin_stage(self, n_closed: int, time_ns: I64) -> tuple[dict[str, object], Arrays]:
+        """Return what a target is fitted with besides rows, which end at ``time_ns``."""
         assert self.model is not None
-        bars = n_closed - self._facts.change
-        self._facts.stage = 2 * bars if 2 * bars < self.full_bars else 0
-        settings: dict[str, object] = {"kind": TARGET, "since_ns": str(self._facts.change_ns)}
+        facts = self._facts
+        bars = n_closed - facts.change
+        facts.stage = 2 * bars if 2 * bars < self.full_bars else 0
+        since = int(np.searchsorted(time_ns, facts.change_ns, side="right"))
+        settings: dict[str, object] = {
+            "kind": TARGET,
+            "since_ns": str(facts.change_ns),
+            "since": since,
+            "from_ns": int(time_ns[since]),
+        }
         return settings, under("old", self.model.fit.arrays)
 
     def full_allowed(self, n_closed: int) -> bool:

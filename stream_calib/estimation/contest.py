@@ -91,10 +91,9 @@ def _factor(z: F64, corr: F64, own: I64) -> F64 | None:
     bordered[n, :n] = z[own]
     bordered[n, n] = HUGE
     try:
-        factor: F64 = np.linalg.cholesky(bordered)
+        return np.linalg.cholesky(bordered).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
         return None
-    return factor
 
 
 class Contest:

@@ -13,10 +13,10 @@ from tests.oracles.contest import angular_log_density, gaussian_log_density
 def drawn(n: int, seed: int) -> tuple[F64, F64, F64]:
     """A row and two correlation matrices."""
     rng = np.random.default_rng(seed)
-    out = []
+    out: list[F64] = []
     for _ in range(2):
         x = rng.standard_normal((3 * n, n)) + rng.standard_normal((3 * n, 1))
-        out.append(np.corrcoef(x.T))
+        out.append(np.atleast_2d(np.corrcoef(x.T)))
     return rng.standard_normal(n), out[0], out[1]
 
 

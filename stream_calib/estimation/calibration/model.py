@@ -10,6 +10,7 @@ import numpy as np
 from stream_calib.estimation.calibrated import DCC_MODEL, GARCH_NAMES, misfit
 from stream_calib.estimation.calibration.dcc import DccFit, fit_dcc
 from stream_calib.estimation.calibration.garch import fit_garch
+from stream_calib.estimation.calibration.staged import refit_target
 from stream_calib.estimation.cleaning import one_blas_thread
 from stream_calib.estimation.dcc import MODELS
 from stream_calib.estimation.garch import GarchVolatility
@@ -39,7 +40,8 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
     request
         ``arrays``: ``returns`` (t, n), NaN where not observed, ``exposure`` (t, n) in bars and
         ``elapsed`` (t,). ``settings``: those of ``DccConfig`` by name, but for ``enabled``,
-        ``bar``, ``window_bars`` and ``refit_bars``.
+        ``bar``, ``window_bars`` and ``refit_bars``. With ``kind`` "target" it is a request as
+        ``refit_target`` has it.
 
     Returns
     -------
@@ -49,6 +51,8 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
         triangles, NaN for assets left out, ``garch`` (6, n) mu, omega, alpha, beta, gamma, nu,
         NaN where an asset has no fit; the rest is what the report shows.
     """
+    if request.settings.get("kind") == "target":
+        return refit_target(request)
     with one_blas_thread():  # whose number would show in the last bits
         return _calibrate(request)
 
