@@ -204,12 +204,12 @@ class RefitCycle:
             return
         self._facts.n_references += 1
         name = f"{self._universe.name}|{self._facts.n_references}"
-        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(name.encode(), digest_size=6).digest()
         self._reference = Reference.begin(
             self.model,
             self._order,
             arl0=self._settings.arl0_rows(self.bar_ns),
-            seed=int.from_bytes(digest, "big") >> 1,
+            seed=int.from_bytes(digest, "big"),
         )
         self.turns.append(Turn("drift_blind", {"power_bars": self._reference.power}))
 

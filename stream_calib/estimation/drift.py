@@ -25,6 +25,7 @@ from stream_calib.kernels.drift import fold_bets, long_run_variance, rank_scores
 from stream_calib.values import F64, I64, Alarm, DccParams, ReturnBlock
 
 ALTERNATIVES = ("fusing", "loosening", "rotation")
+SEEDS = 2**53  # of which a float64 tells each from the next
 TILT = 0.35  # of the target that fusing is scored against
 DRAWS, DRAWS_LARGE = 64, 32
 SMALL = 300  # symbols up to which fusing has a model, and a Cholesky factor, of its own
@@ -69,14 +70,15 @@ class DriftDetector:
     n_target, clock
         As ``Dcc``.
     seed
-        Of the draws and of what breaks ties.
+        Of the draws and of what breaks ties; below 2^53, which a state can carry.
     order : (n,)
         A canonical order of the symbols: with it, permuted symbols give the permuted bits.
 
     Raises
     ------
     ValueError
-        As ``Dcc``; if ``arl0`` < 10, ``n`` < 2, or ``order`` is not a permutation.
+        As ``Dcc``; if ``arl0`` < 10, ``n`` < 2, ``seed`` is out of range, or ``order`` is not a
+        permutation.
 
     Notes
     -----
@@ -117,6 +119,9 @@ class DriftDetector:
     ) -> None:
         if not (n >= 2 and arl0 >= 10.0):
             message = f"n must be at least 2 and arl0 at least 10, not {n} and {arl0}"
+            raise ValueError(message)
+        if not 0 <= seed < SEEDS:
+            message = f"seed must be from 0 to 2^53 - 1, not {seed}"
             raise ValueError(message)
         known = np.arange(n) if order is None else np.asarray(order, np.int64)
         if known.shape != (n,) or (np.sort(known) != np.arange(n)).any():

@@ -16,9 +16,9 @@ from tests.engine.driver import SECOND, START, settings
 Answer = Callable[[FitRequest], Fit | FitFailure | None]
 DCC = {
     "bar": "1s",
-    "window_bars": 1000,
-    "first_fit_bars": 300,
-    "pooled_below_bars": 300,
+    "window_bars": 1500,
+    "first_fit_bars": 600,
+    "pooled_below_bars": 1000,
     "refit_bars": 0,
 }
 

@@ -183,3 +183,15 @@ def test_the_number_of_blas_threads_does_not_show(likelihood: str) -> None:
         for n in (1, 2)
     }
     assert len(digests) == 1
+
+
+def test_a_volatility_without_news_is_constant_and_no_trend() -> None:
+    # 300 rows of noise: half of the most likely alphas are 0, and then omega and beta draw a line
+    noise = 0.01 * np.random.default_rng(5).standard_normal((300, 12))
+    garch = garch_params(fitted(noise, pooled_below_bars=300, first_fit_bars=300))
+    still = garch.alpha == 0.0
+    assert still.sum() >= 3
+    long_run = garch.omega / (1.0 - garch.alpha - garch.beta)
+    assert long_run[still] == pytest.approx(np.mean(noise**2, axis=0)[still], rel=1e-12)
+    # an alpha that is estimated may be low, and the level still a matter of 300 rows
+    assert (np.abs(np.log(long_run / 1e-4)) < np.log(2.0)).all()

@@ -27,6 +27,7 @@ from stream_calib.values import (
 FULL_MAX = 40  # assets up to which bars are looked at as a whole, which is O(n^3) each
 FITTED_SHARE = 0.5  # of the first fit's bars: an asset observed less is left out
 MOVED_SHARE = 0.1  # of these: one whose price moved less has no correlation
+NEWS_MIN = 0.005  # of alpha: with less the variance is a trend, which ends with the window
 POOLED_SHARE = 0.8  # of the first fit's bars: less says nothing of a volatility
 TOGETHER_MIN = 30  # returns that each two have in common
 MEMORY_MAX = 0.9995  # a + b beyond: twins among the symbols, or nothing to return to
@@ -115,6 +116,11 @@ def _fit_volatility(
             for k, name in enumerate(GARCH_NAMES):
                 found[0, k, members] = getattr(fit.params, name)
                 found[1, k, members] = getattr(fit.se["qml"], name)
+    _, omega, alpha, beta, gamma, _ = found[0]
+    still = alpha + 0.5 * gamma < NEWS_MIN  # false for NaN
+    omega[still] = np.nanmean(np.square(per_bar[:, still]), axis=0) if still.any() else 0.0
+    alpha[still] = beta[still] = gamma[still] = 0.0
+    found[1, :, still] = np.nan
     return _Volatilities(GarchParams(*found[0]), found[1])
 
 
