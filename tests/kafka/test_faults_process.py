@@ -24,6 +24,7 @@ from stream_calib.simulation import simulate
 from stream_calib.values import Matrix, Output
 from stream_calib.wire.matrices import join
 from tests.cli.command import environment
+from tests.cli.forking import Forked
 from tests.kafka.killing import DEADLINE_S, ROLES, Published, Record, Victim
 from tests.kafka.service import write
 
@@ -61,7 +62,7 @@ class Ended(NamedTuple):
 class Live:
     """A process at work; what it says is read as it comes."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[str] | Forked") -> None:
         self.process = process
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -80,7 +81,7 @@ class Live:
         if ask is not None:
             self.process.send_signal(ask)
         try:
-            self.process.wait(timeout=timeout_s)
+            code = self.process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it did not end: {self.lines[-5:]}") from None
         finally:
@@ -89,7 +90,7 @@ class Live:
         rest = [line for line in self.lines if not line.startswith("{")]
         assert len(rest) <= 1, self.lines
         assert all(line.startswith("stream-calib: ") for line in rest), self.lines
-        return Ended(self.process.returncode, rest[0].strip() if rest else "", log)
+        return Ended(code, rest[0].strip() if rest else "", log)
 
     def close(self) -> None:
         """Kill it where it still runs."""

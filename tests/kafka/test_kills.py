@@ -41,11 +41,14 @@ async def world(
     bootstrap: str, folder: Path, seed: int, **changes: object
 ) -> tuple[Victim, Published]:
     """Return a service to be killed, and what one publishes that is left alone."""
-    topic, symbols = await ticks_in(bootstrap, seed, seconds=1200.0)  # enough for every kill
-    alone = await Victim(bootstrap, folder / "alone", [topic], symbols).prepare()
+    topic, symbols, end_ns = await ticks_in(
+        bootstrap, seed, seconds=1200.0
+    )  # enough for every kill
+    alone = await Victim(bootstrap, folder / "alone", [topic], symbols, end_ns=end_ns).prepare()
     expected = await alone.finish()
     assert len(expected["correlations"]) > 300
     assert len(expected["rejects"]) > 100
+    changes["end_ns"] = end_ns
     victim = Victim(bootstrap, folder / "victim", [topic], symbols, **changes)  # type: ignore[arg-type]
     return await victim.prepare(), expected
 
@@ -69,8 +72,9 @@ async def test_killed_at_any_time_and_twice_in_a_row_it_publishes_the_same_bytes
     kafka_bootstrap: str, tmp_path: Path, random: Random
 ) -> None:
     victim, expected = await world(kafka_bootstrap, tmp_path, random.getrandbits(32))
+    assert await asyncio.to_thread(victim.until_killed, "commit:2")  # something to recover
     for point in DURING_RECOVERY:
-        await asyncio.to_thread(victim.killed_after, random.uniform(1.0, 2.0))
+        await asyncio.to_thread(victim.killed_after, random.uniform(0.1, 1.0))
         assert await asyncio.to_thread(victim.until_killed, f"{point}:1")
     assert await victim.finish(expected) == expected
 
@@ -82,7 +86,7 @@ async def test_written_ahead_everything_is_published_at_least_once(
         kafka_bootstrap, tmp_path, random.getrandbits(32), mode="at_least_once"
     )
     for _ in range(4):
-        await asyncio.to_thread(victim.killed_after, random.uniform(1.0, 1.6))
+        await asyncio.to_thread(victim.killed_after, random.uniform(0.1, 1.0))
     found = await victim.finish()
     assert {role: list(dict.fromkeys(rows)) for role, rows in found.items()} == expected
 
@@ -97,7 +101,7 @@ async def test_killed_a_hundred_times_it_publishes_the_same_bytes(
         victim, expected = await world(kafka_bootstrap, tmp_path / str(k), seed)
         await asyncio.to_thread(kill_at_every_point, victim, random)
         for point in DURING_RECOVERY:
-            await asyncio.to_thread(victim.killed_after, random.uniform(0.8, 2.0))
+            await asyncio.to_thread(victim.killed_after, random.uniform(0.1, 1.0))
             assert await asyncio.to_thread(victim.until_killed, f"{point}:1")
         assert await victim.finish(expected) == expected, f"seed {seed}"
         recoveries += victim.recoveries

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import orjson
@@ -27,7 +27,10 @@ from stream_calib.service.wiring import ROLES
 from stream_calib.values import Matrix
 from stream_calib.wire.matrices import encode
 from tests.cli.command import Done, is_one_sentence, run_process, spawn
+from tests.cli.forking import Forked, run_forked
 from tests.web.observations import matrix
+
+Process = subprocess.Popen[str] | Forked
 
 STOP_S = 5.0
 DEADLINE_S = 30.0
@@ -62,12 +65,17 @@ class Place:
 
     def __call__(self, *words: object, **env: str) -> Done:
         """Run a command to its end."""
-        return run_process(*words, "-c", "settings.toml", cwd=self._folder, env=env)
+        return run_forked(*words, "-c", "settings.toml", cwd=self._folder, env=env)
 
     @contextlib.contextmanager
-    def running(self, *words: object, **env: str) -> "Iterator[subprocess.Popen[str]]":
+    def running(
+        self,
+        *words: object,
+        start: Callable[..., Process] = Forked,
+        env: Mapping[str, str] | None = None,
+    ) -> Iterator[Process]:
         """Start a command; it is killed at the end if it still runs."""
-        process = spawn(*words, "-c", "settings.toml", cwd=self._folder, env=env)
+        process = start(*words, "-c", "settings.toml", cwd=self._folder, env=env)
         with process:
             try:
                 yield process
@@ -132,7 +140,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def assert_stops(
-    process: "subprocess.Popen[str]", number: signal.Signals = signal.SIGTERM
+    process: Process, number: signal.Signals = signal.SIGTERM
 ) -> list[dict[str, object]]:
     """Ask it to stop; return its log."""
     started_s = time.monotonic()
@@ -155,7 +163,7 @@ def test_ticks_become_matrices_that_others_read(place: Place) -> None:
     ]
     assert place("topics", "create").out == created.out.replace("created ", "exists  ")
 
-    with place.running("run") as service:
+    with place.running("run", start=spawn) as service:
         until(lambda: place.get("/healthz")[0] == 200)
         until(lambda: "no matrix yet" in place.get("/readyz")[1])
         assert place.get("/readyz")[0] == 503
@@ -223,9 +231,10 @@ def test_subscriber_goes_on_after_the_broker_was_away(own_broker: LocalBroker) -
     async def go_on() -> None:
         config = KafkaConfig(bootstrap_servers=own_broker.bootstrap)
         sink = KafkaSink(config)
-        await make_topic(own_broker.bootstrap, "m")
-        await sink.publish(encode(matrix(sequence=1), "m", 0))
-        matrices = subscribe(own_broker.bootstrap, topic="m", start="earliest")
+        topic = f"m-{uuid.uuid4().hex[:12]}"
+        await make_topic(own_broker.bootstrap, topic)
+        await sink.publish(encode(matrix(sequence=1), topic, 0))
+        matrices = subscribe(own_broker.bootstrap, topic=topic, start="earliest")
         async with contextlib.aclosing(matrices), asyncio.timeout(60.0):
             assert (await anext(matrices)).sequence == 1
             waiting = asyncio.ensure_future(anext(matrices))
@@ -233,7 +242,7 @@ def test_subscriber_goes_on_after_the_broker_was_away(own_broker: LocalBroker) -
             await asyncio.to_thread(own_broker.start)
             while True:
                 with contextlib.suppress(TransportError):
-                    await sink.publish(encode(matrix(sequence=2), "m", 0))
+                    await sink.publish(encode(matrix(sequence=2), topic, 0))
                     break
             assert (await waiting).sequence == 2
         await sink.close()
@@ -309,7 +318,7 @@ def test_beyond_loopback_the_token_is_asked_for(place: Place) -> None:
     assert done.code == 3
     assert is_one_sentence(done.err), done.err
     token = {"STREAM_CALIB__HTTP__TOKEN": SECRET}
-    with place.running("run", "--http-host", "0.0.0.0", **token) as service:
+    with place.running("run", "--http-host", "0.0.0.0", env=token) as service:
         until(lambda: place.get("/healthz")[0] == 200)
         assert place.get("/metrics")[0] == 401
         assert place.get("/metrics", "wrong")[0] == 401
