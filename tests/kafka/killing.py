@@ -110,10 +110,10 @@ class Victim:
         """Run until the point is reached; False when the process never came there."""
         process = self.start(*flags, crash=crash)
         try:
-            _, err = process.communicate(timeout=60.0)
+            _, err = process.communicate(timeout=DEADLINE_S)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
-            _, err = process.communicate(timeout=20.0)
+            _, err = process.communicate(timeout=DEADLINE_S)
         self._note(err)
         killed = process.returncode == -signal.SIGKILL
         self.kills += killed
@@ -124,7 +124,7 @@ class Victim:
         process = self.start(*flags)
         time.sleep(seconds)
         process.kill()
-        _, err = process.communicate(timeout=20.0)
+        _, err = process.communicate(timeout=DEADLINE_S)
         self._note(err)
         self.kills += 1
 
@@ -138,7 +138,7 @@ class Victim:
             found = await self._complete(expected, process, roles)
         finally:
             process.send_signal(signal.SIGTERM)
-            _, err = await asyncio.to_thread(process.communicate, timeout=20.0)
+            _, err = await asyncio.to_thread(process.communicate, timeout=DEADLINE_S)
             self._note(err)
         assert process.returncode == 0, err
         return found

@@ -76,12 +76,12 @@ class Live:
             assert time.monotonic() < deadline_s, self.lines
             time.sleep(0.02)
 
-    def ended(self, ask: signal.Signals | None = None, timeout_s: float = 30.0) -> Ended:
+    def ended(self, ask: signal.Signals | None = None) -> Ended:
         """Wait for its end; nothing but log lines and one sentence is said."""
         if ask is not None:
             self.process.send_signal(ask)
         try:
-            code = self.process.wait(timeout=timeout_s)
+            code = self.process.wait(timeout=DEADLINE_S)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it did not end: {self.lines[-5:]}") from None
         finally:
