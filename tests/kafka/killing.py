@@ -169,7 +169,7 @@ class Victim:
         if not found["correlations"]:
             return False
         value = found["correlations"][-1][1]
-        return bool(orjson.loads(value or b"")["as_of_ns"] >= self.end_ns)
+        return int(orjson.loads(value or b"")["as_of_ns"]) >= self.end_ns
 
     async def published(self, roles: Sequence[str] = ROLES) -> Published:
         """Read the output topics as a reader of committed records."""

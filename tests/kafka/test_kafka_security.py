@@ -108,10 +108,11 @@ def secure_bootstrap(
     try:
         with LocalBroker(tmp_path_factory.mktemp("secure"), plain, settings, BRIEF) as broker:
             alice = f"--bootstrap-server {broker.bootstrap} --entity-type users --entity-name alice"
-            secrets = ",".join(f"{name}=[password={PASSWORD}]" for name in MECHANISMS[1:])
-            words = [*alice.split(), "--alter", "--add-config", secrets]
-            command = _java_command(jars(), *BRIEF, "kafka.admin.ConfigCommand", *words)
-            subprocess.run(command, check=True, capture_output=True)
+            for mechanism in MECHANISMS[1:]:
+                secret = f"--alter --add-config {mechanism}=[password={PASSWORD}]"
+                words = ["kafka.admin.ConfigCommand", *alice.split(), *secret.split()]
+                command = _java_command(jars(), *BRIEF, *words)
+                subprocess.run(command, check=True, capture_output=True)
             yield f"{HOST}:{secure}"
     except UnavailableError as error:
         missing("STREAM_CALIB_REQUIRE_BROKER", f"no Kafka of our own: {error}")

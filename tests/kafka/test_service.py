@@ -284,9 +284,11 @@ def test_two_universes_one_of_them_over_two_topics(place: Place) -> None:
     place.configure([("wide", wide, [left, right]), ("narrow", SYMBOLS, [left])])
     place("topics", "create")
     with place.running("run") as service:
+        written = {}
         for topic, n in ((left, 3), (right, 5)):
             fed = place("feed", "--topic", topic, "--simulated", n, "--rate", 0, "--seed", n)
             assert fed.code == 0
+            written[topic] = int(fed.out.split()[0].replace(",", ""))
         until(lambda: place.get("/readyz")[0] == 200)
         universes = {}
         for name in ("wide", "narrow"):
@@ -294,8 +296,9 @@ def test_two_universes_one_of_them_over_two_topics(place: Place) -> None:
             assert [m.sequence for m in found] == list(range(1, 101))
             universes[name] = {symbol for m in found for symbol in m.symbols}
         assert universes == {"wide": set(wide), "narrow": set(SYMBOLS)}
-        read = place.metric("stream_calib_records_total", f'topic="{right}"')
-        assert read == place.metric("stream_calib_records_total", 'universe="wide"', "right") > 0
+        name, of_right = "stream_calib_records_total", f'topic="{right}"'
+        until(lambda: place.metric(name, of_right) == written[right] > 0)
+        assert place.metric(name, 'universe="wide"', of_right) == written[right]
         assert_stops(service)
 
 
