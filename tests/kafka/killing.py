@@ -21,7 +21,7 @@ from tests.cli.command import spawn
 from tests.cli.forking import Forked
 from tests.kafka.service import write
 
-DEADLINE_S = 90.0
+DEADLINE_S = 180.0  # on a machine that is busy with other things
 ROLES = ("correlations", "events", "rejects")
 
 Record = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
@@ -166,7 +166,7 @@ class Victim:
         raise AssertionError(f"not complete: { {r: len(v) for r, v in found.items()} }")
 
     def _is_at_the_end(self, found: Published) -> bool:
-        if not found["correlations"]:
+        if not found["correlations"] or not found.get("calibrations", True):  # a fit comes late
             return False
         value = found["correlations"][-1][1]
         return int(orjson.loads(value or b"")["as_of_ns"]) >= self.end_ns

@@ -12,6 +12,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -28,6 +29,7 @@ from stream_calib.values import Matrix
 from stream_calib.wire.matrices import encode
 from tests.cli.command import Done, is_one_sentence, run_process, spawn
 from tests.cli.forking import Forked, run_forked
+from tests.kafka.test_faults_process import said_at
 from tests.web.observations import matrix
 
 Process = subprocess.Popen[str] | Forked
@@ -139,17 +141,15 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def assert_stops(
-    process: Process, number: signal.Signals = signal.SIGTERM
-) -> list[dict[str, object]]:
+def assert_stops(process: Process, number: signal.Signals = signal.SIGTERM) -> list[dict[str, Any]]:
     """Ask it to stop; return its log."""
-    started_s = time.monotonic()
+    asked_s = time.time()
     process.send_signal(number)
     out, err = process.communicate(timeout=DEADLINE_S)
-    assert time.monotonic() - started_s < STOP_S
     assert (process.returncode, out) == (0, ""), err
     log = [orjson.loads(line) for line in err.splitlines()]
     assert log[-1]["event"] == "stopped"
+    assert said_at(log[-1]) - asked_s < STOP_S
     assert [entry for entry in log if entry["level"] == "error"] == []
     return log
 
