@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -60,6 +60,9 @@ SINGLE_NODE = {
     "auto.create.topics.enable": "false",
 }
 
+# For a virtual machine that lives for minutes: the second compiler never earns what it costs.
+BRIEF = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+
 POM = Path(__file__).resolve().with_name("pom.xml")
 CACHE = POM.parents[2] / ".kafka"
 
@@ -84,15 +87,22 @@ class LocalBroker:
         Port for clients on the loopback address; 0 picks a free one and keeps it over restarts.
     settings
         Further lines of ``server.properties``, which win over the ones written here.
+    java_options
+        Further options of the virtual machine, such as `BRIEF`.
     """
 
     def __init__(
-        self, data_dir: Path, port: int = 0, settings: Mapping[str, str] | None = None
+        self,
+        data_dir: Path,
+        port: int = 0,
+        settings: Mapping[str, str] | None = None,
+        java_options: Sequence[str] = (),
     ) -> None:
         self._dir = data_dir.resolve()
         self._port = port or free_port()
         self._controller_port = free_port()
         self._settings = dict(settings or {})
+        self._java_options = tuple(java_options)
         self._properties = self._dir / "server.properties"
         self._log = self._dir / "kafka.log"
         self._pid_file = self._dir / "broker.pid"
@@ -141,7 +151,9 @@ class LocalBroker:
             self._format(libs)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                _java_command(libs, "-Xmx512m", "kafka.Kafka", str(self._properties)),
+                _java_command(
+                    libs, "-Xmx512m", *self._java_options, "kafka.Kafka", str(self._properties)
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -188,11 +200,7 @@ class LocalBroker:
 
     def _format(self, libs: Path) -> None:
         options = ["-t", _random_cluster_id(), "-c", str(self._properties)]
-        command = _java_command(
-            libs,
-            "-XX:TieredStopAtLevel=1",  # a short run starts faster without the second compiler
-            *("kafka.tools.StorageTool", "format", *options),
-        )
+        command = _java_command(libs, *BRIEF, "kafka.tools.StorageTool", "format", *options)
         with self._log.open("ab") as log:
             done = subprocess.run(command, stdout=log, stderr=log, check=False)
         if done.returncode:

@@ -191,6 +191,12 @@ def tail_tables(limit: float) -> tuple[F64, F64]:
     in equal steps of 1 / nu. With z = sqrt(nu - 2) tan(a) the density is cos(a)^(nu - 1), and
     Simpson's rule integrates it.
     """
+    prior, tails = _tail_tables(limit)
+    return prior.copy(), tails.copy()
+
+
+@lru_cache(maxsize=8)  # it takes a tenth of a second, and every estimator restored asks for it
+def _tail_tables(limit: float) -> tuple[F64, F64]:
     outer, inner = normal_tail(limit), normal_tail(limit * (2.0 / 3.0))
     excess = (1.0 - limit**2) * outer + limit * math.sqrt(2.0 / math.pi) * math.exp(-0.5 * limit**2)
     prior = PRIOR_RETURNS * np.array([1.0, inner, outer])

@@ -12,6 +12,7 @@ import pytest
 
 from stream_calib.cli import main
 
+DEADLINE_S = 120.0  # of a command that ends by itself, on a machine that is busy
 COMMAND = (sys.executable, "-m", "stream_calib")
 DEMO_TICKS = Path(__file__).parents[2] / "replay_data" / "demo_ticks.jsonl.zst"
 
@@ -71,8 +72,11 @@ def run_process(
     *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Done:
     """Run a command as a process of its own to its end."""
-    process = spawn(*words, cwd=cwd, env=env)
-    out, err = process.communicate(timeout=60)
+    with spawn(*words, cwd=cwd, env=env) as process:
+        try:
+            out, err = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()  # where it still runs
     assert "Traceback" not in err
     return Done(process.returncode, out, err)
 

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.kafka.broker import free_port
 from tests.cli.command import Done, is_one_sentence, run_process
+from tests.cli.forking import run_forked
 
 WITH_CONFIG = ("-c", "settings.toml")
 SECRET = "hunter2-and-more"
@@ -50,7 +51,7 @@ def test_service_does_not_start_on_wrong_settings(
 ) -> None:
     path = tmp_path / "settings.toml"
     path.write_text(f"{text}\n{path.read_text()}")
-    done = run_process("run", *WITH_CONFIG, "--http-port", 0, cwd=tmp_path)
+    done = run_forked("run", *WITH_CONFIG, "--http-port", 0, cwd=tmp_path)
     assert (done.code, done.out) == (3, "")
     assert is_one_sentence(done.err), done.err
     assert said in done.err
@@ -99,7 +100,7 @@ def test_broker_that_is_not_there_ends_with_5_and_one_sentence(
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
     option = "--kafka" if words[0] == "demo" else "--bootstrap"
-    done = run_process(*words, option, address, cwd=tmp_path)
+    done = run_forked(*words, option, address, cwd=tmp_path)
     assert done.code == 5
     assert is_one_sentence(done.err), done.err
     assert f"Kafka at {address} cannot be reached: Connection refused" in done.err
@@ -109,7 +110,7 @@ def test_broker_is_taken_from_the_environment_too(cli: Callable[..., Done], tmp_
     address = f"127.0.0.1:{free_port()}"
     env = {"STREAM_CALIB__KAFKA__BOOTSTRAP_SERVERS": address}
     for words in (("watch",), ("feed", "ticks.jsonl")):
-        done = run_process(*words, cwd=tmp_path, env=env)
+        done = run_forked(*words, cwd=tmp_path, env=env)
         assert done.code == 5
         assert f"Kafka at {address} cannot be reached" in done.err
 
@@ -129,7 +130,7 @@ def test_address_that_is_not_ours_ends_with_3_and_one_sentence(
     cli: Callable[..., Done], tmp_path: Path
 ) -> None:
     env = {"STREAM_CALIB__HTTP__TOKEN": SECRET}
-    done = run_process("run", *WITH_CONFIG, "--http-host", "192.0.2.1", cwd=tmp_path, env=env)
+    done = run_forked("run", *WITH_CONFIG, "--http-host", "192.0.2.1", cwd=tmp_path, env=env)
     assert done.code == 3
     assert is_one_sentence(done.err), done.err
     assert "http.host: cannot listen on 192.0.2.1:9464 (Cannot assign requested" in done.err

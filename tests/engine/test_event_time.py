@@ -173,15 +173,15 @@ def test_a_gap_is_one_event_and_costs_no_bars() -> None:
 
 
 def test_many_bars_are_closed_in_bounded_steps_with_the_same_result() -> None:
-    config = settings("AB")
-    values = [tick("AB"[k % 2], k / 2, seesaw(k)) for k in range(4000)]
+    config, n = settings("AB"), 1300  # two steps of 256 bars and some
+    values = [tick("AB"[k % 2], k / 2, seesaw(k)) for k in range(n)]
     driver = Driver(config)
     driver.take(driver.runner.turn([], (P,), {}, 0.0))
-    taken = driver.runner.turn([batch_of(P, values, 0, 4000)], (), {P: 4000}, 0.0, exhausted=True)
+    taken = driver.runner.turn([batch_of(P, values, 0, n)], (), {P: n}, 0.0, exhausted=True)
     driver.take(taken)
     assert max(effects.bars_closed for effects in taken) == 256
     live = Live(config, P, stamped=False)
-    for k in range(4000):
+    for k in range(n):
         live.send(P, "AB"[k % 2], k / 2, seesaw(k))
     live.wait(1000.0)
     assert [m.sequence for m in driver.matrices] == list(range(1, len(driver.matrices) + 1))

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from deploy.kafka.broker import LocalBroker, UnavailableError, free_port
+from deploy.kafka.broker import BRIEF, LocalBroker, UnavailableError, free_port
 from stream_calib.adapters.kafka import TopicSpec, ensure_topics
 from stream_calib.adapters.kafka.producing import abandon
 from stream_calib.adapters.kafka.reading import read_kept
@@ -41,7 +41,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalBrok
     port = free_port()
     listener = f"PLAINTEXT://127.0.0.1:{port}"
     node = LocalBroker(
-        tmp_path_factory.mktemp("kafka"), settings={"advertised.listeners": listener}
+        tmp_path_factory.mktemp("kafka"),
+        settings={"advertised.listeners": listener},
+        java_options=BRIEF,
     )
     try:
         node.start()

@@ -17,7 +17,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from deploy.kafka.broker import LocalBroker, free_port
+from deploy.kafka.broker import BRIEF, LocalBroker, free_port
 from stream_calib.adapters.kafka import (
     KafkaSink,
     KafkaSource,
@@ -291,7 +291,9 @@ async def test_topic_that_is_refused_is_named(kafka_bootstrap: str) -> None:
 
 
 async def test_asking_for_a_topic_never_creates_it(tmp_path: Path) -> None:
-    with LocalBroker(tmp_path, settings={"auto.create.topics.enable": "true"}) as broker:
+    with LocalBroker(
+        tmp_path, settings={"auto.create.topics.enable": "true"}, java_options=BRIEF
+    ) as broker:
         config = config_of(broker.bootstrap)
         for _ in range(2):
             with pytest.raises(MissingTopicError):
@@ -390,22 +392,23 @@ def test_nothing_of_the_client_is_printed() -> None:
 
 async def test_crash_of_the_broker_leaves_no_gap_and_no_repetition(own_broker: LocalBroker) -> None:
     config = config_of(own_broker.bootstrap)
-    await ensure_topics(config, [TopicSpec("ticks", 2)])
+    topic = f"ticks-{uuid.uuid4().hex[:12]}"
+    await ensure_topics(config, [TopicSpec(topic, 2)])
     writer = KafkaSink(config)
-    async with reading(config, "ticks") as reader:
+    async with reading(config, topic) as reader:
         batches: list[RecordBatch] = []
         for crash in range(3):
             for start in range(0, 200, 50):
                 first = crash * 200 + start
                 await writer.publish(
-                    [Output("ticks", i % 2, b"", b"%d" % i, ()) for i in range(first, first + 50)]
+                    [Output(topic, i % 2, b"", b"%d" % i, ()) for i in range(first, first + 50)]
                 )
             batches += await reader.poll(100, 1.0)  # some of it is buffered, some is not
             await asyncio.to_thread(own_broker.kill)
             batches += await reader.poll(30, 0.2)
             batches += await reader.poll(1000, 0.2)
             await asyncio.to_thread(own_broker.start)
-        await writer.publish([Output("ticks", 0, b"", b"end", ())])
+        await writer.publish([Output(topic, 0, b"", b"end", ())])
         async with asyncio.timeout(DEADLINE_S):
             while len(values_of(batches, 0)) + len(values_of(batches, 1)) < 601:
                 batches += await reader.poll(100, 0.5)
@@ -418,16 +421,17 @@ async def test_crash_of_the_broker_leaves_no_gap_and_no_repetition(own_broker: L
 
 async def test_publishing_outlives_a_restart_of_the_broker(own_broker: LocalBroker) -> None:
     config = config_of(own_broker.bootstrap)
-    await ensure_topics(config, [TopicSpec("out")])
+    topic = f"out-{uuid.uuid4().hex[:12]}"
+    await ensure_topics(config, [TopicSpec(topic)])
     writer = KafkaSink(config)
-    await writer.publish(outputs("out", range(10)))
+    await writer.publish(outputs(topic, range(10)))
     await asyncio.to_thread(own_broker.kill)
-    publish = asyncio.create_task(writer.publish(outputs("out", range(10, 20))))
+    publish = asyncio.create_task(writer.publish(outputs(topic, range(10, 20))))
     await asyncio.sleep(0.5)
     await asyncio.to_thread(own_broker.start)
     await publish
     await writer.close()
-    async with reading(config, "out") as reader:
+    async with reading(config, topic) as reader:
         assert values_of(await read_records(reader, 20)) == [b"%d" % i for i in range(20)]
 
 
@@ -441,11 +445,12 @@ async def test_broker_that_is_gone_hangs_nobody(
     monkeypatch.setattr(sink, "PUBLISH_S", 2.0)
     monkeypatch.setattr(marking, "MARK_S", 1.0)
     config = config_of(own_broker.bootstrap, 1.0)
-    await ensure_topics(config, [TopicSpec("t")])
+    topic = f"t-{uuid.uuid4().hex[:12]}"
+    await ensure_topics(config, [TopicSpec(topic)])
     writer = KafkaSink(config)
-    await writer.publish(outputs("t", range(10)))
+    await writer.publish(outputs(topic, range(10)))
     marker = PositionMarker(config, "group")
-    reader = KafkaSource(config, ["t"])
+    reader = KafkaSource(config, [topic])
     await reader.start()
     await reader.discover()
     await read_records(reader, 10)
@@ -455,18 +460,18 @@ async def test_broker_that_is_gone_hangs_nobody(
         async with asyncio.timeout(20):
             started_s = time.monotonic()
             assert await reader.poll(10, 0.5) == []
-            marker.mark({Source("t", 0): 10})
+            marker.mark({Source(topic, 0): 10})
             assert await reader.poll(10, 0.5) == []
             assert time.monotonic() - started_s < 2.0
             with pytest.raises(TransportError, match=f"Kafka at {own_broker.bootstrap} did not"):
-                await writer.publish(outputs("t", range(10, 20)))
+                await writer.publish(outputs(topic, range(10, 20)))
             with pytest.raises(TransportError, match=f"Kafka at {own_broker.bootstrap} "):
-                await writer.publish(outputs("t", range(20, 30)))
+                await writer.publish(outputs(topic, range(20, 30)))
             assert marker.failures == 1
             with pytest.raises(TransportError, match=f"Kafka at {own_broker.bootstrap} "):
-                await reader.bounds([Source("t", 0)])
+                await reader.bounds([Source(topic, 0)])
             with pytest.raises(TransportError, match=f"Kafka at {own_broker.bootstrap} "):
-                await reader.read(Source("t", 0), 0, 10, 100)
+                await reader.read(Source(topic, 0), 0, 10, 100)
             await marker.close()
             await reader.close()
             await writer.close()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import SecretStr
 
-from deploy.kafka.broker import HOST, LocalBroker, UnavailableError, _java_command, free_port
+from deploy.kafka.broker import BRIEF, HOST, LocalBroker, UnavailableError, _java_command, free_port
 from deploy.kafka.broker import resolve_libs as jars
 from stream_calib.adapters.kafka import (
     KafkaSink,
@@ -106,12 +106,13 @@ def secure_bootstrap(
         for mechanism in MECHANISMS[1:]
     }
     try:
-        with LocalBroker(tmp_path_factory.mktemp("secure"), plain, settings) as broker:
+        with LocalBroker(tmp_path_factory.mktemp("secure"), plain, settings, BRIEF) as broker:
             alice = f"--bootstrap-server {broker.bootstrap} --entity-type users --entity-name alice"
             for mechanism in MECHANISMS[1:]:
                 secret = f"--alter --add-config {mechanism}=[password={PASSWORD}]"
                 words = ["kafka.admin.ConfigCommand", *alice.split(), *secret.split()]
-                subprocess.run(_java_command(jars(), *words), check=True, capture_output=True)
+                command = _java_command(jars(), *BRIEF, *words)
+                subprocess.run(command, check=True, capture_output=True)
             yield f"{HOST}:{secure}"
     except UnavailableError as error:
         missing("STREAM_CALIB_REQUIRE_BROKER", f"no Kafka of our own: {error}")

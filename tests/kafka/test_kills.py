@@ -6,8 +6,10 @@
 import asyncio
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import pytest
 
@@ -37,17 +39,38 @@ def random(request: pytest.FixtureRequest) -> Random:
     return Random(seed)
 
 
-async def world(
-    bootstrap: str, folder: Path, seed: int, **changes: object
-) -> tuple[Victim, Published]:
-    """Return a service to be killed, and what one publishes that is left alone."""
-    topic, symbols = await ticks_in(bootstrap, seed, seconds=1200.0)  # enough for every kill
-    alone = await Victim(bootstrap, folder / "alone", [topic], symbols).prepare()
-    expected = await alone.finish()
-    assert len(expected["correlations"]) > 300
-    assert len(expected["rejects"]) > 100
-    victim = Victim(bootstrap, folder / "victim", [topic], symbols, **changes)  # type: ignore[arg-type]
-    return await victim.prepare(), expected
+class World(NamedTuple):
+    """An input, enough for every kill, and what one publishes of it that is left alone."""
+
+    bootstrap: str
+    topic: str
+    symbols: Sequence[str]
+    end_ns: int
+    expected: Published
+
+    @classmethod
+    async def create(cls, bootstrap: str, folder: Path, seed: int) -> "World":
+        topic, symbols, end_ns = await ticks_in(bootstrap, seed, seconds=1200.0)
+        alone = Victim(bootstrap, folder, [topic], symbols, end_ns=end_ns)
+        expected = await (await alone.prepare()).finish()
+        assert len(expected["correlations"]) > 300
+        assert len(expected["rejects"]) > 100
+        return cls(bootstrap, topic, symbols, end_ns, expected)
+
+    async def victim(self, folder: Path, mode: str = "exactly_once") -> Victim:
+        """Return a service to be killed."""
+        victim = Victim(
+            self.bootstrap, folder, [self.topic], self.symbols, mode=mode, end_ns=self.end_ns
+        )
+        return await victim.prepare()
+
+
+@pytest.fixture(scope="module")
+def world(
+    kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> World:
+    seed = Random(request.config.getoption("randomly_seed", 0)).getrandbits(32)
+    return asyncio.run(World.create(kafka_bootstrap, tmp_path_factory.mktemp("alone"), seed))
 
 
 def kill_at_every_point(victim: Victim, random: Random) -> None:
@@ -57,34 +80,33 @@ def kill_at_every_point(victim: Victim, random: Random) -> None:
 
 
 async def test_killed_at_every_point_it_publishes_the_same_bytes(
-    kafka_bootstrap: str, tmp_path: Path, random: Random
+    world: World, tmp_path: Path, random: Random
 ) -> None:
-    victim, expected = await world(kafka_bootstrap, tmp_path, random.getrandbits(32))
+    victim = await world.victim(tmp_path)
     await asyncio.to_thread(kill_at_every_point, victim, random)
-    assert await victim.finish(expected) == expected
+    assert await victim.finish(world.expected) == world.expected
     assert victim.kills == len(POINTS)
 
 
 async def test_killed_at_any_time_and_twice_in_a_row_it_publishes_the_same_bytes(
-    kafka_bootstrap: str, tmp_path: Path, random: Random
+    world: World, tmp_path: Path, random: Random
 ) -> None:
-    victim, expected = await world(kafka_bootstrap, tmp_path, random.getrandbits(32))
+    victim = await world.victim(tmp_path)
+    assert await asyncio.to_thread(victim.until_killed, "commit:2")  # something to recover
     for point in DURING_RECOVERY:
-        await asyncio.to_thread(victim.killed_after, random.uniform(1.0, 2.0))
+        await asyncio.to_thread(victim.killed_after, random.uniform(0.1, 1.0))
         assert await asyncio.to_thread(victim.until_killed, f"{point}:1")
-    assert await victim.finish(expected) == expected
+    assert await victim.finish(world.expected) == world.expected
 
 
 async def test_written_ahead_everything_is_published_at_least_once(
-    kafka_bootstrap: str, tmp_path: Path, random: Random
+    world: World, tmp_path: Path, random: Random
 ) -> None:
-    victim, expected = await world(
-        kafka_bootstrap, tmp_path, random.getrandbits(32), mode="at_least_once"
-    )
+    victim = await world.victim(tmp_path, "at_least_once")
     for _ in range(4):
-        await asyncio.to_thread(victim.killed_after, random.uniform(1.0, 1.6))
+        await asyncio.to_thread(victim.killed_after, random.uniform(0.1, 1.0))
     found = await victim.finish()
-    assert {role: list(dict.fromkeys(rows)) for role, rows in found.items()} == expected
+    assert {role: list(dict.fromkeys(rows)) for role, rows in found.items()} == world.expected
 
 
 @pytest.mark.chaos
@@ -94,12 +116,14 @@ async def test_killed_a_hundred_times_it_publishes_the_same_bytes(
     recoveries, kills = [], 0
     for k in range(CHAOS_ROUNDS):
         seed = random.getrandbits(32)
-        victim, expected = await world(kafka_bootstrap, tmp_path / str(k), seed)
+        folder = tmp_path / str(k)
+        world = await World.create(kafka_bootstrap, folder / "alone", seed)
+        victim = await world.victim(folder / "victim")
         await asyncio.to_thread(kill_at_every_point, victim, random)
         for point in DURING_RECOVERY:
-            await asyncio.to_thread(victim.killed_after, random.uniform(0.8, 2.0))
+            await asyncio.to_thread(victim.killed_after, random.uniform(0.1, 1.0))
             assert await asyncio.to_thread(victim.until_killed, f"{point}:1")
-        assert await victim.finish(expected) == expected, f"seed {seed}"
+        assert await victim.finish(world.expected) == world.expected, f"seed {seed}"
         recoveries += victim.recoveries
         kills += victim.kills
     seconds = sorted(r.seconds for r in recoveries)

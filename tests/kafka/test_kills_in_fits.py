@@ -1,6 +1,7 @@
 """Kill -9 while fits are made and installed: the same bytes, from the journal too."""
 
 import asyncio
+import dataclasses
 import sys
 from pathlib import Path
 from random import Random
@@ -18,6 +19,7 @@ THEN = ("begin", "output", "journal", "end_txn", "commit", "snapshot_saved")
 ROLES = ("correlations", "events", "rejects", "calibrations")
 DCC = "dcc = { bar = '1s', first_fit_bars = 60, refit_bars = 60, window_bars = 200 }"
 CHAOS_ROUNDS = 2
+SETTLED_S = 6.0  # a fit that was asked for last has its process to start, which has much to import
 
 
 @pytest.fixture
@@ -25,19 +27,28 @@ def random(request: pytest.FixtureRequest) -> Random:
     return Random(request.config.getoption("randomly_seed", 0))
 
 
-async def world(
-    bootstrap: str, folder: Path, seed: int, late: str, seconds: float
-) -> tuple[Victim, Published]:
-    """A service to be killed, and what one publishes that is left alone."""
-    topic, symbols = await ticks_in(bootstrap, seed, n_symbols=5, seconds=seconds)
+async def world(bootstrap: str, folder: Path, seed: int, late: str, seconds: float) -> Victim:
+    """Return a service to be killed, with its input there."""
+    topic, symbols, end_ns = await ticks_in(bootstrap, seed, n_symbols=5, seconds=seconds)
     extra = f"{DCC}\n[refit]\nlate = '{late}'"
-    # a first fit waits for its process, which has much to import
-    alone = Victim(bootstrap, folder / "alone", [topic], symbols, extra=extra, settled_s=15.0)
-    expected = await (await alone.prepare()).finish(roles=ROLES)
-    victim = Victim(
-        bootstrap, folder / "victim", [topic], symbols, extra=extra, settled_s=15.0, keep=100
+    return await Victim(
+        bootstrap,
+        folder / "victim",
+        [topic],
+        symbols,
+        extra=extra,
+        end_ns=end_ns,
+        settled_s=SETTLED_S,
+        keep=100,
+    ).prepare()
+
+
+async def left_alone(victim: Victim, folder: Path) -> Published:
+    """Return what one publishes that has the same input and settings and is not killed."""
+    alone = dataclasses.replace(
+        victim, folder=folder / "alone", prefix=f"{victim.prefix}-alone", keep=None
     )
-    return await victim.prepare(), expected
+    return await (await alone.prepare()).finish(roles=ROLES)
 
 
 def kill_in_fits(victim: Victim, random: Random, points: tuple[str, ...], n_fits: int = 2) -> None:
@@ -57,9 +68,8 @@ def models(published: Published) -> list[int]:
 async def test_killed_in_fits_that_are_waited_for_it_publishes_the_same_bytes(
     kafka_bootstrap: str, tmp_path: Path, random: Random
 ) -> None:
-    victim, expected = await world(
-        kafka_bootstrap, tmp_path, random.getrandbits(32), "wait", seconds=300.0
-    )
+    victim = await world(kafka_bootstrap, tmp_path, random.getrandbits(32), "wait", seconds=300.0)
+    expected = await left_alone(victim, tmp_path)
     assert len(models(expected)) >= 3
     await asyncio.to_thread(kill_in_fits, victim, random, POINTS)
     assert await victim.finish(expected, roles=ROLES) == expected
@@ -68,12 +78,13 @@ async def test_killed_in_fits_that_are_waited_for_it_publishes_the_same_bytes(
 async def test_killed_in_fits_that_are_not_waited_for_the_journal_gives_the_same_bytes(
     kafka_bootstrap: str, tmp_path: Path, random: Random
 ) -> None:
-    victim, _ = await world(
+    victim = await world(
         kafka_bootstrap, tmp_path, random.getrandbits(32), "when_ready", seconds=240.0
     )
     # what is not waited for may be the last: the input is read sooner than it is fitted
     await asyncio.to_thread(kill_in_fits, victim, random, POINTS, 1)
-    published = await victim.finish(roles=ROLES)
+    await victim.finish(roles=ROLES)
+    published = await victim.published(ROLES)  # with what came while it was stopped
     assert models(published) == list(range(2, 2 + len(models(published))))
     assert models(published)
     lines = await repeated(victim)
@@ -100,9 +111,9 @@ async def test_killed_twenty_times_in_fits_it_publishes_the_same_bytes(
     kills = fits = 0
     for k in range(CHAOS_ROUNDS):
         seed = random.getrandbits(32)
-        victim, expected = await world(
-            kafka_bootstrap, tmp_path / str(k), seed, "wait", seconds=1200.0
-        )
+        folder = tmp_path / str(k)
+        victim = await world(kafka_bootstrap, folder, seed, "wait", seconds=1200.0)
+        expected = await left_alone(victim, folder)
         await asyncio.to_thread(kill_in_fits, victim, random, POINTS * 3)
         assert await victim.finish(expected, roles=ROLES) == expected, f"seed {seed}"
         kills, fits = kills + victim.kills, fits + len(models(expected))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import uuid
 from pathlib import Path
 
 import pytest
@@ -62,12 +63,12 @@ async def test_only_committed_transactions_are_read(
 
 
 async def test_committed_data_survives_sigkill(own_broker: LocalBroker) -> None:
-    address = own_broker.bootstrap
+    address, topic = own_broker.bootstrap, f"kept-{uuid.uuid4().hex[:12]}"
     admin = AIOKafkaAdminClient(bootstrap_servers=address)
     await admin.start()
-    await admin.create_topics([NewTopic("kept", 1, 1)])
+    await admin.create_topics([NewTopic(topic, 1, 1)])
     await admin.close()
-    await write(address, "kept", [b"before"])
+    await write(address, topic, [b"before"])
 
     own_broker.kill()
     assert own_broker.pid is None
@@ -75,7 +76,7 @@ async def test_committed_data_survives_sigkill(own_broker: LocalBroker) -> None:
 
     own_broker.start()
     assert own_broker.bootstrap == address
-    assert await read_committed(address, "kept") == [b"before"]
+    assert await read_committed(address, topic) == [b"before"]
 
 
 def test_stop_spares_a_process_that_is_not_its_broker(tmp_path: Path) -> None:

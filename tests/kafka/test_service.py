@@ -10,8 +10,9 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -27,7 +28,11 @@ from stream_calib.service.wiring import ROLES
 from stream_calib.values import Matrix
 from stream_calib.wire.matrices import encode
 from tests.cli.command import Done, is_one_sentence, run_process, spawn
+from tests.cli.forking import Forked, run_forked
+from tests.kafka.test_faults_process import said_at
 from tests.web.observations import matrix
+
+Process = subprocess.Popen[str] | Forked
 
 STOP_S = 5.0
 DEADLINE_S = 30.0
@@ -62,12 +67,17 @@ class Place:
 
     def __call__(self, *words: object, **env: str) -> Done:
         """Run a command to its end."""
-        return run_process(*words, "-c", "settings.toml", cwd=self._folder, env=env)
+        return run_forked(*words, "-c", "settings.toml", cwd=self._folder, env=env)
 
     @contextlib.contextmanager
-    def running(self, *words: object, **env: str) -> "Iterator[subprocess.Popen[str]]":
+    def running(
+        self,
+        *words: object,
+        start: Callable[..., Process] = Forked,
+        env: Mapping[str, str] | None = None,
+    ) -> Iterator[Process]:
         """Start a command; it is killed at the end if it still runs."""
-        process = spawn(*words, "-c", "settings.toml", cwd=self._folder, env=env)
+        process = start(*words, "-c", "settings.toml", cwd=self._folder, env=env)
         with process:
             try:
                 yield process
@@ -131,17 +141,15 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def assert_stops(
-    process: "subprocess.Popen[str]", number: signal.Signals = signal.SIGTERM
-) -> list[dict[str, object]]:
+def assert_stops(process: Process, number: signal.Signals = signal.SIGTERM) -> list[dict[str, Any]]:
     """Ask it to stop; return its log."""
-    started_s = time.monotonic()
+    asked_s = time.time()
     process.send_signal(number)
     out, err = process.communicate(timeout=DEADLINE_S)
-    assert time.monotonic() - started_s < STOP_S
     assert (process.returncode, out) == (0, ""), err
     log = [orjson.loads(line) for line in err.splitlines()]
     assert log[-1]["event"] == "stopped"
+    assert said_at(log[-1]) - asked_s < STOP_S
     assert [entry for entry in log if entry["level"] == "error"] == []
     return log
 
@@ -155,7 +163,7 @@ def test_ticks_become_matrices_that_others_read(place: Place) -> None:
     ]
     assert place("topics", "create").out == created.out.replace("created ", "exists  ")
 
-    with place.running("run") as service:
+    with place.running("run", start=spawn) as service:
         until(lambda: place.get("/healthz")[0] == 200)
         until(lambda: "no matrix yet" in place.get("/readyz")[1])
         assert place.get("/readyz")[0] == 503
@@ -223,9 +231,10 @@ def test_subscriber_goes_on_after_the_broker_was_away(own_broker: LocalBroker) -
     async def go_on() -> None:
         config = KafkaConfig(bootstrap_servers=own_broker.bootstrap)
         sink = KafkaSink(config)
-        await make_topic(own_broker.bootstrap, "m")
-        await sink.publish(encode(matrix(sequence=1), "m", 0))
-        matrices = subscribe(own_broker.bootstrap, topic="m", start="earliest")
+        topic = f"m-{uuid.uuid4().hex[:12]}"
+        await make_topic(own_broker.bootstrap, topic)
+        await sink.publish(encode(matrix(sequence=1), topic, 0))
+        matrices = subscribe(own_broker.bootstrap, topic=topic, start="earliest")
         async with contextlib.aclosing(matrices), asyncio.timeout(60.0):
             assert (await anext(matrices)).sequence == 1
             waiting = asyncio.ensure_future(anext(matrices))
@@ -233,7 +242,7 @@ def test_subscriber_goes_on_after_the_broker_was_away(own_broker: LocalBroker) -
             await asyncio.to_thread(own_broker.start)
             while True:
                 with contextlib.suppress(TransportError):
-                    await sink.publish(encode(matrix(sequence=2), "m", 0))
+                    await sink.publish(encode(matrix(sequence=2), topic, 0))
                     break
             assert (await waiting).sequence == 2
         await sink.close()
@@ -275,9 +284,11 @@ def test_two_universes_one_of_them_over_two_topics(place: Place) -> None:
     place.configure([("wide", wide, [left, right]), ("narrow", SYMBOLS, [left])])
     place("topics", "create")
     with place.running("run") as service:
+        written = {}
         for topic, n in ((left, 3), (right, 5)):
             fed = place("feed", "--topic", topic, "--simulated", n, "--rate", 0, "--seed", n)
             assert fed.code == 0
+            written[topic] = int(fed.out.split()[0].replace(",", ""))
         until(lambda: place.get("/readyz")[0] == 200)
         universes = {}
         for name in ("wide", "narrow"):
@@ -285,8 +296,9 @@ def test_two_universes_one_of_them_over_two_topics(place: Place) -> None:
             assert [m.sequence for m in found] == list(range(1, 101))
             universes[name] = {symbol for m in found for symbol in m.symbols}
         assert universes == {"wide": set(wide), "narrow": set(SYMBOLS)}
-        read = place.metric("stream_calib_records_total", f'topic="{right}"')
-        assert read == place.metric("stream_calib_records_total", 'universe="wide"', "right") > 0
+        name, of_right = "stream_calib_records_total", f'topic="{right}"'
+        until(lambda: place.metric(name, of_right) == written[right] > 0)
+        assert place.metric(name, 'universe="wide"', of_right) == written[right]
         assert_stops(service)
 
 
@@ -309,7 +321,7 @@ def test_beyond_loopback_the_token_is_asked_for(place: Place) -> None:
     assert done.code == 3
     assert is_one_sentence(done.err), done.err
     token = {"STREAM_CALIB__HTTP__TOKEN": SECRET}
-    with place.running("run", "--http-host", "0.0.0.0", **token) as service:
+    with place.running("run", "--http-host", "0.0.0.0", env=token) as service:
         until(lambda: place.get("/healthz")[0] == 200)
         assert place.get("/metrics")[0] == 401
         assert place.get("/metrics", "wrong")[0] == 401

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import sys
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.values import JournalEntry, Output
 from stream_calib.wire.journal import encode_entry, link
 from stream_calib.wire.snapshots import digest_state, encode_snapshot
-from tests.cli.command import Done, environment, is_one_sentence
+from tests.cli.command import Done, is_one_sentence
+from tests.cli.forking import run_forked
 from tests.cli.test_snapshot import saved
 
 PARTITION = 1  # of universe "sim", the second one
@@ -95,17 +95,8 @@ class Place:
         )
 
     async def verify(self, *words: object) -> Done:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "stream_calib", "snapshot", "verify"),
-            *("--config", str(self.settings), *map(str, words)),
-            env=environment(),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        assert b"Traceback" not in err
-        assert process.returncode is not None
-        return Done(process.returncode, out.decode(), err.decode())
+        config = ("--config", self.settings)
+        return await asyncio.to_thread(run_forked, "snapshot", "verify", *config, *words)
 
 
 @pytest.fixture
