@@ -22,7 +22,16 @@ from stream_calib.estimation.shrinkage import shrink_target
 from stream_calib.values import F64, Alarm, DccParams
 from tests.estimation.truths import Change, factor_target, shocks, tilted
 
-STAGES = (50, 100, 200, 400, 800)  # rows since the change at which the target is moved again
+STAGES = (
+    30,
+    50,
+    75,
+    100,
+    150,
+    200,
+    400,
+    800,
+)  # rows since the change at which the target is moved again
 COOL_DOWN = 250  # rows for which the old model goes on beside the new one
 DROP_SHARE = 0.1
 ARL0 = 5000.0
@@ -73,6 +82,7 @@ class Loop:
         self._shadow: Dcc | None = None
         self._back = Contest(self.settings.back)
         self._cool = 0
+        self._installed = False  # since the alarm
 
     def corr(self) -> F64:
         """Return the forecast for the next row."""
@@ -99,14 +109,12 @@ class Loop:
         if self._shadow is not None:
             self._cool -= 1
             if self._back.verdict == "won":
-                self.serving, self._shadow = self._shadow, None
-                self._challenger, self._change = None, -1
+                # the rows since the change go on to be fitted: more of them may do better
+                self.serving, self._shadow, self._challenger = self._shadow, None, None
                 self._tell("rolled_back")
                 return
-            if self._cool <= 0:
+            if self._back.verdict == "lost" or self._cool <= 0:
                 self._shadow = None
-            elif self._back.verdict == "lost":
-                self._back = Contest(self.settings.back)  # it may come to lead yet
         if self._challenger is None or not self._contest.verdict:
             return
         if self._contest.verdict == "won":
@@ -115,15 +123,20 @@ class Loop:
             self.serving = self._challenger
             self._back = Contest(self.settings.back)
             self._cool = self.settings.cool_down
+            self._installed = True
             self._tell("installed")
         else:
             self._tell("rejected")
         self._challenger = None
 
     def _open(self, since: int) -> None:
+        waiting = self._change >= 0 and not self._installed
+        if waiting and self.row - self._change < self.settings.cool_down:
+            return  # the reference is still the old one, and what it finds is the same change
         self._change = max(0, self.row - since)
         self._prior = self.serving.params
         self._challenger = None
+        self._installed = False
         self._stage = self.settings.stages[0]
         self._tell("alarm")
 
