@@ -12,6 +12,7 @@ from stream_calib.estimation.dcc_model import DccModel
 from stream_calib.estimation.drift import DriftDetector
 from stream_calib.estimation.garch import GarchVolatility
 from stream_calib.estimation.miscalibration import Miscalibration
+from stream_calib.estimation.protocol import Layout
 from stream_calib.values import F64, I64, Alarm, DccParams, ReturnBlock
 
 
@@ -31,6 +32,11 @@ class Reference:
     expected : (m, m)
         The correlations that all returns to.
     """
+
+    LAYOUTS: Mapping[str, Layout] = {
+        "volatility": GarchVolatility.LAYOUT,
+        "members": Layout(by_symbol={"core": False}),
+    }
 
     def __init__(
         self,
@@ -105,7 +111,7 @@ class Reference:
     def state(self) -> Arrays:
         """Return copies of all arrays that make up the state."""
         return {
-            "core": self._core.copy(),
+            "members.core": np.isin(np.arange(self._volatility.n), self._core),
             "expected": self._expected.copy(),
             **under("volatility", self._volatility.state()),
             **under("detector", self._detector.state()),
@@ -113,13 +119,13 @@ class Reference:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_state(cls, state: Mapping[str, npt.NDArray[Any]], order: I64) -> Self:
         """Continue from what ``state`` returned."""
         return cls(
             GarchVolatility.from_state(within("volatility", state)),
             DriftDetector.from_state(within("detector", state)),
             Miscalibration.from_state(within("miscalibration", state)),
-            state["core"].copy(),
+            order[state["members.core"][order]],
             state["expected"].copy(),
         )
 

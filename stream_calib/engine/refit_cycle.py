@@ -89,7 +89,7 @@ class RefitCycle:
             for which in ("model", "challenger", "fallback")
             for part, layout in DccModel.LAYOUTS.items()
         },
-        "reference.volatility": DccModel.LAYOUTS["volatility"],
+        **{f"reference.{part}": layout for part, layout in Reference.LAYOUTS.items()},
     }
 
     def __init__(self, universe: UniverseConfig) -> None:
@@ -332,7 +332,7 @@ class RefitCycle:
                 shadow = Shadow(DccModel.from_state(DCC_MODEL, model), contest, told[which])
                 setattr(cycle, f"_{which}", shadow)
         if own := within("reference", state):
-            cycle._reference = Reference.from_state(own)
+            cycle._reference = Reference.from_state(own, cycle._order)
         return cycle
 
 

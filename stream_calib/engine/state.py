@@ -239,11 +239,15 @@ def _migrated_dcc(state: State, origin: I64, n_before: int) -> Arrays:
     asked = facts.pop("pending", None)
     if asked is not None or "dcc.cycle.model.volatility.settings" in state:
         facts |= {"due": facts["n_closed"] + 1, "reason": "universe"}
-    gone = (REQUEST, *(f"cycle.{which}" for which in ("challenger", "fallback", "reference")))
+    gone = [REQUEST]
+    out = dict(state)
+    if sorted(origin) != list(range(n_before)):
+        # of other symbols: what is in shadow, and what drift is measured from, has had its time
+        gone += [f"cycle.{which}" for which in ("challenger", "fallback", "reference")]
+        out["dcc.cycle.facts"] = calmed(state["dcc.cycle.facts"])
     prefixes = tuple(f"dcc.{part}." for part in gone)
-    out = {name: array for name, array in state.items() if not name.startswith(prefixes)}
+    out = {name: array for name, array in out.items() if not name.startswith(prefixes)}
     out["dcc.facts"] = text_array(facts)
-    out["dcc.cycle.facts"] = calmed(state["dcc.cycle.facts"])
     for part, layout in DCC_LAYOUTS.items():
         own = within(f"dcc.{part}", out)
         out |= under(f"dcc.{part}", _turned(own, layout, origin, n_before))

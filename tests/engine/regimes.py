@@ -41,6 +41,7 @@ class Regimes:
     answer: Answer = calibrate
     turns: list[tuple[int, Turn]] = field(default_factory=list)
     requests: list[tuple[int, FitRequest]] = field(default_factory=list)
+    answers: list[Fit | FitFailure | None] = field(default_factory=list)
     forecasts: list[F64] = field(default_factory=list)
     bars: int = 0
 
@@ -63,6 +64,7 @@ class Regimes:
             if request is not None:
                 self.requests.append((self.bars, request))
                 found = self.answer(request)
+                self.answers.append(found)
                 if isinstance(found, Fit):
                     self.layer.install(found)
                 elif found is not None:

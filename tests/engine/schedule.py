@@ -229,7 +229,7 @@ class Run:
                 at[source] = stop = min(len(self.log[source]), start + size)
                 batches.append(self.ticks(source, start, stop))
             marks = self._idle(random) if random.random() < 0.3 else ()
-            self.take(Step(tuple(batches), (), found))
+            self.take(Step(tuple(batches), (), found, refit=random.random() < 0.05))
             self.take(Step(watermarks=marks))
             self.answered(random, 0.5)
             if random.random() < 0.01:

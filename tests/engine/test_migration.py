@@ -168,9 +168,9 @@ def test_a_model_goes_on_among_the_symbols_that_stay_and_another_is_asked_for() 
     before = run.engine.state()
     own = carried(run, "CXA", universe__dcc=DCC)
     after = own.engine.state()
-    corner = {name: unpacked(a["dcc.dcc.corr"], 3) for name, a in (("abc", before), ("cxa", after))}
+    corner = {name: unpacked(a["dcc.cycle.model.dcc.corr"], 3) for name, a in (("abc", before), ("cxa", after))}
     assert corner["cxa"][0, 2] == corner["abc"][2, 0]
-    target = unpacked(after["dcc.dcc.target"], 3)
+    target = unpacked(after["dcc.cycle.model.dcc.target"], 3)
     assert target[1, 0] == target[1, 2] == target[0, 2]  # the average of the one pair there was
     read_dense(own, 60, 61)
     assert last_matrix(own)["model_version"] == 2
@@ -378,7 +378,7 @@ def test_numbers_of_the_model_go_on_after_a_reset() -> None:
     run = fitted_run()
     own = begun_anew(run, settings("AB", universe__ready_n_eff=4.0))
     assert facts(own.engine.state())["model_version"] == 2
-    assert not [name for name in own.engine.state() if name.startswith("dcc.dcc.")]
+    assert not [name for name in own.engine.state() if name.startswith("dcc.cycle.model.dcc.")]
 
 
 # what differs

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from stream_calib.engine.refit_cycle import Turn
+from stream_calib.engine.state import _turned
 from stream_calib.estimation.calibration.model import calibrate
+from stream_calib.estimation.dcc_model import FIT_LAYOUT
 from stream_calib.values import F64, Fit, FitFailure, FitRequest
-from tests.engine.regimes import Regimes, regime_settings
+from tests.engine.driver import settings
+from tests.engine.regimes import DCC, Regimes, regime_settings
 from tests.engine.schedule import bits_of
 from tests.estimation.truths import broken
 
@@ -82,6 +85,24 @@ def test_what_the_loop_remembers_is_kept_to_the_last_bit() -> None:
         cut.restore()
     assert cut.turns == whole.turns
     assert bits_of(cut.layer.state()) == bits_of(whole.layer.state())
+
+
+def test_the_order_of_the_symbols_does_not_show(shifted: Regimes) -> None:
+    order = np.random.default_rng(SEED).permutation(N)
+    symbols = [shifted.config.universe[0].symbols[i] for i in order]
+    config = settings(symbols, universe__dcc=DCC, universe__drift={})
+
+    def answer(request: FitRequest) -> Fit:
+        # a fit's own last bits may be others in another order
+        fit = shifted.answers[request.number - 1]
+        assert isinstance(fit, Fit)
+        return Fit(fit.model, _turned(fit.arrays, FIT_LAYOUT, order, N))
+
+    turned = Regimes(config, answer).feed(market()[:, order])
+    assert [(bar, turn[:2]) for bar, turn in turned.turns] == [
+        (bar, turn[:2]) for bar, turn in shifted.turns
+    ]
+    assert turned.forecasts[-1].tobytes() == shifted.forecasts[-1][np.ix_(order, order)].tobytes()
 
 
 def test_a_model_that_was_installed_for_nothing_is_rolled_back(shifted: Regimes) -> None:
