@@ -21,6 +21,13 @@ from tests.estimation.regime_study import Compared, compare, interval, simulated
 from tests.estimation.truths import Change
 
 FOLDER = Path(__file__).parent
+
+
+def crash_week(folder: Path) -> Market:
+    """Read the pairs of coins from five days before the crash of 19 May 2021 to the day after."""
+    return crypto(folder, "2021-05-14", "2021-05-21")
+
+
 MINUTES = {"never": 0, "daily": 1440, "weekly": 10_080}
 DAYS = {"never": 0, "weekly": 5, "yearly": 250}
 BARS = {"never": 0, "every 50 bars": 50, "every 250 bars": 250}
@@ -29,9 +36,10 @@ MARKETS: dict[str, tuple[Callable[[Path], Market], float, dict[str, int], int]] 
     "dow": (dow, 1000.0, DAYS, 20),
     "us_stocks": (us_stocks, 1000.0, DAYS, 20),
     "currencies": (currencies, 1000.0, DAYS, 20),
-    "crypto": (crypto, 5000.0, MINUTES, 240),
+    "crypto": (crash_week, 5000.0, MINUTES, 240),
 }
 PATHS = 50
+HOUR_NS = 3_600_000_000_000
 BREAKS: tuple[tuple[Change, float], ...] = (("fusing", 0.35), ("loosening", 0.4), ("rotation", 0.0))
 
 
@@ -91,16 +99,17 @@ def happened(found: Compared) -> Iterator[str]:
 
 def differences(found: Compared, block: int) -> Iterator[str]:
     """Compare the loop with every other model."""
-    yield "| loop against | log score a bar | 95 % | minimum-variance risk, % | 95 % |"
-    yield "|---|---|---|---|---|"
+    yield "| loop against | log score a bar | 95 % | median | minimum-variance risk, % | 95 % |"
+    yield "|---|---|---|---|---|---|"
     risk = found.portfolio**2
     for k, name in enumerate(found.models):
         if k == 0:
             continue
-        gain = interval(found.log_score[:, 0] - found.log_score[:, k], block)
+        ahead = found.log_score[:, 0] - found.log_score[:, k]
+        gain, median = interval(ahead, block), float(np.median(ahead))
         scale = 100.0 / float(risk[:, k].mean())
         less = interval(scale * (risk[:, 0] - risk[:, k]), block)
-        yield f"| {name} | {_cells(gain, 1.0)} | {_cells(less, -1.0)} |"
+        yield f"| {name} | {_cells(gain, 1.0)} | {median:+.3f} | {_cells(less, -1.0)} |"
 
 
 def simulations() -> Iterator[str]:
@@ -121,7 +130,7 @@ def simulations() -> Iterator[str]:
 def _draw(jump: bool) -> Callable[[int], tuple[DccParams, F64, F64]]:  # noqa: FBT001
     def draw(path: int) -> tuple[DccParams, F64, F64]:
         change, g = BREAKS[path % 3]
-        rows = (1000, 1500, 500)
+        rows = (1000, 1300, 300)
         params, market = begun(20, 1000 + path, change if jump else None, g, rows)
         return params, market.z[:1000], market.z[1000:]
 
@@ -138,11 +147,26 @@ def _cells(found: tuple[float, float, float], sign: float) -> str:
 
 def _date(found: Compared, row: int) -> str:
     at = found.time_ns[max(0, min(row, len(found.time_ns)) - 1)].astype("datetime64[ns]")
-    minutes = len(found.time_ns) > 1 and int(np.median(np.diff(found.time_ns))) < 10**12 * 3600
+    minutes = int(np.median(np.diff(found.time_ns))) < HOUR_NS
     return str(at.astype("datetime64[m]" if minutes else "datetime64[D]"))
 
 
-INTRODUCTION = """# Alarms, refits and what they are worth"""
+INTRODUCTION = """# Alarms, refits and what they are worth
+
+Made by `python -m replay_data.draw_regimes` from the study in `tests/estimation/regime_study.py`; the loop is that of
+`tests/estimation/loops.py`: alarms of `DriftDetector`; targets moved (`calibration/staged`) at 30, 50, 75, 100, 150, 200, 400 and 800 rows since
+the change; a challenger is installed at a lead of ln 5 on rows that it was not made from; the model before the alarm goes on in shadow for 250 rows and
+comes back at a lead of ln 20. All of this was settled on simulated markets (`ARCHITECTURE.md`, decisions) before these were
+looked at. ARL0, the mean number of bars to a false alarm that is asked for, is 5000 minutes or 1000 days.
+
+One full fit (`calibrate`) is made from the first window; its volatilities, a and b are kept by all, so that z and the bars are the same and the
+models differ in their targets alone. **never** keeps the first target; **daily**, **weekly**, **yearly** estimate it anew from the last window
+(2000 rows, QIS), as scheduled refits do; **EWMA 160** is one of z with that half-life.
+
+- **log score**: mean difference, loop less the other, in nats a bar; higher is better. Matrices are repaired as published.
+- **minimum-variance risk**: difference of the mean squared return of the minimum-variance portfolio, in % of that of the other; lower is better.
+- **95 %**: bootstrap of moving blocks of 20 days or 240 minutes, over the paths where simulated. **wins** and **loses**: the interval is on one side of 0.
+"""  # noqa: E501
 READING = ""
 
 

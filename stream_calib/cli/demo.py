@@ -308,7 +308,7 @@ def _shift_line(event: "Event", break_ns: int) -> str:
     said = {
         "refit_requested": "a target is fitted to what came since",
         "refit_shadowed": "it runs in shadow",
-        "refit_installed": f"it predicts better and is installed: model {details.get('model_version')}",
+        "refit_installed": "it predicts better and is installed",
         "refit_rejected": "it predicts no better and is dropped",
         "refit_rolled_back": "the old model is back",
     }

@@ -12,6 +12,7 @@ from stream_calib.estimation.shrinkage import LIFTED_MIN
 from stream_calib.values import F64, I64, eigenvalue_floor
 
 MARGIN = math.log(20.0)  # a model that is right is beaten once in twenty times at most
+INSTALL_MARGIN = math.log(5.0)  # of a challenger after an alarm, which can be rolled back
 HUGE = 1e300  # below the corner of an augmented matrix nothing is ever left
 LOG_2PI = math.log(2.0 * math.pi)
 Verdict = Literal["", "won", "lost"]

@@ -77,9 +77,7 @@ class Regimes:
 
     def restore(self) -> None:
         """Go on from the saved state alone."""
-        self.layer = DccLayer.from_state(
-            self.config, self.config.universe[0], self.layer.state()
-        )
+        self.layer = DccLayer.from_state(self.config, self.config.universe[0], self.layer.state())
 
     def _note(self) -> None:
         self.turns += [(self.bars, turn) for turn in self.layer.take_turns()]

@@ -168,7 +168,8 @@ def test_a_model_goes_on_among_the_symbols_that_stay_and_another_is_asked_for() 
     before = run.engine.state()
     own = carried(run, "CXA", universe__dcc=DCC)
     after = own.engine.state()
-    corner = {name: unpacked(a["dcc.cycle.model.dcc.corr"], 3) for name, a in (("abc", before), ("cxa", after))}
+    corr = "dcc.cycle.model.dcc.corr"
+    corner = {name: unpacked(a[corr], 3) for name, a in (("abc", before), ("cxa", after))}
     assert corner["cxa"][0, 2] == corner["abc"][2, 0]
     target = unpacked(after["dcc.cycle.model.dcc.target"], 3)
     assert target[1, 0] == target[1, 2] == target[0, 2]  # the average of the one pair there was

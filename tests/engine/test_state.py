@@ -80,7 +80,8 @@ def test_the_storm_reaches_every_part_of_the_state() -> None:
     assert [name for name, size in seen.items() if size == 0] == [never]
     assert set(seen) >= {
         "applied", "late", "time_jump", "crossed", "duplicate", "json", "rejects_suppressed",
-        "unknown_symbol", "closed", "intake.held.asset", "intake.ticks.asset", "dcc.cycle.model.dcc.target",
+        "unknown_symbol", "closed", "intake.held.asset", "intake.ticks.asset",
+        "dcc.cycle.model.dcc.target",
     }  # fmt: skip
 
 

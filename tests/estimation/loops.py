@@ -15,7 +15,7 @@ import numpy as np
 
 from stream_calib.estimation.calibration import tilting
 from stream_calib.estimation.calibration.tilting import move_target
-from stream_calib.estimation.contest import LOG_2PI, MARGIN, Contest
+from stream_calib.estimation.contest import INSTALL_MARGIN, LOG_2PI, MARGIN, Contest
 from stream_calib.estimation.dcc import Dcc
 from stream_calib.estimation.drift import DriftDetector
 from stream_calib.estimation.shrinkage import shrink_target
@@ -43,7 +43,7 @@ class LoopSettings(NamedTuple):
     """What the loop may be told; frozen before it sees real data."""
 
     stages: Sequence[int] = STAGES
-    margin: float = MARGIN
+    margin: float = INSTALL_MARGIN
     back: float = MARGIN  # by which the old model has to lead to come back
     cool_down: int = COOL_DOWN
     drop_share: float = DROP_SHARE
