@@ -52,18 +52,17 @@ class DriftConfig(Section):
 
     ``arl0_bars``: DCC bars from one false alarm to the next, on average; ``arl0`` says the same
     as a time in which the market is open. After an alarm targets are fitted to what came since
-    the change, first of ``stage_bars``, then twice as many, and again; one that predicts better
-    by ``margin`` nats is installed. The alarm was false when none has been after
-    ``give_up_bars``; the old model comes back when it leads by as much within
-    ``cool_down_bars``.
+    the change; one that predicts better by ``lead`` nats is installed. The alarm was false when
+    none has been after ``give_up_bars``. Within ``cool_down_bars`` the old model comes back when
+    it leads by ``lead_back``.
     """
 
     detector: Literal["conformal", "none"] = "conformal"
     arl0_bars: Annotated[float, Field(ge=100.0, le=1e9)] = 5000.0
     arl0: PositiveNs | None = None
-    stage_bars: Annotated[int, Field(ge=10, le=10_000)] = 50
-    margin: Annotated[float, Field(gt=0.0, le=100.0)] = 3.0
-    give_up_bars: Annotated[int, Field(ge=10, le=100_000)] = 500
+    lead: Annotated[float, Field(gt=0.0, le=100.0)] = 1.6
+    lead_back: Annotated[float, Field(gt=0.0, le=100.0)] = 3.0
+    give_up_bars: Annotated[int, Field(ge=50, le=100_000)] = 500
     cool_down_bars: Annotated[int, Field(ge=0, le=100_000)] = 250
 
     def arl0_rows(self, bar_ns: int) -> float:

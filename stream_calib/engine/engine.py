@@ -201,9 +201,8 @@ class Engine:
         )
         engine._layer = TickLayer.from_state(config, universe, within("layer", state))
         if engine._dcc is not None:
-            engine._dcc = dcc = DccLayer.from_state(config, universe, within("dcc", state))
-            engine._publisher.drift_level = dcc.drift_level
-            engine._publisher.shift_ns = dcc.shift_ns
+            engine._dcc = DccLayer.from_state(config, universe, within("dcc", state))
+            engine._publisher.note_drift(engine._dcc.drift_level, engine._dcc.shift_ns)
         engine._due = facts["due"]
         engine._last_bar = facts["last_bar"]
         engine._data_from_ns = facts["data_from_ns"]
@@ -227,13 +226,10 @@ class Engine:
     def _answer(self, step: Step, brought: _Brought) -> None:
         """Take in what came of requests for fits, and what people ask for."""
         dcc, at_ns = self._dcc, self._due * self.universe.bar
-        for fit in step.installs:
-            if dcc is not None:
-                dcc.install(fit)
-                self._tell_turns(dcc, at_ns, brought)
-            else:
-                details = {"model": fit.model, "reason": "there is no such model"}
-                brought.events.append(self._publisher.event("refit_rejected", at_ns, details))
+        assert dcc is not None or not step.installs, "nobody asks for fits without a model"
+        for fit in step.installs if dcc is not None else ():
+            dcc.install(fit)
+            self._tell_turns(dcc, at_ns, brought)
         for failure in step.failures:
             if dcc is not None and dcc.fail(failure):
                 told = {"model": failure.model, "code": failure.code, "reason": failure.reason}
@@ -251,7 +247,7 @@ class Engine:
                 calibration = Calibration(self.universe.name, version, at_ns, DCC_MODEL, report)
                 brought.calibrations.append(calibration)
             brought.events.append(publisher.event(type_, at_ns, details))
-        publisher.drift_level, publisher.shift_ns = dcc.drift_level, dcc.shift_ns
+        publisher.note_drift(dcc.drift_level, dcc.shift_ns)
 
     def _close_bars(self, brought: _Brought) -> tuple[int, bool]:
         """Fold in the bars that are complete; return how many, and whether more are."""

@@ -74,23 +74,22 @@ class Publisher:
         Settings; ``universe`` is one of ``config.universe``.
     software_version
         Goes into every matrix.
-
-    Attributes
-    ----------
-    drift_level, shift_ns
-        Go into every matrix too: how near the next alarm is, and when the present regime began.
     """
 
     def __init__(self, config: Config, universe: UniverseConfig, software_version: str) -> None:
         self.fingerprint = config.fingerprint(universe)
         self.software_version = software_version
         self.model_version = 1
-        self.drift_level: float | None = None
-        self.shift_ns: int | None = None
+        self._drift_level: float | None = None
+        self._shift_ns: int | None = None
         self._universe = universe
         self._canonical = np.argsort(np.array(universe.symbols))
         names = NUMBERED if universe.dcc.enabled else ("ewma", "events")
         self.sequences = dict.fromkeys(names, 0)
+
+    def note_drift(self, level: float | None, shift_ns: int | None) -> None:
+        """Let matrices say how near the next alarm is, and when the present regime began."""
+        self._drift_level, self._shift_ns = level, shift_ns
 
     def resume(self, last: Mapping[str, int]) -> None:
         """Go on after these numbers; what is not named stays."""
@@ -199,7 +198,7 @@ class Publisher:
             quality=estimate.quality,
             regime=replace(
                 estimate.regime,
-                since_shift_ns=None if self.shift_ns is None else as_of_ns - self.shift_ns,
+                since_shift_ns=None if self._shift_ns is None else as_of_ns - self._shift_ns,
             ),
             annualisation=math.sqrt(YEAR_NS / bar_ns),
             return_type=universe.return_type,
@@ -207,7 +206,7 @@ class Publisher:
             config_fingerprint=self.fingerprint,
             software_version=self.software_version,
             kind=measures.kind,
-            drift_level=self.drift_level,
+            drift_level=self._drift_level,
             model_version=self.model_version,
             audit=measures.audit,
         )

@@ -15,7 +15,7 @@ from stream_calib.engine.reference import Reference
 from stream_calib.estimation.calendar import DAY_NS
 from stream_calib.estimation.calibrated import DCC_MODEL
 from stream_calib.estimation.contest import Contest
-from stream_calib.estimation.dcc_model import DccModel
+from stream_calib.estimation.dcc_model import FIT_LAYOUT, DccModel
 from stream_calib.estimation.moved import moved
 from stream_calib.estimation.protocol import Layout
 from stream_calib.values import (
@@ -29,6 +29,7 @@ from stream_calib.values import (
 
 FULL_MIN_BARS = 1000  # since a change: fewer say less of a, b and GARCH than the old model does
 FULL_BARS_PER_SYMBOL = 2
+STAGES = (30, 50, 75, 100, 150, 200, 400, 800)  # bars since a change: when targets are fitted
 TARGET = "target"  # kind of a fit that moves the target alone
 Rows = Callable[[], ReturnBlock]
 
@@ -59,6 +60,7 @@ class _Facts:
     regime: int = 0  # the change that the model in force is fitted to
     regime_ns: int | None = None
     before: tuple[int, int | None] = (0, None)  # the regime before it
+    confirmed: dict[str, Any] | None = None  # the alarm that led to it, while it may be undone
     stage: int = 0  # bars since the change at which the next target is due; 0: none is
     cooled: int = 0  # the bar up to which the model before may come back
     n_references: int = 0
@@ -89,6 +91,7 @@ class RefitCycle:
             for which in ("model", "challenger", "fallback")
             for part, layout in DccModel.LAYOUTS.items()
         },
+        "prior.fit": FIT_LAYOUT,
         **{f"reference.{part}": layout for part, layout in Reference.LAYOUTS.items()},
     }
 
@@ -103,6 +106,7 @@ class RefitCycle:
         self._report: Mapping[str, object] = {}
         self._challenger: Shadow | None = None
         self._fallback: Shadow | None = None
+        self._prior: Fit | None = None  # in force at the last alarm: what targets are moved from
         self._reference: Reference | None = None
 
     # bars
@@ -130,15 +134,16 @@ class RefitCycle:
         facts = self._facts
         if facts.alarm and n_closed - facts.change >= self._settings.give_up_bars:
             self.turns.append(Turn("drift_refuted", dict(facts.alarm)))
-            self._challenger = None
+            self._challenger = self._prior = None
             facts.alarm, facts.stage, facts.refuted = None, 0, facts.refuted + 1
 
     def _judge(self, n_closed: int) -> None:
         challenger, fallback, facts = self._challenger, self._fallback, self._facts
         if fallback is not None and fallback.contest.verdict == "won":
+            # targets go on to be fitted: with more bars one may do better
             self._challenger = self._fallback = None
-            (facts.regime, facts.regime_ns), facts.stage = facts.before, 0
-            facts.refuted += 1
+            facts.regime, facts.regime_ns = facts.before
+            facts.alarm, facts.confirmed = facts.confirmed, None
             self._enter(fallback, "refit_rolled_back")
             self._refer()
         elif challenger is not None and challenger.contest.verdict == "won":
@@ -147,19 +152,20 @@ class RefitCycle:
             self._challenger = None
             reason = {"reason": "it predicts worse than the model in force"}
             self.turns.append(Turn("refit_rejected", _about(challenger) | reason))
-        if n_closed >= facts.cooled or (fallback is not None and fallback.contest.verdict):
-            self._fallback = None
+        fallback = self._fallback
+        if fallback is not None and (n_closed >= facts.cooled or fallback.contest.verdict):
+            self._fallback, facts.confirmed = None, None
 
     def _promote(self, challenger: Shadow, n_closed: int) -> None:
         assert self.model is not None
         facts, self._challenger = self._facts, None
+        old = (self.model, self._report) if self._fallback is None else self._fallback[::2]
+        self._fallback = Shadow(old[0], Contest(self._settings.lead_back, self._order), old[1])
+        facts.cooled = n_closed + self._settings.cool_down_bars
         if facts.alarm is not None:
-            contest = Contest(self._settings.margin, self._order)
-            self._fallback = Shadow(self.model, contest, self._report)
-            facts.cooled = n_closed + self._settings.cool_down_bars
             facts.before = (facts.regime, facts.regime_ns)
             facts.regime, facts.regime_ns = facts.change, facts.change_ns
-            facts.alarm = None
+            facts.alarm, facts.confirmed = None, facts.alarm
         self._enter(challenger, "refit_installed")
         self._refer()
 
@@ -175,8 +181,9 @@ class RefitCycle:
         number = sum(facts.alarms.values())
         facts.alarm = {"number": number, "alternative": alarm.alternative}
         facts.change, facts.change_ns = n_closed - since, began[0]
-        facts.stage = max(self._settings.stage_bars, since)
-        self._challenger = self._fallback = None
+        facts.stage, facts.confirmed = max(STAGES[0], since), None
+        assert self.model is not None
+        self._challenger, self._fallback, self._prior = None, None, self.model.fit
         status = self.status()
         assert status is not None
         details: dict[str, object] = {
@@ -217,14 +224,14 @@ class RefitCycle:
 
     def stage_due(self, n_closed: int) -> bool:
         """Whether a target is to be fitted to what came since the change."""
-        return self.model is not None and 0 < self._facts.stage <= n_closed - self._facts.change
+        return self._prior is not None and 0 < self._facts.stage <= n_closed - self._facts.change
 
     def begin_stage(self, n_closed: int, time_ns: I64) -> tuple[dict[str, object], Arrays]:
         """Return what a target is fitted with besides rows, which end at ``time_ns``."""
-        assert self.model is not None
+        assert self._prior is not None
         facts = self._facts
         bars = n_closed - facts.change
-        facts.stage = 2 * bars if 2 * bars < self.full_bars else 0
+        facts.stage = next((stage for stage in STAGES if stage > bars), 0)
         since = int(np.searchsorted(time_ns, facts.change_ns, side="right"))
         settings: dict[str, object] = {
             "kind": TARGET,
@@ -232,7 +239,7 @@ class RefitCycle:
             "since": since,
             "from_ns": int(time_ns[since]),
         }
-        return settings, under("old", self.model.fit.arrays)
+        return settings, under("old", self._prior.arrays)
 
     def full_allowed(self, n_closed: int) -> bool:
         """Whether a full fit is worth while: not as long as a change is young."""
@@ -262,15 +269,18 @@ class RefitCycle:
         model = DccModel.begin(
             fit, rows, start, half_life_obs=dcc.vol_half_life_bars, cap=dcc.winsor
         )
-        shadow = Shadow(model, Contest(self._settings.margin, self._order), report)
+        contest = Contest(self._settings.lead, self._order)
         if targeted:
-            self._challenger = shadow
-            self.turns.append(Turn("refit_shadowed", _about(shadow)))
+            if self._challenger is not None:
+                contest = self._challenger.contest  # what challenges may change, the lead is kept
+            self._challenger = Shadow(model, contest, report)
+            self.turns.append(Turn("refit_shadowed", _about(self._challenger)))
             return ""
-        self._challenger = self._fallback = None
-        self._enter(shadow, "refit_installed")
+        self._challenger = self._fallback = self._prior = None
+        facts.stage, facts.confirmed = 0, None
+        self._enter(Shadow(model, contest, report), "refit_installed")
         if request.reason != "schedule" or self._reference is None:
-            facts.alarm, facts.stage = None, 0
+            facts.alarm = None
             self._refer()
         return ""
 
@@ -310,6 +320,8 @@ class RefitCycle:
                 out |= under(which, shadow.model.state())
                 out |= under(f"{which}.contest", shadow.contest.state())
                 told[which] = shadow.report
+        if self._prior is not None:
+            out |= under("prior.fit", {k: a.copy() for k, a in self._prior.arrays.items()})
         if self._reference is not None:
             out |= under("reference", self._reference.state())
         return out | {"facts": text_array(told)}
@@ -331,6 +343,8 @@ class RefitCycle:
                 model = {k: a for k, a in own.items() if not k.startswith("contest.")}
                 shadow = Shadow(DccModel.from_state(DCC_MODEL, model), contest, told[which])
                 setattr(cycle, f"_{which}", shadow)
+        if own := within("prior.fit", state):
+            cycle._prior = Fit(DCC_MODEL, {name: array.copy() for name, array in own.items()})
         if own := within("reference", state):
             cycle._reference = Reference.from_state(own, cycle._order)
         return cycle
@@ -349,5 +363,5 @@ def calmed(facts: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """
     told = read_text(facts)
     kept = {name: told[name] for name in ("facts", "report")}
-    kept["facts"] |= {"alarm": None, "stage": 0, "cooled": 0}
+    kept["facts"] |= {"alarm": None, "confirmed": None, "stage": 0, "cooled": 0}
     return text_array(kept)

@@ -243,7 +243,7 @@ def _migrated_dcc(state: State, origin: I64, n_before: int) -> Arrays:
     out = dict(state)
     if sorted(origin) != list(range(n_before)):
         # of other symbols: what is in shadow, and what drift is measured from, has had its time
-        gone += [f"cycle.{which}" for which in ("challenger", "fallback", "reference")]
+        gone += [f"cycle.{which}" for which in ("challenger", "fallback", "prior", "reference")]
         out["dcc.cycle.facts"] = calmed(state["dcc.cycle.facts"])
     prefixes = tuple(f"dcc.{part}." for part in gone)
     out = {name: array for name, array in out.items() if not name.startswith(prefixes)}

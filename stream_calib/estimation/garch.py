@@ -161,7 +161,8 @@ class GarchVolatility:
     def restarted(self) -> Self:
         """Return one of the same parameters that has seen nothing."""
         fresh = type(self)(self.n, self.half_life_obs, self.cap)
-        fresh.install(GarchParams(*self._params, nu=np.full(self.n, np.nan)))
+        mu, omega, alpha, beta, gamma = self._params
+        fresh.install(GarchParams(mu, omega, alpha, beta, gamma, np.full(self.n, np.nan)))
         return fresh
 
     @property

@@ -213,7 +213,7 @@ def _regime(document: Mapping[str, Any]) -> Regime:
     return Regime(
         document["average_correlation"],
         document["top_eigenvalue_share"],
-        *(document.get(key) for key in _SUMMARIES),
+        **{key: document.get(key) for key in _SUMMARIES},
         since_shift_ns=None if shift_ns is None else int(shift_ns),
     )
 

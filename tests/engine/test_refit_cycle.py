@@ -48,8 +48,7 @@ def test_targets_are_fitted_in_stages_to_what_came_since(shifted: Regimes) -> No
     change = bar - alarm["bars_since"]
     stages = [(at, r) for at, r in shifted.requests if r.reason == "drift"]
     since = [at - change for at, _ in stages]
-    assert since[0] == max(50, alarm["bars_since"])
-    assert since[1:] == [2 * before for before in since[:-1]]
+    assert since == [max(30, alarm["bars_since"]), 50, 75, 100, 150, 200]
     for _, request in stages:
         assert request.settings["kind"] == "target"
         assert request.settings["since_ns"] == alarm["since_ns"]
@@ -60,7 +59,7 @@ def test_the_challenger_is_installed_once_it_leads_and_not_before(shifted: Regim
     (first_bar, first), (bar, swap) = installed[0], installed[1]
     assert first["reason"] == "first"
     assert swap["reason"] == "drift"
-    assert swap["lead"] >= shifted.config.universe[0].drift.margin
+    assert swap["lead"] >= shifted.config.universe[0].drift.lead
     assert swap["bars"] == bar - shadowed[0][0]
     assert first_bar < BEFORE < bar
 
@@ -113,9 +112,6 @@ def test_a_model_that_was_installed_for_nothing_is_rolled_back(shifted: Regimes)
     ((back, details),) = run.of("refit_rolled_back")
     assert back <= swap + run.config.universe[0].drift.cool_down_bars
     assert details["reason"] == "first"
-    status = run.layer.drift()
-    assert status is not None
-    assert status.refuted == 1
     assert run.layer.shift_ns is None
 
 

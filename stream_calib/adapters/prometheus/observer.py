@@ -208,7 +208,7 @@ class PrometheusObserver:
         if event.type == "drift_alarm":
             name = str(event.details["alternative"])
             self._counter["drift_alarms_total"](universe, name).inc()
-        elif event.type in {"drift_refuted", "refit_rolled_back"}:
+        elif event.type == "drift_refuted":
             self._counter["drift_refuted_total"](universe).inc()
 
     def _watch(self, universe: str, drift: DriftStatus) -> None:
