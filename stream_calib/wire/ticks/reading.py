@@ -1,0 +1,306 @@
+"""Records of any shapes to columns: rows of one layout are gathered, then read in bulk."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from stream_calib.values import I64, Malformed
+from stream_calib.wire.ticks import columnar
+from stream_calib.wire.ticks.envelopes import ENVELOPES, Envelope, body
+from stream_calib.wire.ticks.fields import (
+    AT_LOG_NS,
+    EARLIEST_NS,
+    LATEST_NS,
+    MalformedError,
+    SilentError,
+    Tick,
+    UnusualError,
+)
+from stream_calib.wire.ticks.formats import Columns, Document, Format
+from stream_calib.wire.ticks.layouts import Layout
+
+BULK_MIN = 32  # below this, reading one by one costs less
+SHAPES_MAX = 4096
+DEPTH_MAX = 4  # envelopes in envelopes, arrays among them
+ROW_SHIFT = 24  # a place is a row of the batch, and a number within that record
+_NO_ROWS = np.empty(0, dtype=np.int64)
+
+
+class Shapes:
+    """Tells by the keys of a JSON object which format or envelope it is; remembers it."""
+
+    def __init__(self, formats: Sequence[Format]) -> None:
+        self._formats = formats
+        self._known: dict[tuple[str, ...], Format | Envelope | None] = {}
+
+    def find(self, document: Document) -> Format | Envelope | None:
+        """Return what reads or opens it; None if nothing does."""
+        shape = tuple(document)
+        try:
+            return self._known[shape]
+        except KeyError:
+            pass
+        if len(self._known) >= SHAPES_MAX:
+            self._known.clear()
+        keys = document.keys()
+        candidates: tuple[Format | Envelope, ...] = (*ENVELOPES, *self._formats)
+        found = next((one for one in candidates if one.matches(keys)), None)
+        self._known[shape] = found
+        return found
+
+
+class _Group(NamedTuple):
+    format_name: str
+    rows: list[Document]
+    places: list[int]
+
+
+class Read(NamedTuple):
+    """What came of records: see TickBatch."""
+
+    rows: I64
+    columns: Columns
+    formats: Counter[str]
+    malformed: tuple[Malformed, ...]
+    silent: Counter[str]
+
+
+class Reader:
+    """Gathers rows by layout, and reads them column by column.
+
+    Parameters
+    ----------
+    shapes
+        Of the formats that are accepted.
+    symbols
+        Index of each symbol.
+    packed
+        Whether columns in bytes are accepted.
+    """
+
+    def __init__(self, shapes: Shapes, symbols: Mapping[str, int], *, packed: bool) -> None:
+        self._find = shapes.find
+        self._symbols = symbols
+        self._packed = packed
+        self._groups: dict[Layout, _Group] = {}
+        self._parts: defaultdict[str, list[tuple[I64, Columns]]] = defaultdict(list)
+        self._refused: dict[int, tuple[int, str]] = {}
+        self._silent: Counter[str] = Counter()
+
+    def add(self, format_name: str, rows: I64, columns: Columns) -> None:
+        """Take ticks that were read elsewhere, one of each of these records."""
+        if len(rows):
+            self._parts[format_name].append((rows << ROW_SHIFT, columns))
+
+    def read(self, rows_of: Sequence[int], values: Sequence[bytes | None]) -> None:
+        """Take in records, with their rows in the batch."""
+        loads, find, groups = orjson.loads, self._find, self._groups
+        for row, value in zip(rows_of, values, strict=True):
+            place = row << ROW_SHIFT
+            try:
+                document = loads(value)  # type: ignore[arg-type]
+                found = find(document) if type(document) is dict else None
+                if type(found) is not Format or found.columns is not None:
+                    self._open_slowly(place, document)
+                    continue
+                layout, rows = found.rows(document)
+            except orjson.JSONDecodeError:
+                self._read_bytes(place, value)
+                continue
+            except MalformedError as error:
+                self._refuse(place, str(error))
+                continue
+            except SilentError as error:
+                self._silent[str(error)] += 1
+                continue
+            group = groups.get(layout)
+            if group is None:
+                group = groups[layout] = _Group(found.name, [], [])
+            group.rows.extend(rows)
+            group.places.extend([place] if len(rows) == 1 else range(place, place + len(rows)))
+            if not rows:
+                self._silent["unpriced"] += 1
+
+    def finish(self, timestamps_ms: Sequence[int]) -> Read:
+        """Return all ticks in record order; a record is read as a whole or not at all."""
+        for layout, group in self._groups.items():
+            self._read_group(layout, group.format_name, group.rows, group.places)
+            if layout.at_log:
+                stamps_ms = np.array(timestamps_ms, dtype=np.int64)
+                parts = self._parts[group.format_name]
+                parts[:] = [(places, self._stamped(places, c, stamps_ms)) for places, c in parts]
+        if self._refused:
+            for parts in self._parts.values():
+                parts[:] = [self._without_refused(*part) for part in parts]
+        formats: Counter[str] = Counter()
+        for name, parts in self._parts.items():
+            rows = np.concatenate([places for places, _ in parts]) >> ROW_SHIFT
+            if n := len(np.unique(rows)):
+                formats[name] = n
+        everything = [part for parts in self._parts.values() for part in parts]
+        places = np.concatenate([_NO_ROWS, *(places for places, _ in everything)])
+        columns = Columns.join([columns for _, columns in everything])
+        if len(everything) > 1:
+            order = np.argsort(places, kind="stable")
+            places, columns = places[order], columns.chosen(order)
+        malformed = (Malformed(row, reason) for row, (_, reason) in sorted(self._refused.items()))
+        return Read(places >> ROW_SHIFT, columns, formats, tuple(malformed), self._silent)
+
+    def _refuse(self, place: int, reason: str) -> None:
+        """Refuse a record; of several reasons that of its first part counts."""
+        row = place >> ROW_SHIFT
+        self._refused[row] = min(self._refused.get(row, (place, reason)), (place, reason))
+
+    def _read_bytes(self, place: int, value: bytes | None) -> None:
+        """Read what is no JSON as it stands."""
+        try:
+            if not value:
+                reason = "tombstone" if value is None else "empty"
+                raise MalformedError(reason)
+            if self._packed and value.startswith(columnar.MAGIC):
+                columns = columnar.from_bytes(value, self._symbols)
+                self._add_part(columnar.FORMAT.name, place, columns)
+                return
+            inner = body(value)
+            reason = "json"
+            if inner is value or not inner:
+                raise MalformedError(reason)
+            try:
+                document = orjson.loads(inner)
+            except orjson.JSONDecodeError:
+                reason = "frame"
+                raise MalformedError(reason) from None
+        except MalformedError as error:
+            self._refuse(place, str(error))
+            return
+        self._open_slowly(place, document)
+
+    def _add_part(self, format_name: str, place: int, columns: Columns) -> None:
+        """Take the ticks of one part of one record."""
+        self._parts[format_name].append((np.full(len(columns.time_ns), place), columns))
+
+    def _open_slowly(self, place: int, document: object) -> None:
+        """Open envelopes and arrays, and take in what is inside of one record."""
+        found: list[tuple[Format, Any]] = []
+        quiet: list[SilentError | MalformedError] = []
+        try:
+            self._unwrap(document, 0, found, quiet)
+        except MalformedError as error:
+            self._refuse(place, str(error))
+            return
+        for format_, what in found:
+            if isinstance(what, Columns):
+                self._add_part(format_.name, place, what)
+                place += 1
+                continue
+            layout, rows = what
+            group = self._groups.setdefault(layout, _Group(format_.name, [], []))
+            group.rows.extend(rows)
+            group.places.extend(range(place, place + len(rows)))
+            place += len(rows)
+        if not found:
+            unsupported = [error for error in quiet if isinstance(error, MalformedError)]
+            if unsupported:
+                self._refuse(place, str(unsupported[0]))
+            else:
+                self._silent[str(quiet[0]) if quiet else "unpriced"] += 1
+
+    def _unwrap(
+        self,
+        document: object,
+        depth: int,
+        found: list[tuple[Format, Any]],
+        quiet: list[SilentError | MalformedError],
+    ) -> None:
+        if isinstance(document, list) and document and depth < DEPTH_MAX:
+            for part in document:
+                if isinstance(part, list):
+                    break
+                self._unwrap(part, depth + 1, found, quiet)
+            else:
+                return
+        of = self._find(document) if isinstance(document, dict) and depth < DEPTH_MAX else None
+        if of is None:
+            reason = "format"
+            raise MalformedError(reason)
+        try:
+            if isinstance(of, Envelope):
+                self._unwrap(of.open(document), depth + 1, found, quiet)  # type: ignore[arg-type]
+            elif of.columns is not None:
+                found.append((of, of.columns(document, self._symbols)))  # type: ignore[arg-type]
+            else:
+                layout, rows = of.rows(document)  # type: ignore[arg-type]
+                if rows:
+                    found.append((of, (layout, rows)))
+        except SilentError as error:
+            quiet.append(error)
+        except MalformedError as error:
+            if str(error) != "unsupported":
+                raise
+            quiet.append(error)
+
+    def _read_group(
+        self, layout: Layout, name: str, rows: Sequence[Document], places: Sequence[int]
+    ) -> None:
+        if len(rows) >= BULK_MIN:
+            try:
+                columns = layout.read_bulk(rows, self._symbols)
+            except UnusualError:
+                # the odd one out sits in one half; the other is still read in bulk
+                half = len(rows) // 2
+                self._read_group(layout, name, rows[:half], places[:half])
+                self._read_group(layout, name, rows[half:], places[half:])
+                return
+            self._parts[name].append((np.array(places, dtype=np.int64), columns))
+            return
+        ticks: list[Tick] = []
+        own: list[int] = []
+        for row, place in zip(rows, places, strict=True):
+            try:
+                ticks.append(layout.read(row))
+                own.append(place)
+            except MalformedError as error:
+                self._refuse(place, str(error))
+        if ticks:
+            self._parts[name].append((np.array(own, dtype=np.int64), self._columns(ticks)))
+
+    def _columns(self, ticks: Sequence[Tick]) -> Columns:
+        names, times, *prices, idents, kinds, bid_sizes, ask_sizes = zip(*ticks, strict=True)
+        both = np.array([bid_sizes, ask_sizes])
+        sizes: Any = (None, None) if np.isnan(both).all() else both
+        price, bid, ask = (np.array(column) for column in prices)
+        find = self._symbols.get
+        return Columns(
+            np.array(times, dtype=np.int64),
+            np.array([find(name, -1) for name in names], dtype=np.int64),
+            price,
+            bid,
+            ask,
+            np.array(idents, dtype=np.int64),
+            np.array(kinds, dtype=np.int8) if any(kinds) else None,
+            *sizes,
+        )
+
+    def _stamped(self, places: I64, columns: Columns, stamps_ms: I64) -> Columns:
+        """Put the log's time to ticks that have none of their own."""
+        at = np.flatnonzero(columns.time_ns == AT_LOG_NS)
+        if not len(at):
+            return columns
+        own_ms = stamps_ms[places[at] >> ROW_SHIFT]
+        believable = (own_ms >= EARLIEST_NS // 1_000_000) & (own_ms < LATEST_NS // 1_000_000)
+        for place, stamp_ms in zip(
+            places[at][~believable].tolist(), own_ms[~believable].tolist(), strict=True
+        ):
+            self._refuse(place, "no_time" if stamp_ms < 0 else "time_range")
+        time_ns = columns.time_ns.copy()
+        time_ns[at] = np.where(believable, own_ms, 0) * 1_000_000
+        return columns._replace(time_ns=time_ns)
+
+    def _without_refused(self, places: I64, columns: Columns) -> tuple[I64, Columns]:
+        kept = ~np.isin(places >> ROW_SHIFT, [*self._refused])
+        if kept.all():
+            return places, columns
+        return places[kept], columns.chosen(kept)
