@@ -31,7 +31,8 @@ VENUE = "DATABENTO"
 _WHOLE = re.compile(r"-?\d+", re.ASCII)
 UNDEFINED = 2**63 - 1  # a price that there is not
 TICKS = Layout("symbol", ("time",), "price", "bid", "ask", "bid_size", "ask_size", venue=VENUE)
-TRADES, TOP, BARS = {0}, {1, 177, 192, 193, 195, 196}, {32: 1, 33: 60, 34: 3600, 35: 86_400}
+TRADES, TOP, SAMPLED = {0}, {1, 177, 194}, {192, 193, 195, 196}
+BARS = {32: 1, 33: 60, 34: 3600, 35: 86_400}  # seconds
 CONTROL = {18, 19, 20, 21, 22, 23, 24}  # status, definitions, imbalances, errors, ..., statistics
 
 
@@ -54,7 +55,9 @@ def rows(document: Document) -> tuple[Layout, Sequence[Document]]:
     elif kind in TRADES:
         row["price"] = _price(document.get("price"))
     elif kind in TOP:
-        row |= _top(document, traded=document.get("action") == "T" or kind not in {1, 177})
+        row |= _top(document, traded=document.get("action") == "T")
+    elif kind in SAMPLED:  # whose ts_event is that of a trade of before
+        row |= _top(document, traded=True) | {"time": document.get("ts_recv")}
     else:
         reason = "unsupported"
         raise MalformedError(reason)

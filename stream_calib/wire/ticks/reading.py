@@ -137,7 +137,7 @@ class Reader:
                 parts[:] = [self._without_refused(*part) for part in parts]
         formats: Counter[str] = Counter()
         for name, parts in self._parts.items():
-            rows = np.concatenate([places for places, _ in parts]) >> ROW_SHIFT
+            rows = np.concatenate([_NO_ROWS, *(places for places, _ in parts)]) >> ROW_SHIFT
             if n := len(np.unique(rows)):
                 formats[name] = n
         everything = [part for parts in self._parts.values() for part in parts]
