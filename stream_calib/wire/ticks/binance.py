@@ -46,14 +46,17 @@ def matches(keys: AbstractSet[str]) -> bool:
     return {"e", "E"} <= keys or keys >= _QUOTE_KEYS or keys == {"result", "id"}
 
 
+def flat(keys: AbstractSet[str]) -> Layout | None:
+    """Tell a quote of the spot market, which does not say what it is."""
+    return QUOTES if "e" not in keys and "s" in keys else None
+
+
 def rows(document: Document) -> tuple[Layout, Sequence[Document]]:
     """Read one message."""
     event = document.get("e")
-    if event is None:
-        if "s" not in document:
-            reason = "control"
-            raise SilentError(reason)
-        return QUOTES, (document,)
+    if "e" not in document:
+        reason = "control"
+        raise SilentError(reason)
     layout = _LAYOUTS.get(event) if isinstance(event, str) else None
     if layout is not None:
         return layout, (document,)
@@ -67,4 +70,4 @@ def rows(document: Document) -> tuple[Layout, Sequence[Document]]:
     raise MalformedError(reason)
 
 
-FORMAT = Format("binance", matches, rows, venue=VENUE)
+FORMAT = Format("binance", matches, rows, venue=VENUE, flat=flat)

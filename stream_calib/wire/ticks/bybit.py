@@ -60,8 +60,9 @@ def rows(document: Document) -> tuple[Layout, Sequence[Document]]:
     if kind == "publicTrade":
         return TRADES, objects(data)
     if kind == "tickers":
-        # "" is how options say that there is no price
-        ticker = {key: value for key, value in mapping(data).items() if value != ""}
+        ticker = mapping(data)
+        if "" in ticker.values():  # how options say that there is no price
+            ticker = {key: value for key, value in ticker.items() if value != ""}
         return TICKERS, ({**ticker, "ts": ts},) if not ticker.keys().isdisjoint(_PRICES) else ()
     if kind == "orderbook" and rest.startswith("1."):
         bid, ask = (top(mapping(data).get(side)) for side in ("b", "a"))

@@ -44,19 +44,22 @@ def matches(keys: AbstractSet[str]) -> bool:
     return "receipt_timestamp" in keys and "time" not in keys
 
 
+def flat(keys: AbstractSet[str]) -> Layout | None:
+    """Tell what is one tick as it stands."""
+    if {"price", "amount"} <= keys:
+        return TRADES
+    if {"bid", "ask"} <= keys:
+        return TICKER
+    return L1_BOOK if {"bid_price", "ask_price"} <= keys else None
+
+
 def rows(document: Document) -> tuple[Layout, Sequence[Document]]:
-    """Read one record of any channel."""
-    if "price" in document and "amount" in document:
-        return TRADES, (document,)
-    if "bid" in document and "ask" in document:
-        return TICKER, (document,)
+    """Read one candle or book."""
     if "close" in document and "stop" in document:
         if document.get("closed") is not True:
             reason = "open_bar"
             raise SilentError(reason)
         return CANDLES, ({**document, "end": inside(document["stop"])},)
-    if "bid_price" in document and "ask_price" in document:
-        return L1_BOOK, (document,)
     if "book" in document and document.get("delta") is None:
         return L1_BOOK, (_best(document),)
     reason = "unsupported"
@@ -77,4 +80,4 @@ def _best(document: Document) -> Document:
     return {**document, **best}
 
 
-FORMAT = Format("cryptofeed", matches, rows)
+FORMAT = Format("cryptofeed", matches, rows, flat=flat)

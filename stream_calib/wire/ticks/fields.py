@@ -28,7 +28,8 @@ _RFC3339 = re.compile(
 # of the years that numpy holds in 64 bits; what it does not read is read one by one
 _ZULU = re.compile(r"(?:19|20)\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", re.ASCII)
 _DECIMALS = re.compile(r"[0-9.eE+-]*", re.ASCII)
-NUMBER_LENGTH_MAX, TIME_LENGTH_MAX = 64, 20
+_COUNTED = re.compile(r"(?:[1-9]\d{0,17}(?:\n|\Z))+", re.ASCII)
+NUMBER_LENGTH_MAX, TIME_LENGTH_MAX, ID_LENGTH_MAX = 64, 20, 19
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -132,7 +133,12 @@ def ident(value: object) -> int:
     """
     if value is None or value == "":
         return 0
-    if isinstance(value, str) and len(value) < 19 and value.isascii() and value.isdigit():
+    if (
+        isinstance(value, str)
+        and len(value) < ID_LENGTH_MAX
+        and value.isascii()
+        and value.isdigit()
+    ):
         value = value if value[0] == "0" else int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**62:
         return value
@@ -198,7 +204,7 @@ def numbers(values: Sequence[object]) -> F64:
     elif not {int, float} >= kinds:
         raise UnusualError
     try:
-        column = np.array([*map(float, values)])  # type: ignore[arg-type]
+        column = np.array(values if kinds == {float} else [*map(float, values)])  # type: ignore[arg-type]
     except (OverflowError, ValueError):
         raise UnusualError from None
     if not np.isfinite(column).all():
@@ -257,8 +263,15 @@ def _texts_ns(values: Sequence[str]) -> I64:
 
 def idents(values: Sequence[object]) -> I64:
     """Read a column of trade ids."""
-    if values.count(None) == len(values):
-        return np.zeros(len(values), dtype=np.int64)
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        whole: Any = values
+        if min(whole) > 0 and max(whole) < 2**62:
+            return np.array(whole, dtype=np.int64)
+    elif kinds == {str}:
+        texts: Any = values
+        if _COUNTED.fullmatch("\n".join(texts)):
+            return np.array([*map(int, texts)], dtype=np.int64)
     try:
         return np.array([ident(value) for value in values], dtype=np.int64)
     except MalformedError:

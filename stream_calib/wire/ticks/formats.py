@@ -60,14 +60,20 @@ _TICKS = np.full(1, TICK, np.int8)
 _NOTHING = (_NO_TIME, _NO_TIME, *[_NO_PRICE] * 3, _NO_TIME, _TICKS, _NO_PRICE, _NO_PRICE)
 
 
+def _by_rows(_keys: AbstractSet[str]) -> None:
+    # which layout it is takes a look at the values
+    return None
+
+
 class Format(NamedTuple):
     """How one message format is recognised and read.
 
     ``matches`` is given the keys of a JSON object, which are to tell it from other formats.
     ``rows`` names what kind of message it is, as a layout, and returns its rows, each of which
     is one tick in that layout. It raises MalformedError, or SilentError for what carries no price
-    by its nature. ``columns`` stands in its place where a message holds columns of ticks.
-    ``venue`` is the exchange that the layouts name by themselves.
+    by its nature. ``flat`` tells, where keys alone decide it, the layout of messages that are
+    their own one row; ``rows`` is not asked then. ``columns`` stands in its place where a message
+    holds columns of ticks. ``venue`` is the exchange that the layouts name by themselves.
     """
 
     name: str
@@ -75,3 +81,4 @@ class Format(NamedTuple):
     rows: "Callable[[Document], tuple[Layout, Sequence[Document]]]"
     columns: Callable[[Document, Mapping[str, int]], Columns] | None = None
     venue: str = ""
+    flat: "Callable[[AbstractSet[str]], Layout | None]" = _by_rows

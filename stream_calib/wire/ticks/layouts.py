@@ -1,7 +1,8 @@
 """Where the fields of a tick lie in a message: one row to one tick, or many rows to columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from stream_calib.wire.ticks.fields import (
 )
 from stream_calib.wire.ticks.formats import Columns, Document
 
+Row = tuple[Any, ...]
 _PRICES = ("price", "bid", "ask")
 _SIZES = ("bid_size", "ask_size")
 
@@ -61,8 +63,18 @@ class Layout:
     venue: str = ""
     kind: str = ""
 
+    def picker(self, shape: Sequence[str]) -> tuple[tuple[str, ...], Callable[[Document], Row]]:
+        """Return which fields rows with these keys carry, and what takes them out of a row.
+
+        That is all that is kept of a row until thousands are read at once.
+        """
+        names = (*_PRICES, *_SIZES, "symbol", "ident", "exchange", "kind")
+        own = dict.fromkeys([*(getattr(self, name) for name in names), *self.time])
+        keys = tuple(key for key in own if key in shape)
+        return keys, itemgetter(*keys) if len(keys) > 1 else lambda row: tuple(map(row.get, keys))
+
     def read(self, row: Document) -> Tick:
-        """Read one row.
+        """Read one row, or what was picked of it.
 
         Raises
         ------
@@ -90,8 +102,8 @@ class Layout:
         kind = row[self.kind] if self.kind else TICK
         return Tick(symbol, time, ident=own, kind=kind)._replace(**carried)
 
-    def read_bulk(self, rows: Sequence[Document], symbols: Mapping[str, int]) -> Columns:
-        """Read rows column by column, with the same results.
+    def read_bulk(self, rows: Mapping[str, Row], symbols: Mapping[str, int]) -> Columns:
+        """Read rows, given as columns of raw values by field, with the same results.
 
         Raises
         ------
@@ -105,54 +117,52 @@ class Layout:
             raise UnusualError
         if any(size is not None and (size < 0.0).any() for size in sizes):
             raise UnusualError
-        ids = [row.get(self.ident) for row in rows] if self.ident else [None]
-        nothing = np.full(len(rows), np.nan)
+        time_ns, ids = self._times_ns(rows), rows.get(self.ident, (None,))
+        nothing = np.full(len(time_ns), np.nan)
         return Columns(
-            self._times_ns(rows),
+            time_ns,
             self._assets(rows, symbols),
             nothing if price is None else price,
             nothing if bid is None else bid,
             nothing if ask is None else ask,
-            np.zeros(len(rows), np.int64) if ids.count(None) == len(ids) else idents(ids),
-            np.array([row[self.kind] for row in rows], np.int8) if self.kind else None,
+            np.zeros(len(time_ns), np.int64) if ids.count(None) == len(ids) else idents(ids),
+            np.array(rows[self.kind], np.int8) if self.kind else None,
             bid_size,
             ask_size,
         )
 
-    def _numbers(self, rows: Sequence[Document], name: str) -> F64 | None:
-        key = getattr(self, name)
-        if not key:
+    def _numbers(self, rows: Mapping[str, Row], name: str) -> F64 | None:
+        values = rows.get(getattr(self, name))
+        if values is None or values.count(None) == len(values):
             return None
-        values = [row.get(key) for row in rows]
-        return None if values.count(None) == len(values) else numbers(values)
+        return numbers(values)
 
-    def _times_ns(self, rows: Sequence[Document]) -> I64:
-        first, *others = self.time
-        values = [row.get(first) for row in rows]
-        for key in others:
+    def _times_ns(self, rows: Mapping[str, Row]) -> I64:
+        known = [rows[key] for key in self.time if key in rows]
+        values: Sequence[Any] = known[0] if known else [None] * len(next(iter(rows.values())))
+        for others in known[1:]:
             if None in values:
-                values = [
-                    row.get(key) if value is None else value
-                    for row, value in zip(rows, values, strict=True)
-                ]
+                pairs = zip(values, others, strict=True)
+                values = [other if value is None else value for value, other in pairs]
         if self.at_log and values.count(None) == len(values):
             return np.full(len(values), AT_LOG_NS, dtype=np.int64)
         return times_ns(values)
 
-    def _assets(self, rows: Sequence[Document], symbols: Mapping[str, int]) -> I64:
-        names = [row.get(self.symbol) for row in rows]
+    def _assets(self, rows: Mapping[str, Row], symbols: Mapping[str, int]) -> I64:
+        names = rows.get(self.symbol, ())
         _check_texts(names)
         find = symbols.get
         if self.exchange:
-            exchanges: list[Any] = [row.get(self.exchange) for row in rows]
+            exchanges = rows.get(self.exchange, ())
             _check_texts(exchanges)
+            prefix = {exchange: f"{exchange.upper()}:" for exchange in set(exchanges)}
             pairs = zip(exchanges, names, strict=True)
-            found = [find(f"{exchange.upper()}:{name}", -1) for exchange, name in pairs]
+            found = [find(prefix[exchange] + name, -1) for exchange, name in pairs]
         elif self.venue:
             venue = self.venue
             found = [find(f"{venue}:{name}", -1) for name in names]
         else:
-            found = [find(name, -1) for name in names]  # type: ignore[arg-type]
+            found = [find(name, -1) for name in names]
         return np.array(found, dtype=np.int64)
 
 

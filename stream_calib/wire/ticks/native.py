@@ -29,11 +29,14 @@ def matches(keys: AbstractSet[str]) -> bool:
     return "time" in keys and "product_id" not in keys and "symbols" not in keys
 
 
+def flat(keys: AbstractSet[str]) -> Layout | None:
+    """Tell what is a tick as it stands."""
+    return None if "adjust" in keys else TICKS
+
+
 def rows(document: Document) -> tuple[Layout, Sequence[Document]]:
-    """Read one record: a tick, or a control record."""
-    if "adjust" in document:
-        return CONTROLS, (_control(document),)
-    return TICKS, (document,)
+    """Read one control record."""
+    return CONTROLS, (_control(document),)
 
 
 def _control(document: Document) -> Document:
@@ -56,4 +59,4 @@ def _control(document: Document) -> Document:
     return own | {"value": price, "kind": kind}
 
 
-FORMAT = Format("native", matches, rows)
+FORMAT = Format("native", matches, rows, flat=flat)

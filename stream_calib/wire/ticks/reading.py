@@ -20,12 +20,14 @@ from stream_calib.wire.ticks.fields import (
     UnusualError,
 )
 from stream_calib.wire.ticks.formats import Columns, Document, Format
-from stream_calib.wire.ticks.layouts import Layout
+from stream_calib.wire.ticks.layouts import Layout, Row
 
 BULK_MIN = 32  # below this, reading one by one costs less
 SHAPES_MAX = 4096
 DEPTH_MAX = 4  # envelopes in envelopes, arrays among them
 ROW_SHIFT = 24  # a place is a row of the batch, and a number within that record
+UNSUPPORTED, NO_FORMAT = "unsupported", "format"
+_Found = tuple[Format | Envelope | None, Layout | None]
 _NO_ROWS = np.empty(0, dtype=np.int64)
 
 
@@ -34,28 +36,34 @@ class Shapes:
 
     def __init__(self, formats: Sequence[Format]) -> None:
         self._formats = formats
-        self._known: dict[tuple[str, ...], Format | Envelope | None] = {}
+        self._known: dict[tuple[str, ...], _Found] = {}
 
-    def find(self, document: Document) -> Format | Envelope | None:
-        """Return what reads or opens it; None if nothing does."""
-        shape = tuple(document)
-        try:
-            return self._known[shape]
-        except KeyError:
-            pass
+    def find(self, shape: tuple[str, ...]) -> "_Found":
+        """Return what reads or opens it, None if nothing does; and its layout if keys tell it."""
+        known = self._known.get(shape)
+        if known is not None:
+            return known
         if len(self._known) >= SHAPES_MAX:
             self._known.clear()
-        keys = document.keys()
+        keys = dict.fromkeys(shape).keys()
         candidates: tuple[Format | Envelope, ...] = (*ENVELOPES, *self._formats)
-        found = next((one for one in candidates if one.matches(keys)), None)
+        of = next((one for one in candidates if one.matches(keys)), None)
+        found = (of, of.flat(keys) if isinstance(of, Format) else None)
         self._known[shape] = found
         return found
 
 
-class _Group(NamedTuple):
-    format_name: str
-    rows: list[Document]
-    places: list[int]
+class _Group:
+    """Rows of one layout and of the same keys, and their places."""
+
+    __slots__ = ("format_name", "keys", "layout", "pick", "places", "rows")
+
+    def __init__(self, format_name: str, layout: Layout, shape: Sequence[str]) -> None:
+        self.format_name = format_name
+        self.layout = layout
+        self.keys, self.pick = layout.picker(shape)
+        self.rows: list[Row] = []
+        self.places: list[int] = []
 
 
 class Read(NamedTuple):
@@ -85,7 +93,8 @@ class Reader:
         self._find = shapes.find
         self._symbols = symbols
         self._packed = packed
-        self._groups: dict[Layout, _Group] = {}
+        self._groups: dict[tuple[Layout, tuple[str, ...]], _Group] = {}
+        self._flat: dict[tuple[str, ...], _Group] = {}
         self._parts: defaultdict[str, list[tuple[I64, Columns]]] = defaultdict(list)
         self._refused: dict[int, tuple[int, str]] = {}
         self._silent: Counter[str] = Counter()
@@ -97,38 +106,27 @@ class Reader:
 
     def read(self, rows_of: Sequence[int], values: Sequence[bytes | None]) -> None:
         """Take in records, with their rows in the batch."""
-        loads, find, groups = orjson.loads, self._find, self._groups
+        loads, flat = orjson.loads, self._flat
         for row, value in zip(rows_of, values, strict=True):
             place = row << ROW_SHIFT
             try:
                 document = loads(value)  # type: ignore[arg-type]
-                found = find(document) if type(document) is dict else None
-                if type(found) is not Format or found.columns is not None:
-                    self._open_slowly(place, document)
-                    continue
-                layout, rows = found.rows(document)
             except orjson.JSONDecodeError:
                 self._read_bytes(place, value)
                 continue
-            except MalformedError as error:
-                self._refuse(place, str(error))
-                continue
-            except SilentError as error:
-                self._silent[str(error)] += 1
-                continue
-            group = groups.get(layout)
-            if group is None:
-                group = groups[layout] = _Group(found.name, [], [])
-            group.rows.extend(rows)
-            group.places.extend([place] if len(rows) == 1 else range(place, place + len(rows)))
-            if not rows:
-                self._silent["unpriced"] += 1
+            if type(document) is dict:
+                group = flat.get(tuple(document))
+                if group is not None:
+                    group.rows.append(group.pick(document))
+                    group.places.append(place)
+                    continue
+            self._read_document(place, document)
 
     def finish(self, timestamps_ms: Sequence[int]) -> Read:
         """Return all ticks in record order; a record is read as a whole or not at all."""
-        for layout, group in self._groups.items():
-            self._read_group(layout, group.format_name, group.rows, group.places)
-            if layout.at_log:
+        for group in (*self._flat.values(), *self._groups.values()):
+            self._read_group(group, group.rows, group.places)
+            if group.layout.at_log:
                 stamps_ms = np.array(timestamps_ms, dtype=np.int64)
                 parts = self._parts[group.format_name]
                 parts[:] = [(places, self._stamped(places, c, stamps_ms)) for places, c in parts]
@@ -176,83 +174,89 @@ class Reader:
         except MalformedError as error:
             self._refuse(place, str(error))
             return
-        self._open_slowly(place, document)
+        self._read_document(place, document)
 
     def _add_part(self, format_name: str, place: int, columns: Columns) -> None:
         """Take the ticks of one part of one record."""
         self._parts[format_name].append((np.full(len(columns.time_ns), place), columns))
 
-    def _open_slowly(self, place: int, document: object) -> None:
-        """Open envelopes and arrays, and take in what is inside of one record."""
-        found: list[tuple[Format, Any]] = []
-        quiet: list[SilentError | MalformedError] = []
+    def _read_document(self, place: int, document: object) -> None:
+        """Read one record through envelopes and arrays."""
+        quiet: list[str] = []
         try:
-            self._unwrap(document, 0, found, quiet)
+            after = self._take(place, document, 0, quiet)
         except MalformedError as error:
             self._refuse(place, str(error))
             return
-        for format_, what in found:
-            if isinstance(what, Columns):
-                self._add_part(format_.name, place, what)
-                place += 1
-                continue
-            layout, rows = what
-            group = self._groups.setdefault(layout, _Group(format_.name, [], []))
-            group.rows.extend(rows)
-            group.places.extend(range(place, place + len(rows)))
-            place += len(rows)
-        if not found:
-            unsupported = [error for error in quiet if isinstance(error, MalformedError)]
-            if unsupported:
-                self._refuse(place, str(unsupported[0]))
-            else:
-                self._silent[str(quiet[0]) if quiet else "unpriced"] += 1
+        if after > place:
+            return
+        if UNSUPPORTED in quiet:
+            self._refuse(place, UNSUPPORTED)
+        else:
+            self._silent[quiet[0] if quiet else "unpriced"] += 1
 
-    def _unwrap(
-        self,
-        document: object,
-        depth: int,
-        found: list[tuple[Format, Any]],
-        quiet: list[SilentError | MalformedError],
-    ) -> None:
-        if isinstance(document, list) and document and depth < DEPTH_MAX:
-            for part in document:
-                if isinstance(part, list):
-                    break
-                self._unwrap(part, depth + 1, found, quiet)
-            else:
-                return
-        of = self._find(document) if isinstance(document, dict) and depth < DEPTH_MAX else None
-        if of is None:
-            reason = "format"
-            raise MalformedError(reason)
+    def _take(self, place: int, document: object, depth: int, quiet: list[str]) -> int:
+        """Take in what is inside of a document, and return the place after it."""
+        if type(document) is not dict:
+            return self._take_each(place, document, depth, quiet)
+        shape = tuple(document)
+        found, layout = self._find(shape)
+        if found is None or depth > DEPTH_MAX:
+            raise MalformedError(NO_FORMAT)
+        if layout is not None:
+            group = self._flat.get(shape)
+            if group is None:
+                group = self._flat[shape] = _Group(found.name, layout, shape)  # type: ignore[union-attr]
+            group.rows.append(group.pick(document))
+            group.places.append(place)
+            return place + 1
         try:
-            if isinstance(of, Envelope):
-                self._unwrap(of.open(document), depth + 1, found, quiet)  # type: ignore[arg-type]
-            elif of.columns is not None:
-                found.append((of, of.columns(document, self._symbols)))  # type: ignore[arg-type]
-            else:
-                layout, rows = of.rows(document)  # type: ignore[arg-type]
-                if rows:
-                    found.append((of, (layout, rows)))
+            if type(found) is Envelope:
+                return self._take(place, found.open(document), depth + 1, quiet)
+            return self._take_rows(place, found, document)  # type: ignore[arg-type]
         except SilentError as error:
-            quiet.append(error)
+            quiet.append(str(error))
         except MalformedError as error:
-            if str(error) != "unsupported":
+            if str(error) != UNSUPPORTED:
                 raise
-            quiet.append(error)
+            quiet.append(UNSUPPORTED)
+        return place
 
-    def _read_group(
-        self, layout: Layout, name: str, rows: Sequence[Document], places: Sequence[int]
-    ) -> None:
-        if len(rows) >= BULK_MIN:
+    def _take_each(self, place: int, documents: object, depth: int, quiet: list[str]) -> int:
+        if not isinstance(documents, list) or not documents or depth > DEPTH_MAX:
+            raise MalformedError(NO_FORMAT)
+        for part in documents:
+            if isinstance(part, list):
+                raise MalformedError(NO_FORMAT)
+            place = self._take(place, part, depth + 1, quiet)
+        return place
+
+    def _take_rows(self, place: int, found: Format, document: Document) -> int:
+        if found.columns is not None:
+            self._add_part(found.name, place, found.columns(document, self._symbols))
+            return place + 1
+        layout, rows = found.rows(document)
+        for row in rows:
+            shape = tuple(row)
+            group = self._groups.get((layout, shape))
+            if group is None:
+                group = self._groups[layout, shape] = _Group(found.name, layout, shape)
+            group.rows.append(group.pick(row))
+            group.places.append(place)
+            place += 1
+        return place
+
+    def _read_group(self, group: _Group, rows: Sequence[Row], places: Sequence[int]) -> None:
+        name, keys = group.format_name, group.keys
+        if len(rows) >= BULK_MIN and keys:
             try:
-                columns = layout.read_bulk(rows, self._symbols)
+                by_key = dict(zip(keys, zip(*rows, strict=True), strict=True))
+                columns = group.layout.read_bulk(by_key, self._symbols)
             except UnusualError:
                 # the odd one out sits in one half; the other is still read in bulk
                 half = len(rows) // 2
-                self._read_group(layout, name, rows[:half], places[:half])
-                self._read_group(layout, name, rows[half:], places[half:])
+                self._read_group(group, rows[:half], places[:half])
+                self._read_group(group, rows[half:], places[half:])
                 return
             self._parts[name].append((np.array(places, dtype=np.int64), columns))
             return
@@ -260,7 +264,7 @@ class Reader:
         own: list[int] = []
         for row, place in zip(rows, places, strict=True):
             try:
-                ticks.append(layout.read(row))
+                ticks.append(group.layout.read(dict(zip(keys, row, strict=True))))
                 own.append(place)
             except MalformedError as error:
                 self._refuse(place, str(error))
