@@ -36,6 +36,12 @@ def matches(keys: AbstractSet[str]) -> bool:
     return {"symbol", "timestamp", "datetime"} <= keys
 
 
+def flat(keys: AbstractSet[str]) -> Layout | None:
+    """Tell a trade that does not name its exchange."""
+    is_trade = {"price", "amount"} <= keys and keys.isdisjoint({"status", "exchange"})
+    return TRADES if is_trade else None
+
+
 def rows(document: Document) -> tuple[Layout, Sequence[Document]]:
     """Read one dict."""
     layout, row = _layout(document)
@@ -60,4 +66,4 @@ def _layout(document: Document) -> tuple[Layout, Document]:
     raise MalformedError(reason)
 
 
-FORMAT = Format("ccxt", matches, rows)
+FORMAT = Format("ccxt", matches, rows, flat=flat)

@@ -95,6 +95,7 @@ class Reader:
         self._packed = packed
         self._groups: dict[tuple[Layout, tuple[str, ...]], _Group] = {}
         self._flat: dict[tuple[str, ...], _Group] = {}
+        self._by_rows: dict[tuple[str, ...], Format] = {}
         self._parts: defaultdict[str, list[tuple[I64, Columns]]] = defaultdict(list)
         self._refused: dict[int, tuple[int, str]] = {}
         self._silent: Counter[str] = Counter()
@@ -106,7 +107,7 @@ class Reader:
 
     def read(self, rows_of: Sequence[int], values: Sequence[bytes | None]) -> None:
         """Take in records, with their rows in the batch."""
-        loads, flat = orjson.loads, self._flat
+        loads, flat, by_rows = orjson.loads, self._flat, self._by_rows
         for row, value in zip(rows_of, values, strict=True):
             place = row << ROW_SHIFT
             try:
@@ -114,13 +115,28 @@ class Reader:
             except orjson.JSONDecodeError:
                 self._read_bytes(place, value)
                 continue
-            if type(document) is dict:
-                group = flat.get(tuple(document))
-                if group is not None:
-                    group.rows.append(group.pick(document))
-                    group.places.append(place)
-                    continue
-            self._read_document(place, document)
+            if type(document) is not dict:
+                self._read_document(place, document)
+                continue
+            shape = tuple(document)
+            group = flat.get(shape)
+            if group is not None:
+                group.rows.append(group.pick(document))
+                group.places.append(place)
+                continue
+            found = by_rows.get(shape)
+            if found is None:  # an envelope, or the first of its kind
+                self._read_document(place, document)
+                continue
+            try:
+                layout, rows = found.rows(document)
+            except SilentError as error:
+                self._silent[str(error)] += 1
+            except MalformedError as error:
+                self._refuse(place, str(error))
+            else:
+                if self._gather(place, found.name, layout, rows) == place:
+                    self._silent["unpriced"] += 1
 
     def finish(self, timestamps_ms: Sequence[int]) -> Read:
         """Return all ticks in record order; a record is read as a whole or not at all."""
@@ -135,13 +151,12 @@ class Reader:
                 parts[:] = [self._without_refused(*part) for part in parts]
         formats: Counter[str] = Counter()
         for name, parts in self._parts.items():
-            rows = np.concatenate([_NO_ROWS, *(places for places, _ in parts)]) >> ROW_SHIFT
-            if n := len(np.unique(rows)):
+            if n := _n_distinct([places >> ROW_SHIFT for places, _ in parts]):
                 formats[name] = n
         everything = [part for parts in self._parts.values() for part in parts]
         places = np.concatenate([_NO_ROWS, *(places for places, _ in everything)])
         columns = Columns.join([columns for _, columns in everything])
-        if len(everything) > 1:
+        if (places[1:] < places[:-1]).any():
             order = np.argsort(places, kind="stable")
             places, columns = places[order], columns.chosen(order)
         malformed = (Malformed(row, reason) for row, (_, reason) in sorted(self._refused.items()))
@@ -211,9 +226,13 @@ class Reader:
             group.places.append(place)
             return place + 1
         try:
-            if type(found) is Envelope:
+            if isinstance(found, Envelope):
                 return self._take(place, found.open(document), depth + 1, quiet)
-            return self._take_rows(place, found, document)  # type: ignore[arg-type]
+            if found.columns is not None:
+                self._add_part(found.name, place, found.columns(document, self._symbols))
+                return place + 1
+            self._by_rows[shape] = found
+            return self._gather(place, found.name, *found.rows(document))
         except SilentError as error:
             quiet.append(str(error))
         except MalformedError as error:
@@ -231,16 +250,13 @@ class Reader:
             place = self._take(place, part, depth + 1, quiet)
         return place
 
-    def _take_rows(self, place: int, found: Format, document: Document) -> int:
-        if found.columns is not None:
-            self._add_part(found.name, place, found.columns(document, self._symbols))
-            return place + 1
-        layout, rows = found.rows(document)
+    def _gather(self, place: int, name: str, layout: Layout, rows: Sequence[Document]) -> int:
+        """Put rows to their likes, and return the place after them."""
         for row in rows:
             shape = tuple(row)
             group = self._groups.get((layout, shape))
             if group is None:
-                group = self._groups[layout, shape] = _Group(found.name, layout, shape)
+                group = self._groups[layout, shape] = _Group(name, layout, shape)
             group.rows.append(group.pick(row))
             group.places.append(place)
             place += 1
@@ -308,3 +324,10 @@ class Reader:
         if kept.all():
             return places, columns
         return places[kept], columns.chosen(kept)
+
+
+def _n_distinct(rows_of: Sequence[I64]) -> int:
+    rows = np.concatenate([_NO_ROWS, *rows_of])
+    if (rows[1:] < rows[:-1]).any():
+        rows = np.sort(rows)
+    return int((rows[1:] != rows[:-1]).sum()) + (len(rows) > 0)
