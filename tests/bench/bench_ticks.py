@@ -121,8 +121,7 @@ CASES = {
         "POLYGON",
         "["
         + ", ".join(
-            ['{"ev": "T", "sym": "$s", "x": 4, "i": "$i", "z": 3, "p": $p, "s": 1, "t": $ms}']
-            * 10
+            ['{"ev": "T", "sym": "$s", "x": 4, "i": "$i", "z": 3, "p": $p, "s": 1, "t": $ms}'] * 10
         )
         + "]",
         lambda d: [("POLYGON:" + t["sym"], t["t"], t["p"], t["i"]) for t in d],
@@ -130,10 +129,7 @@ CASES = {
     "alpaca, by ten": Case(
         "ALPACA",
         "["
-        + ", ".join(
-            ['{"T": "t", "i": $i, "S": "$s", "x": "D", "p": $p, "s": 1, "t": "$iso"}']
-            * 10
-        )
+        + ", ".join(['{"T": "t", "i": $i, "S": "$s", "x": "D", "p": $p, "s": 1, "t": "$iso"}'] * 10)
         + "]",
         lambda d: [("ALPACA:" + t["S"], t["t"], t["p"], t["i"]) for t in d],
     ),
