@@ -312,12 +312,17 @@ STATE_KEYS: dict[str, list[dict[str, Any]]] = {
         {"name": "v"},
     ],
     "time": [{"lateness": "3s"}, {"max_ahead": "2m"}, {"max_jump": "2h"}, {"max_gap": "2h"}],
-    "input": [{"format": "native"}, {"rejects_per_second": 5}],
+    "input": [
+        {"format": "native"},
+        {"rejects_per_second": 5},
+        {"aliases": {"X:a": "A"}},
+        {"exchanges": {"ticks": "X"}},
+    ],
 }
 OTHER_KEYS: dict[str, list[dict[str, Any]]] = {
     "universe": [{"topics": ["other"]}],
     "time": [{"idle_slack": "9s"}, {"flush_after": "9s"}],
-    "input": [{"topics": ["other"]}, {"max_records": 7}],
+    "input": [{"topics": ["other"]}, {"max_records": 7}, {"exchanges": {"other": "X"}}],
     "kafka": [{"bootstrap_servers": "b:2"}, {"client_id": "x"}, {"connect_timeout": "1s"}],
     "output": [{"prefix": "x"}],
     "delivery": [
@@ -345,6 +350,22 @@ def test_a_calendar_counts_where_it_is_used() -> None:
         unused = parse(None, calendar={"us": calendar})
         assert unused.fingerprint(unused.universe[0]) == fingerprint()
     assert len(prints) == 2
+
+
+def test_names_of_symbols_count_where_they_are_used() -> None:
+    other = UNIVERSE | {"name": "v", "symbols": ["C", "D"]}
+    config = parse(None, input={"aliases": {"c": "C"}}, universe=[UNIVERSE, other])
+    own, others = config.universe
+    assert config.fingerprint(own) == fingerprint()
+    # what the journal holds of one universe is whole without the other
+    assert config.under(config.settings(own)).input.aliases == {}
+    assert config.under(config.settings(others)).input.aliases == {"c": "C"}
+
+
+def test_names_have_to_name_a_symbol_that_has_another_name() -> None:
+    assert "aliases names 'Z', which no universe has" in refusal(input={"aliases": {"a": "Z"}})
+    text = refusal(input={"aliases": {"B": "A"}})
+    assert "aliases names 'B', which is a symbol itself, for 'A'" in text
 
 
 def test_a_calendar_that_is_not_there_is_named() -> None:

@@ -31,6 +31,7 @@ ENV_PREFIX = "STREAM_CALIB__"
 CALENDARS_MAX = 16  # of one universe: each is a clock of its own
 WINDOW_BARS_MAX = 1000  # each bar costs a pass over the bars of a window, for each symbol
 Name = Annotated[str, Field(min_length=1)]
+ExchangeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
@@ -65,12 +66,19 @@ class KafkaConfig(Section):
 
 
 class InputConfig(Section):
-    """Where ticks come from and how they are written."""
+    """Where ticks come from and how they are written.
+
+    ``aliases`` are symbols by the other names that messages have for them. ``exchanges`` are
+    those of the symbols of a topic, where its messages do not name it (ccxt), or cannot know it
+    (BINANCE for spot and futures alike).
+    """
 
     topics: Annotated[tuple[TopicName, ...], Field(min_length=1)] = ("ticks",)
     format: str = "auto"
     max_records: Annotated[int, Field(ge=1, le=100_000)] = 5000
     rejects_per_second: Annotated[int, Field(ge=0)] = 100
+    aliases: dict[Name, Name] = Field(default_factory=dict)
+    exchanges: dict[TopicName, ExchangeName] = Field(default_factory=dict)
 
 
 class TimeConfig(Section):
@@ -250,6 +258,14 @@ class Config(Section):
             if names.count(name) > 1:
                 message = f"universe.name {name!r} is used twice"
                 raise ValueError(message)
+        known = {symbol for universe in self.universe for symbol in universe.symbols}
+        for name, symbol in self.input.aliases.items():
+            if symbol not in known or name in known:
+                what = f"{symbol!r}, which no universe has"
+                if name in known:
+                    what = f"{name!r}, which is a symbol itself, for {symbol!r}"
+                message = f"input.aliases names {what}"
+                raise ValueError(message)
         flush_after = self.time.flush_after
         for universe in self.universe:
             for calendar in (*universe.calendars.values(), universe.calendar):
@@ -293,8 +309,18 @@ class Config(Section):
             **({"refit": {"late": self.refit.late}} if universe.dcc.enabled else {}),
             "universe": universe.model_dump(mode="json", by_alias=True, exclude={"topics"}),
             "time": self.time.model_dump(mode="json", exclude={"idle_slack", "flush_after"}),
-            "input": self.input.model_dump(mode="json", include={"format", "rejects_per_second"}),
+            "input": self.input.model_dump(mode="json", include={"format", "rejects_per_second"})
+            | self._namings(universe),
         }
+
+    def _namings(self, universe: UniverseConfig) -> dict[str, dict[str, str]]:
+        """Return the other names of this universe's symbols, told where there are any."""
+        names, topics = self.input.aliases, self.topics_of(universe)
+        namings = {
+            "aliases": {name: own for name, own in names.items() if own in universe.symbols},
+            "exchanges": {t: own for t, own in self.input.exchanges.items() if t in topics},
+        }
+        return {key: own for key, own in namings.items() if own}
 
     def under(self, settings: Mapping[str, Any]) -> "Config":
         """Return the configuration of one universe with what ``settings`` once returned."""
@@ -307,7 +333,7 @@ class Config(Section):
             **document
             | {
                 "time": time,
-                "input": document["input"] | settings["input"],
+                "input": document["input"] | {"aliases": {}, "exchanges": {}} | settings["input"],
                 "refit": document["refit"] | settings.get("refit", {}),
                 "calendar": document["calendar"] | settings.get("calendar", {}),
                 "universe": [settings["universe"]],

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_calib.engine.rejects import Original
-from stream_calib.values import F64, I8, I64, Source
+from stream_calib.values import F64, I8, I64, TICK, Source
 
 Value = bytes | Original | None
 
@@ -87,3 +87,28 @@ def in_order(parts: Sequence[tuple[Source, Buffered]], quote_columns: int) -> Ta
     chunk = np.repeat(np.arange(len(parts)), lengths)[order]
     ordered: Any = [*(column[order] for column in columns), chunk, origins]
     return Taken(*ordered)
+
+
+def without_repeats(ticks: Taken) -> Taken:
+    """Leave out trades that repeat an earlier one: the same symbol, id, price and time.
+
+    A feed that sends its last trades again after it has connected anew, or two partitions with
+    the same trades: the second set stands in the same bar, as its times are the same.
+    """
+    together = ticks.time_ns[1:] == ticks.time_ns[:-1]
+    near = np.zeros(len(ticks.time_ns), dtype=np.bool_)
+    near[1:] |= together
+    near[:-1] |= together
+    near &= (ticks.ident != 0) & (ticks.kind == TICK) & (ticks.price == ticks.price)
+    near &= np.isnan(ticks.quote).all(axis=1)
+    rows = np.flatnonzero(near)
+    if len(rows) < 2:
+        return ticks
+    keys = [ticks.price[rows], ticks.ident[rows], ticks.asset[rows], ticks.time_ns[rows]]
+    order = np.lexsort(keys)  # stable: of those alike the first one stays
+    alike = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in keys])
+    if not alike.any():
+        return ticks
+    kept = np.ones(len(ticks.time_ns), dtype=np.bool_)
+    kept[rows[order[1:][alike]]] = False
+    return ticks.chosen(np.flatnonzero(kept))

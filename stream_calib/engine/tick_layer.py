@@ -11,7 +11,7 @@ import numpy.typing as npt
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.config.sections import CALENDARS_MAX
 from stream_calib.engine.arrays import Arrays, under, within
-from stream_calib.engine.buffer import Taken
+from stream_calib.engine.buffer import Taken, without_repeats
 from stream_calib.engine.screening import Refused, Screen
 from stream_calib.engine.trading_time import trading_clock
 from stream_calib.estimation.calendar import ALWAYS_OPEN, Calendar
@@ -140,6 +140,8 @@ class TickLayer:
             is_open = self._clock.open_mask(ticks.time_ns, ticks.asset)
             ticks = ticks.chosen(np.flatnonzero(is_open | (ticks.kind != TICK)))
         n_closed = n_ticks - len(ticks.price)
+        n_open, ticks = len(ticks.price), without_repeats(ticks)
+        self._sampler.duplicates += n_open - len(ticks.price)
         ticks, refused, counts = self._screen.take(ticks)
         counts["closed"] = n_closed
         adjusted = self._audit_ticks(ticks)

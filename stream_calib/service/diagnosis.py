@@ -7,7 +7,7 @@ import numpy as np
 from stream_calib.config import Config, UniverseConfig, format_duration
 from stream_calib.estimation.two_scale import choose_k, find_too_slow
 from stream_calib.values import F64, SECOND_NS, RecordBatch
-from stream_calib.wire.ticks import decode
+from stream_calib.wire.ticks import decode, symbol_tables
 
 NAMED_MAX = 5
 TICKS_MIN = 20  # fewer say nothing about a rate
@@ -18,7 +18,7 @@ def tick_rates_hz(config: Config, universe: UniverseConfig, batches: Iterable[Re
 
     NaN everywhere where there are too few ticks to tell, or no time between them.
     """
-    symbols = {symbol: i for i, symbol in enumerate(universe.symbols)}
+    symbols = symbol_tables(config.input, universe.symbols)
     times, assets = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for batch in batches:
         ticks = decode(batch, config.input.format, symbols)
@@ -27,14 +27,14 @@ def tick_rates_hz(config: Config, universe: UniverseConfig, batches: Iterable[Re
         assets.append(ticks.asset[own])
     time_ns, asset = np.concatenate(times), np.concatenate(assets)
     if len(time_ns) < TICKS_MIN:
-        return np.full(len(symbols), np.nan)
+        return np.full(len(universe.symbols), np.nan)
     # the middle of it: single absurd times must not stretch the span
     early_ns, late_ns = np.quantile(time_ns, [0.05, 0.95])
     inside = (time_ns >= early_ns) & (time_ns <= late_ns)
     span_s = (late_ns - early_ns) / SECOND_NS
     if not span_s > 0.0:
-        return np.full(len(symbols), np.nan)
-    rates: F64 = np.bincount(asset[inside], minlength=len(symbols)) / span_s
+        return np.full(len(universe.symbols), np.nan)
+    rates: F64 = np.bincount(asset[inside], minlength=len(universe.symbols)) / span_s
     return rates
 
 

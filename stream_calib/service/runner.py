@@ -24,8 +24,7 @@ from stream_calib.wire import events, matrices
 from stream_calib.wire.calibrations import encode_calibration
 from stream_calib.wire.fits import encode_fit
 from stream_calib.wire.journal import RecordDigest
-from stream_calib.wire.ticks import decode
-from stream_calib.wire.ticks.plain import SymbolTable
+from stream_calib.wire.ticks import decode, symbol_tables
 
 Ask = Callable[[FitRequest], Fit | FitFailure | None]
 
@@ -110,7 +109,7 @@ class Runner:
         self._pacer = Pacer(config, universe)
         self.observer = observer
         self._format = config.input.format
-        self._symbols = SymbolTable({symbol: i for i, symbol in enumerate(universe.symbols)})
+        self._symbols = symbol_tables(config.input, universe.symbols)
         self._partition = config.universe.index(universe) if partition is None else partition
         prefix = config.output.prefix
         names = ("correlations", "events", "rejects", "calibrations", "fits")

@@ -1,7 +1,7 @@
 """What is read from a log and written to one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from stream_calib.values.units import F64, I8, I64
@@ -45,7 +45,8 @@ class TickBatch:
     is NaN. ``row`` points to the record it came from; ``asset`` is -1 for a symbol outside
     the universe; ``ident`` is a 64-bit form of the venue's trade id, 0 for none. ``kind`` is
     TICK, or FACTOR or OFFSET with that number for a price, or RESET; None: ticks alone.
-    ``bid_size`` and ``ask_size`` are None where no record carries any.
+    ``bid_size`` and ``ask_size`` are None where no record carries any. ``formats`` counts
+    the records that brought ticks, ``silent`` by reason those that by their nature bring none.
     """
 
     records: RecordBatch
@@ -61,6 +62,7 @@ class TickBatch:
     kind: I8 | None = None
     bid_size: F64 | None = None
     ask_size: F64 | None = None
+    silent: Mapping[str, int] = field(default_factory=dict)
 
 
 class Watermark(NamedTuple):

@@ -106,6 +106,9 @@ class PrometheusObserver:
         self._counter["record_bytes_total"](universe, topic).inc(size)
         for name, count in ticks.formats.items():
             self._counter["decoded_total"](universe, name).inc(count)
+        silent = sum(ticks.silent.values())
+        if silent:
+            self._counter["decoded_total"](universe, "silent").inc(silent)
         for outcome in OUTCOMES:  # each begins at 0, or a rate would miss its first increase
             self._counter["ticks_total"](universe, topic, outcome)
         self._histogram["step_seconds"](universe, "decode").observe(seconds)

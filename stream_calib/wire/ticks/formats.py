@@ -1,12 +1,15 @@
 """What a tick format is made of. A new one is a new file beside this with a ``FORMAT``."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from stream_calib.values import F64, I8, I64, TICK
-from stream_calib.wire.ticks.fields import Tick, UnusualError
+
+if TYPE_CHECKING:
+    from stream_calib.wire.ticks.layouts import Layout
 
 Document = Mapping[str, Any]
 
@@ -26,7 +29,11 @@ class Columns(NamedTuple):
 
     def rows(self, start: int, stop: int) -> "Columns":
         """Cut the rows [start, stop) out."""
-        return Columns(*(None if column is None else column[start:stop] for column in self))  # type: ignore[arg-type]
+        return self.chosen(slice(start, stop))
+
+    def chosen(self, which: Any) -> "Columns":  # noqa: ANN401
+        """Pick ticks by a mask, indices or a slice."""
+        return Columns(*(None if column is None else column[which] for column in self))  # type: ignore[arg-type]
 
     @classmethod
     def join(cls, parts: Sequence["Columns"]) -> "Columns":
@@ -53,23 +60,25 @@ _TICKS = np.full(1, TICK, np.int8)
 _NOTHING = (_NO_TIME, _NO_TIME, *[_NO_PRICE] * 3, _NO_TIME, _TICKS, _NO_PRICE, _NO_PRICE)
 
 
+def _by_rows(_keys: AbstractSet[str]) -> None:
+    # which layout it is takes a look at the values
+    return None
+
+
 class Format(NamedTuple):
     """How one message format is recognised and read.
 
-    ``matches`` must not hold for a document of another format. ``read`` yields the ticks of one
-    record or raises MalformedError. ``read_bulk`` is optional speed: one tick per record, the
-    same results, UnusualError where it does not apply.
+    ``matches`` is given the keys of a JSON object, which are to tell it from other formats.
+    ``rows`` names what kind of message it is, as a layout, and returns its rows, each of which
+    is one tick in that layout. It raises MalformedError, or SilentError for what carries no price
+    by its nature. ``flat`` tells, where keys alone decide it, the layout of messages that are
+    their own one row; ``rows`` is not asked then. ``columns`` stands in its place where a message
+    holds columns of ticks. ``venue`` is the exchange that the layouts name by themselves.
     """
 
     name: str
-    matches: Callable[[Document], bool]
-    read: Callable[[Document], Iterable[Tick]]
-    read_bulk: Callable[[Sequence[Document], Mapping[str, int]], Columns] | None = None
-
-
-def find_assets(names: Sequence[Any], symbols: Mapping[str, int]) -> I64:
-    """Look a column of symbols up; -1 for those outside the universe."""
-    if set(map(type, names)) != {str} or "" in names:
-        raise UnusualError
-    find = symbols.get
-    return np.array([find(name, -1) for name in names], dtype=np.int64)
+    matches: Callable[[AbstractSet[str]], bool]
+    rows: "Callable[[Document], tuple[Layout, Sequence[Document]]]"
+    columns: Callable[[Document, Mapping[str, int]], Columns] | None = None
+    venue: str = ""
+    flat: "Callable[[AbstractSet[str]], Layout | None]" = _by_rows

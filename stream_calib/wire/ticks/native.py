@@ -12,58 +12,35 @@ optional; a quote may carry one side alone; prices may be text; other keys are i
 ``"reset": true`` say nothing about those after it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from stream_calib.values import FACTOR, OFFSET, RESET
-from stream_calib.wire.ticks.fields import (
-    MalformedError,
-    Tick,
-    UnusualError,
-    ident,
-    idents,
-    number,
-    numbers,
-    text,
-    time_ns,
-    times_ns,
-)
-from stream_calib.wire.ticks.formats import Columns, Document, Format, find_assets
+from stream_calib.wire.ticks.fields import MalformedError, number
+from stream_calib.wire.ticks.formats import Document, Format
+from stream_calib.wire.ticks.layouts import Layout
 
-_PRICES = ("price", "bid", "ask")
-_SIZES = ("bid_size", "ask_size")
+TICKS = Layout("symbol", ("time",), "price", "bid", "ask", "bid_size", "ask_size", "id")
+CONTROLS = Layout("symbol", ("time",), "value", kind="kind")
 
 
-def matches(document: Document) -> bool:
+def matches(keys: AbstractSet[str]) -> bool:
     """Tell whether this looks like a native tick."""
-    return "time" in document
+    return "time" in keys and "product_id" not in keys and "symbols" not in keys
 
 
-def read(document: Document) -> Iterator[Tick]:
-    """Read the one tick of a record."""
-    if "adjust" in document:
-        yield _control(document)
-        return
-    prices: dict[str, Any] = {
-        key: number(v) for key in _PRICES if (v := document.get(key)) is not None
-    }
-    if not prices:
-        reason = "field"
-        raise MalformedError(reason)
-    sizes: dict[str, Any] = {
-        key: number(v) for key in _SIZES if (v := document.get(key)) is not None
-    }
-    if any(size < 0.0 for size in sizes.values()):
-        reason = "number"
-        raise MalformedError(reason)
-    symbol, time = text(document.get("symbol")), time_ns(document.get("time"))
-    yield Tick(symbol, time, ident=ident(document.get("id")))._replace(**prices, **sizes)
+def flat(keys: AbstractSet[str]) -> Layout | None:
+    """Tell what is a tick as it stands."""
+    return None if "adjust" in keys else TICKS
 
 
-def _control(document: Document) -> Tick:
-    adjust: Any = document["adjust"]
+def rows(document: Document) -> tuple[Layout, Sequence[Document]]:
+    """Read one control record."""
+    return CONTROLS, (_control(document),)
+
+
+def _control(document: Document) -> Document:
+    adjust = document["adjust"]
     if not isinstance(adjust, dict) or len(adjust) != 1:
         reason = "field"
         raise MalformedError(reason)
@@ -78,44 +55,8 @@ def _control(document: Document) -> Tick:
     if kind == FACTOR and not price > 0.0:
         reason = "number"
         raise MalformedError(reason)
-    symbol, time = text(document.get("symbol")), time_ns(document.get("time"))
-    return Tick(symbol, time, price=price, kind=kind)
+    own = {"symbol": document.get("symbol"), "time": document.get("time")}
+    return own | {"value": price, "kind": kind}
 
 
-def read_bulk(documents: Sequence[Document], symbols: Mapping[str, int]) -> Columns:
-    """Read records that are all plain trades, or all plain quotes."""
-    price = bid = ask = np.full(len(documents), np.nan)
-    try:
-        names = [document["symbol"] for document in documents]
-        times = [document["time"] for document in documents]
-        if "price" in documents[0]:
-            price = numbers([document["price"] for document in documents])
-            others = ["bid", "ask"]
-        else:
-            bid = numbers([document["bid"] for document in documents])
-            ask = numbers([document["ask"] for document in documents])
-            others = ["price"]
-    except KeyError:
-        raise UnusualError from None
-    ids = np.zeros(len(documents), dtype=np.int64)
-    sizes: Sequence[Any] = (None, None)
-    if max(map(len, documents)) > 3:
-        if any(key in document for document in documents for key in (*others, "adjust")):
-            raise UnusualError
-        ids = idents([document.get("id") for document in documents])
-        if any(key in document for document in documents for key in _SIZES):
-            sizes = [_sizes([document.get(key) for document in documents]) for key in _SIZES]
-    assets = find_assets(names, symbols)
-    return Columns(times_ns(times), assets, price, bid, ask, ids, None, *sizes)
-
-
-def _sizes(values: Sequence[Any]) -> Any:  # noqa: ANN401
-    if None in values:
-        raise UnusualError
-    sizes = numbers(values)
-    if (sizes < 0.0).any():
-        raise UnusualError
-    return sizes
-
-
-FORMAT = Format("native", matches, read, read_bulk)
+FORMAT = Format("native", matches, rows, flat=flat)

@@ -1,4 +1,4 @@
-"""Plain native ticks, read from the bytes of all records at once (``kernels/scanning``)."""
+"""Names of symbols to their indices; plain native ticks from the bytes of all records at once."""
 
 from collections.abc import Mapping, Sequence
 
@@ -52,6 +52,55 @@ class SymbolTable(dict[str, int]):
         time_ns, plausible = _nanoseconds(time)
         plain &= plausible
         return plain, out._replace(time_ns=time_ns, asset=self._index[asset])
+
+
+class SymbolTables:
+    """Index of each symbol under all its names, by topic.
+
+    Parameters
+    ----------
+    symbols
+        Of the universe, in order.
+    aliases
+        Symbols by the other names that they have.
+    exchanges
+        Exchange of the symbols of a topic, where messages do not name it or cannot know it: of
+        such a topic ``BTCUSDT`` and ``BINANCE:BTCUSDT`` are that exchange's ``BTCUSDT``.
+    venues
+        Exchanges that formats name by themselves.
+    """
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        aliases: Mapping[str, str],
+        exchanges: Mapping[str, str],
+        venues: frozenset[str],
+    ) -> None:
+        index = {symbol: i for i, symbol in enumerate(symbols)}
+        names = {name: index[symbol] for name, symbol in aliases.items() if symbol in index}
+        names |= index
+        self._usual = SymbolTable(names)
+        self._by_topic = {
+            topic: SymbolTable(_of_exchange(names, exchange, venues))
+            for topic, exchange in exchanges.items()
+        }
+
+    def of(self, topic: str) -> SymbolTable:
+        """Return the table for the messages of a topic."""
+        return self._by_topic.get(topic, self._usual)
+
+
+def _of_exchange(names: Mapping[str, int], exchange: str, venues: frozenset[str]) -> dict[str, int]:
+    out: dict[str, int] = {}
+    own: dict[str, int] = {}
+    for name, index in names.items():
+        venue, colon, rest = name.partition(":")
+        if colon and venue == exchange:
+            own |= {rest: index, **{f"{other}:{rest}": index for other in venues}, name: index}
+        elif not colon or venue not in venues:
+            out[name] = index
+    return out | own
 
 
 def _nanoseconds(time: I64) -> tuple[I64, npt.NDArray[np.bool_]]:
