@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stream_calib.estimation.calibration.garch import fit_garch
     from stream_calib.estimation.dcc import Dcc
     from stream_calib.estimation.dcc_likelihood import dcc_filter, dcc_loglik
+    from stream_calib.estimation.drift import DriftDetector
     from stream_calib.estimation.ewma import Ewma
     from stream_calib.estimation.hayashi_yoshida import hayashi_yoshida
     from stream_calib.estimation.shrinkage import shrink_target
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Config": "stream_calib.config",
     "Dcc": "stream_calib.estimation.dcc",
+    "DriftDetector": "stream_calib.estimation.drift",
     "Ewma": "stream_calib.estimation.ewma",
     "Matrix": "stream_calib.values",
     "Problem": "stream_calib.client",
@@ -49,6 +51,7 @@ _PUBLIC = {
 __all__ = [
     "Config",
     "Dcc",
+    "DriftDetector",
     "Ewma",
     "Matrix",
     "Problem",

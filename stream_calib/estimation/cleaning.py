@@ -5,6 +5,8 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg.blas import dtrmm, dtrsm
+from scipy.linalg.lapack import dpotrf
 from threadpoolctl import ThreadpoolController
 
 from stream_calib.values import F64, I64
@@ -127,6 +129,46 @@ def compose_correlation(spectrum: Spectrum, order: I64 | None = None) -> F64:
         corr = rows @ rows.T  # a matrix and its own transpose: symmetric by construction
     np.fill_diagonal(corr, 1.0)
     return in_order(corr, None if order is None else np.argsort(order))
+
+
+class Root:
+    """Lower triangle L of a positive definite matrix, M = L L', and what it can do.
+
+    Results are in column order. Call it inside ``one_blas_thread``.
+
+    Parameters
+    ----------
+    matrix : (n, n)
+        Of which only the upper triangle is read, and overwritten.
+
+    Raises
+    ------
+    np.linalg.LinAlgError
+        If the matrix is not positive definite.
+    """
+
+    def __init__(self, matrix: F64) -> None:
+        # rows in memory are the columns of LAPACK: its lower triangle is our upper one
+        lower, info = dpotrf(matrix.T, lower=1, clean=0, overwrite_a=1)
+        if info:
+            message = "not positive definite"
+            raise np.linalg.LinAlgError(message)
+        self._lower = lower
+
+    def times(self, columns: F64) -> F64:
+        """Return L x of every column (n, k)."""
+        product: F64 = dtrmm(1.0, self._lower, columns, lower=1)
+        return product
+
+    def divide(self, columns: F64) -> F64:
+        """Return L^-1 x of every column (n, k)."""
+        quotient: F64 = dtrsm(1.0, self._lower, columns, lower=1)
+        return quotient
+
+    def divide_transposed(self, columns: F64) -> F64:
+        """Return L'^-1 x of every column (n, k)."""
+        quotient: F64 = dtrsm(1.0, self._lower, columns, lower=1, trans_a=1)
+        return quotient
 
 
 def nearest_correlation(corr: F64, floor: float, order: I64 | None = None) -> F64:

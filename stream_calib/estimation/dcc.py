@@ -166,6 +166,10 @@ class Dcc:
         held = read_correlation(self._corr, self._rows, self._news, CORRELATION_CAP, corr, n_eff)
         return Correlation(corr, np.ones(self.n), n_eff, self.kappa(), held)
 
+    def next_triangle(self) -> F64:
+        """Return the forecast for the next row as a triangle (m,), no correlation held back."""
+        return self._corr.copy()
+
     def long_run(self) -> F64:
         """Return the correlation that everything returns to (n, n): the target's."""
         mean = np.empty((1, self.n, self.n))

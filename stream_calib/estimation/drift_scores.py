@@ -1,0 +1,153 @@
+"""How a row of returns looks under a correlation matrix, whatever its size and its tails."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from stream_calib.estimation.cleaning import Root, decompose, repair_correlation
+from stream_calib.kernels.drift import unpack_rows
+from stream_calib.values import F64, I64
+
+REPAIRED_MIN = 0.01  # least eigenvalue of an R that holes made indefinite, as it is published
+FLOOR = 1e-8
+
+
+class Draws(NamedTuple):
+    """What the scores of a row are held against.
+
+    ``normals`` (n, m): shocks that are drawn once, so that the error of m draws is nearly the
+    same for every row, and ranks do not see it. ``target`` (n, n): long-run correlation.
+    """
+
+    normals: F64
+    target: F64
+
+
+def draw_normals(n: int, m: int, seed: int) -> F64:
+    """Draw m columns of n shocks; the same for the same arguments."""
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    return np.asfortranarray(rng.standard_normal((m, n)).T)
+
+
+def crisis_direction(target: F64) -> F64:
+    """Return the signs (n,) of the leading eigenvector, that of its largest entry positive."""
+    leading = decompose(target).vectors[:, -1]
+    return np.where(leading < 0.0, -1.0, 1.0)
+
+
+def tilt_towards(target: F64, direction: F64, g: float) -> F64:
+    """Return (1 - g) S + g D v v' D, D = diag(S)^1/2: fused by g along v."""
+    scaled = direction * np.sqrt(np.diagonal(target))
+    tilted: F64 = (1.0 - g) * target + g * np.multiply.outer(scaled, scaled)
+    np.fill_diagonal(tilted, np.diagonal(target))
+    return tilted
+
+
+def root_of(triangle: F64, observed: I64 | None, out_square: F64) -> Root:
+    """Factorise R, given as a triangle, for the symbols that are observed.
+
+    Where R is not positive definite it is shrunk towards the identity first, until it is.
+
+    Parameters
+    ----------
+    triangle : (n (n + 1) / 2,)
+        R.
+    observed : (k,), optional
+        By default all.
+    out_square : (n, n), overwritten
+        Where to work.
+    """
+    unpack_rows(triangle, out_square)
+    square = out_square
+    if observed is not None:
+        square = np.ascontiguousarray(_whole(out_square)[np.ix_(observed, observed)])
+    try:
+        return Root(square)
+    except np.linalg.LinAlgError:
+        unpack_rows(triangle, out_square)
+        square = _whole(out_square)
+        if observed is not None:
+            square = np.ascontiguousarray(square[np.ix_(observed, observed)])
+        repaired = repair_correlation(square, FLOOR, lifted=REPAIRED_MIN).corr
+        return Root(np.array(repaired))
+
+
+def _whole(upper: F64) -> F64:
+    square = np.triu(upper)
+    square += np.triu(upper, 1).T
+    return square
+
+
+def score_columns(root: Root, fused: Root, columns: F64, shocks: F64, target: F64) -> F64:
+    """Score rows against alternatives to their own correlation, by their directions alone.
+
+        q = z' R^-1 z,   y = R^-1 z
+        fusing        n / 2 ln(q / z' F^-1 z)        F: R of the model with a tilted target
+        loosening     n / 2 ln(q / z'z)
+        rotation      (y'y - y' S y) / q             derivative towards R + k (I - S)
+
+    Parameters
+    ----------
+    root, fused
+        Of R and F.
+    columns, shocks : (n, k)
+        z and L^-1 z, one row of returns in each column.
+    target : (n, n)
+        S.
+
+    Returns
+    -------
+    (3, k)
+        Larger where the alternative is likelier. Under any elliptical law of z the logarithms
+        are, up to a constant of the row, those of a likelihood ratio.
+
+    References
+    ----------
+    Tyler (1987), Biometrika 74: the angular law of an elliptical vector.
+    """
+    half = 0.5 * len(columns)
+    q = np.einsum("ij,ij->j", shocks, shocks)
+    size = np.einsum("ij,ij->j", columns, columns)
+    y = root.divide_transposed(shocks)
+    apart = fused.divide(columns)
+    out = np.empty((3, columns.shape[1]))
+    out[0] = half * np.log(q / np.einsum("ij,ij->j", apart, apart))
+    out[1] = half * np.log(q / size)
+    out[2] = np.einsum("ij,ij->j", y, y - target @ y) / q
+    return out
+
+
+def score_row(z: F64, root: Root, fused: Root, draws: Draws) -> F64:
+    """Return where the scores of a row stand among those that its own R lets expect, (3,).
+
+        (s - mean) / sd   over the scores of z = L e, e drawn
+
+    0 where they cannot differ, and where z is zero.
+
+    Parameters
+    ----------
+    z : (n,)
+        Observed returns.
+    root, fused
+        As ``score_columns``.
+    draws
+        Of the symbols that are observed.
+    """
+    n, m = draws.normals.shape
+    shocks = np.empty((n, m + 1), order="F")
+    shocks[:, :m], shocks[:, m:] = draws.normals, root.divide(z[:, None])
+    columns = np.empty((n, m + 1), order="F")
+    columns[:, :m], columns[:, m] = root.times(draws.normals), z
+    if not columns[:, m].any():
+        return np.zeros(3)
+    scores = score_columns(root, fused, columns, shocks, draws.target)
+    mean, sd = scores[:, :m].mean(axis=1), scores[:, :m].std(axis=1)
+    away = scores[:, m] - mean
+    known = sd > 1e-9 * (1.0 + np.abs(mean))
+    return np.where(known, away / np.where(known, sd, 1.0), 0.0)
+
+
+def seen_enough(count: int, n: int) -> bool:
+    """Tell whether so many observed symbols of n tell anything of correlations."""
+    return count >= max(2, math.ceil(n / 2))

@@ -1,0 +1,117 @@
+"""The detector alarms as rarely as it is asked to, and soon after a break."""
+
+import numpy as np
+import pytest
+
+from stream_calib.estimation.calibration.dcc import fit_dcc
+from stream_calib.estimation.drift import DriftDetector
+from stream_calib.values import F64, Alarm, DccParams, ReturnBlock
+from tests.estimation.truths import broken
+
+FITTED = 1000  # rows that a model is fitted to
+
+
+def detector_of(z: F64, arl0: float = 2000.0, **settings: object) -> DriftDetector:
+    params = fit_dcc(z[:FITTED]).params
+    return DriftDetector(params, z.shape[1], arl0=arl0, **settings)  # type: ignore[arg-type]
+
+
+def some_params(n: int) -> DccParams:
+    loading = np.linspace(0.3, 0.8, n)
+    target = np.outer(loading, loading)
+    np.fill_diagonal(target, 1.0)
+    return DccParams(0.03, 0.95, target)
+
+
+def with_holes(z: F64, seed: int, share: float) -> F64:
+    out = z.copy()
+    out[np.random.default_rng(seed).random(z.shape) < share] = np.nan
+    return out
+
+
+@pytest.mark.parametrize("change", ["fusing", "loosening", "rotation"])
+def test_a_break_is_found_and_dated(change: str) -> None:
+    z = broken("average_50", 20, FITTED + 600, 600, change, 0.5, seed=1)  # type: ignore[arg-type]
+    alarms = [a for a in detector_of(z).update(z[FITTED:]) if a.row > 600]
+    assert alarms, "no alarm within 600 rows of a large break"
+    first = alarms[0]
+    assert first.level >= 1.0
+    assert 1 <= first.since_min <= first.since <= first.since_max
+    assert first.since_max >= first.row - 600  # the break is not before what is held possible
+    if change == "fusing":
+        assert first.alternative == "fusing"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.55])
+def test_any_cut_of_the_rows_saved_in_between_gives_the_same_bytes(share: float) -> None:
+    z = with_holes(broken("average_15", 6, 200, 200, "fusing", 0.8), 3, share)
+    whole = DriftDetector(some_params(6), 6, arl0=50.0)
+    expected = whole.update(z)
+    pieces, alarms = DriftDetector(some_params(6), 6, arl0=50.0), list[Alarm]()
+    for rows in np.split(z, [0, 1, 2, 60, 61, 199, 333]):
+        alarms += pieces.update(rows)
+        pieces = DriftDetector.from_state(pieces.state())
+    assert alarms == expected
+    assert pieces.level == whole.level
+    assert bytes_of(pieces) == bytes_of(whole)
+    if share < 0.5:
+        assert expected  # something was compared
+
+
+def bytes_of(detector: DriftDetector) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in detector.state().items()}
+
+
+def test_permuted_symbols_give_the_same_alarms_and_level() -> None:
+    z = with_holes(broken("average_15", 7, 200, 200, "fusing", 0.8), 3, 0.1)
+    params, order = some_params(7), np.array([3, 1, 6, 0, 2, 5, 4])
+    there = DriftDetector(params, 7, arl0=50.0)
+    back = np.argsort(order)  # brings permuted symbols back to the order of the first
+    turned = DccParams(params.a, params.b, params.target[np.ix_(order, order)])
+    here = DriftDetector(turned, 7, arl0=50.0, order=back)
+    assert there.update(z) == here.update(z[:, order])
+    assert there.level == here.level
+    same, other = there.state(), here.state()
+    assert np.array_equal(same.pop("rank")[order], other.pop("rank"))
+    assert all(same[name].tobytes() == other[name].tobytes() for name in same)
+
+
+def test_time_without_rows_lets_the_reference_return_to_its_target() -> None:
+    z = broken("average_15", 5, 60, 0, seed=2)
+    elapsed = np.ones(60)
+    elapsed[30] = 1e6
+    block = ReturnBlock(np.arange(60), z, np.ones_like(z), elapsed)
+    timed = DriftDetector(some_params(5), 5, clock="time")
+    timed.update(block.rows(0, 30))
+    timed.update(block.rows(30, 31))
+    fresh = DriftDetector(some_params(5), 5, clock="time")
+    fresh.update(z[30:31])
+    # what is left of the news after a million bars is below any rounding
+    assert np.allclose(timed.state()["reference.corr"], fresh.state()["reference.corr"], atol=1e-12)
+
+
+def test_rows_of_zeros_and_rows_without_anything_pass() -> None:
+    detector = DriftDetector(some_params(4), 4, arl0=100.0)
+    for _ in range(60):
+        assert detector.update(np.zeros((1, 4))) == []
+        assert detector.update(np.full((1, 4), np.nan)) == []
+    assert detector.rows == 120
+    assert np.isfinite(detector.level)
+
+
+def test_it_says_that_it_is_blind_until_it_has_seen_enough() -> None:
+    z = broken("average_15", 5, 400, 0, seed=3)
+    detector = DriftDetector(some_params(5), 5)
+    detector.update(z[:250])
+    assert detector.blind
+    detector.update(z[250:])
+    assert not detector.blind
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="arl0"):
+        DriftDetector(some_params(4), 4, arl0=1.0)
+    with pytest.raises(ValueError, match="permutation"):
+        DriftDetector(some_params(4), 4, order=np.array([0, 0, 1, 2]))
+    with pytest.raises(ValueError, match="block"):
+        DriftDetector(some_params(4), 4).update(np.zeros((3, 5)))
