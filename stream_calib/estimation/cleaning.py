@@ -1,5 +1,6 @@
 """From an estimate to a matrix that can be inverted: the guard before publication."""
 
+import math
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import NamedTuple
@@ -154,6 +155,10 @@ class Root:
             message = "not positive definite"
             raise np.linalg.LinAlgError(message)
         self._lower = lower
+
+    def log_determinant(self) -> float:
+        """Return ln |L|, half of ln |M|."""
+        return math.fsum(np.log(self._lower.diagonal()))
 
     def times(self, columns: F64) -> F64:
         """Return L x of every column (n, k)."""

@@ -9,8 +9,10 @@ import numpy as np
 
 from stream_calib.estimation.cleaning import in_order, one_blas_thread
 from stream_calib.estimation.dcc import Dcc
+from stream_calib.estimation.drift_power import Expected, delay_of, expected_scores
 from stream_calib.estimation.drift_scores import (
     Draws,
+    counted,
     crisis_direction,
     draw_normals,
     root_of,
@@ -34,6 +36,8 @@ BLIND_ROWS = 250
 LAGS = 60  # of serial dependence
 GROWTH = 1.5  # dependence is measured anew whenever the scores have grown by this factor
 MEASURED_FROM = 100
+POWER_FROM = 50  # scores at which the expected delay is computed, and at each doubling
+UNIFORMS = 3  # stream of what breaks ties; 0 to 2 are draws of rows
 LIKELY = math.log(20.0)  # of the interval of the change, as logarithm of a likelihood ratio
 
 
@@ -138,7 +142,8 @@ class DriftDetector:
         self._normal = np.empty(kinds)
         self._inflation = np.ones(kinds)
         self._chains = np.zeros((kinds, len(SLOPES)))
-        self._level = 0.0
+        self._level, self._power = 0.0, math.inf
+        self._expected: Expected | None = None
 
     @property
     def level(self) -> float:
@@ -154,6 +159,15 @@ class DriftDetector:
     def blind(self) -> bool:
         """Whether so few rows were scored that a change is likely to be missed."""
         return self._scored < BLIND_ROWS
+
+    @property
+    def power(self) -> float:
+        """Rows, on average, until a jump of .35 towards the crisis direction would be found.
+
+        With as many scores as there were at 50, 100, 200, 400, ...; of a reference that is right,
+        and at most 600. Infinite before.
+        """
+        return self._power
 
     @property
     def inflation(self) -> dict[str, float]:
@@ -202,8 +216,11 @@ class DriftDetector:
 
     def _uniforms(self, k: int) -> F64:
         # one step of the counter for each row, whatever the block it comes in
-        source = np.random.Philox(key=self.seed, counter=self._rows)
-        words = source.random_raw(4 * k).reshape(k, 4)[:, : len(ALTERNATIVES)]
+        words = (
+            counted(self.seed, UNIFORMS, self._rows)
+            .random_raw(4 * k)
+            .reshape(k, 4)[:, : len(ALTERNATIVES)]
+        )
         uniforms: F64 = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
         return np.ascontiguousarray(uniforms)
 
@@ -229,6 +246,9 @@ class DriftDetector:
         mean = fold_bets(self._normal, self._inflation, SLOPES, self._chains)
         if self._scored >= max(MEASURED_FROM, GROWTH * self._measured):
             self._measure()
+        doublings = self._scored / POWER_FROM
+        if self._scored % POWER_FROM == 0 and math.log2(doublings).is_integer():
+            self._power = self._expected_delay()
         self._level = mean / self.arl0
         return self._alarm() if self._level >= 1.0 else None
 
@@ -258,6 +278,16 @@ class DriftDetector:
         for kind, x in enumerate(self._recent[:, self._past(count)]):
             measured = long_run_variance(np.ascontiguousarray(x), lags)
             self._inflation[kind] = max(1.0, measured - noise)
+
+    def _expected_delay(self) -> float:
+        if self._expected is None:
+            params = self._reference.params
+            learning = (params.a, params.b)
+            fused = self._fusing.long_run()
+            self._expected = expected_scores(
+                self._draws, fused, self._direction, learning, self.seed
+            )
+        return delay_of(self._expected, self._scored, self.arl0, self._inflation, SLOPES)
 
     def _alarm(self) -> Alarm:
         # the chain that is ahead says what and since when: cumulative log bets of its slope
@@ -290,7 +320,9 @@ class DriftDetector:
         models = {"reference": self._reference, "fusing": self._fusing}
         nested = {f"{m}.{k}": v for m, part in models.items() for k, v in part.state().items()}
         return {
-            "settings": np.array([self.arl0, self.seed, *counts, self._level], np.float64),
+            "settings": np.array(
+                [self.arl0, self.seed, *counts, self._level, self._power], np.float64
+            ),
             "rank": rank.astype(np.float64),
             "scores": np.ascontiguousarray(self._scores[:, scores]),
             "recent": np.ascontiguousarray(self._recent[:, recent]),
@@ -303,7 +335,7 @@ class DriftDetector:
     @classmethod
     def from_state(cls, state: Mapping[str, F64]) -> Self:
         """Continue from what ``state`` returned."""
-        arl0, seed, *counts, level = state["settings"].tolist()
+        arl0, seed, *counts, level, power = state["settings"].tolist()
         reference = Dcc.from_state(_nested(state, "reference"))
         order = np.argsort(state["rank"])
         params = _ordered(reference.params, np.argsort(order))
@@ -313,7 +345,7 @@ class DriftDetector:
         detector._reference = reference
         detector._fusing = Dcc.from_state(_nested(state, "fusing"))
         detector._rows, scored, detector._since, detector._measured = (int(c) for c in counts)
-        detector._scored, detector._level = scored, level
+        detector._scored, detector._level, detector._power = scored, level, power
         scores, recent = state["scores"], state["recent"]
         size = scores.shape[1]
         detector._scores[:, np.arange(scored - size, scored) % REMEMBERED] = scores

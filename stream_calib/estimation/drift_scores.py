@@ -24,9 +24,14 @@ class Draws(NamedTuple):
     target: F64
 
 
-def draw_normals(n: int, m: int, seed: int) -> F64:
+def counted(seed: int, stream: int, counter: int = 0) -> np.random.Philox:
+    """Return a source of random numbers that depends on these three alone."""
+    return np.random.Philox(key=np.array([seed, stream], np.uint64), counter=counter)
+
+
+def draw_normals(n: int, m: int, seed: int, stream: int = 0) -> F64:
     """Draw m columns of n shocks; the same for the same arguments."""
-    rng = np.random.Generator(np.random.Philox(key=seed))
+    rng = np.random.Generator(counted(seed, stream))
     return np.asfortranarray(rng.standard_normal((m, n)).T)
 
 

@@ -155,6 +155,42 @@ def fold_bets(
     return mean
 
 
+@kernel("f8(f8[::1], f8[::1], f8[:,::1])")
+def fold_wagers(log_ratios: np.ndarray, stakes: np.ndarray, chains: np.ndarray) -> float:
+    """Move one Shiryaev-Roberts chain for each alternative and stake, and return their mean.
+
+        M <- (M + 1) (1 - w + w L)
+
+    Parameters
+    ----------
+    log_ratios : (s,)
+        ln L; a bet is held below e^300.
+    stakes : (k,)
+        w, in (0, 1).
+    chains : (s, k), changed in place
+        M, held below e^300.
+
+    Notes
+    -----
+    Where L has mean one so has the bet: as ``fold_bets`` with V = 1.
+
+    References
+    ----------
+    Waudby-Smith and Ramdas (2024), Journal of the Royal Statistical Society B 86.
+    """
+    kinds, k = chains.shape
+    most = math.exp(LOG_MAX)
+    total = 0.0
+    for s in range(kinds):
+        ratio = math.exp(min(LOG_MAX, log_ratios[s]))
+        for j in range(k):
+            bet = 1.0 - stakes[j] + stakes[j] * ratio
+            chains[s, j] = min(most, (chains[s, j] + 1.0) * min(most, bet))
+            total += chains[s, j]
+    mean: float = total / (kinds * k)
+    return mean
+
+
 @kernel("f8(f8[::1], i8)")
 def long_run_variance(x: np.ndarray, lags: int) -> float:
     """Return how much more a sum of x varies than if its rows were independent.

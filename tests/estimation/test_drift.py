@@ -1,5 +1,7 @@
 """The detector alarms as rarely as it is asked to, and soon after a break."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,15 @@ def test_what_cannot_be_is_refused() -> None:
         DriftDetector(some_params(4), 4, order=np.array([0, 0, 1, 2]))
     with pytest.raises(ValueError, match="block"):
         DriftDetector(some_params(4), 4).update(np.zeros((3, 5)))
+
+
+def test_the_expected_delay_falls_as_the_reference_grows() -> None:
+    z = broken("three_factors", 20, 860, 0, seed=3)
+    detector, said = DriftDetector(some_params(20), 20, arl0=1000.0), []
+    for row in z:
+        detector.update(row)
+        said.append(detector.power)
+    # nothing is scored for 50 rows, and 50 scores are the first to tell
+    assert said[:99] == [math.inf] * 99
+    assert len(set(said)) == 6  # before, and at 50, 100, 200, 400 and 800 scores
+    assert 1.0 <= said[-1] < said[99] <= 600.0

@@ -20,6 +20,7 @@ TRUTHS = (
     "diurnal",  # constant but for a daily wave of +-.1 that no model knows
     "volatility_jumps",  # average_15 times deviations that jump, over those of an EWMA
     "latent",  # the factor's weight follows an AR(1) of its own, which DCC can only follow
+    "three_factors",  # as average_15 with two further factors, whose loadings have either sign
 )
 Change = Literal["fusing", "loosening", "rotation"]
 Kind = Literal["jump", "target"]
@@ -27,6 +28,7 @@ Kind = Literal["jump", "target"]
 NEWS, MEMORY = 0.02, 0.97  # a and b of every DCC here
 DAY = 390  # rows of a diurnal wave
 AVERAGES = {"average_15": 0.15, "average_50": 0.5, "average_80": 0.8, "t5": 0.15}
+FACTORS_MEAN, FACTORS_SPREAD = 0.16, 0.3
 DECO_MEAN, DECO_NEWS, DECO_MEMORY = 0.3, 0.05, 0.93
 WAVE_MEAN, WAVE = 0.3, 0.1
 LATENT_PHI, LATENT_SPREAD = 0.998, 0.25  # of atanh(correlation) around that of .3
@@ -61,7 +63,7 @@ def truth(name: str, n: int, rows: int, seed: int) -> F64:
     if name == "latent":
         return _one_factor(rng, n, _latent(rng, rows), WAVE_MEAN)
     tails = 5.0 if name == "t5" else np.inf
-    target = factor_target(rng, n, AVERAGES.get(name, 0.15))
+    target = _target(rng, name, n)
     z = _dcc(shocks(rng, rows, n, tails), target, rows, None, "jump")
     return _misjudged(rng, z) if name == "volatility_jumps" else z
 
@@ -81,7 +83,7 @@ def broken(
     Parameters
     ----------
     name
-        ``average_15``, ``average_50``, ``average_80`` or ``t5``.
+        ``average_15``, ``average_50``, ``average_80``, ``t5`` or ``three_factors``.
     n
         Number of symbols.
     before, after
@@ -103,7 +105,7 @@ def broken(
         The first rows are those of ``truth(name, n, before, seed)`` in law.
     """
     rng = np.random.default_rng([TRUTHS.index(name), n, seed])
-    target = factor_target(rng, n, AVERAGES[name])
+    target = _target(rng, name, n)
     normals = shocks(rng, before + after, n, 5.0 if name == "t5" else np.inf)
     return _dcc(normals, target, before, lambda corr: tilted(corr, change, g), kind)
 
@@ -129,12 +131,30 @@ def factor_target(rng: np.random.Generator, n: int, average: float) -> F64:
     return target
 
 
+def three_factor_target(rng: np.random.Generator, n: int) -> F64:
+    """Draw the correlations of a common factor and two whose loadings have either sign."""
+    common = np.sqrt(FACTORS_MEAN) * rng.uniform(0.5, 1.5, n)
+    loading = np.column_stack([common, FACTORS_SPREAD * rng.standard_normal((n, 2))])
+    covariance = loading @ loading.T
+    covariance += np.diag(np.maximum(0.15, 1.0 - np.diag(covariance)))
+    scale = 1.0 / np.sqrt(np.diag(covariance))
+    target: F64 = covariance * np.outer(scale, scale)
+    np.fill_diagonal(target, 1.0)
+    return target
+
+
 def shocks(rng: np.random.Generator, rows: int, n: int, tails: float) -> F64:
     """Draw independent shocks of variance one; of t(``tails``), one scale for a whole row."""
     normals = rng.standard_normal((rows, n))
     if np.isfinite(tails):
         normals *= np.sqrt((tails - 2.0) / rng.chisquare(tails, rows))[:, None]
     return normals
+
+
+def _target(rng: np.random.Generator, name: str, n: int) -> F64:
+    if name == "three_factors":
+        return three_factor_target(rng, n)
+    return factor_target(rng, n, AVERAGES.get(name, 0.15))
 
 
 def _dcc(
