@@ -33,6 +33,7 @@ WORDS = {
     "diurnal": "constant but for a daily wave of ±.1",
     "volatility_jumps": "as the first, volatilities jump",
     "latent": "correlation an AR(1) of its own, .998",
+    "three_factors": "as the first, two more factors of either sign",
 }
 
 

@@ -21,7 +21,10 @@ from tests.estimation.baselines import (
     first_alarm,
 )
 from tests.estimation.drift_study import (
+    BREAKS,
     CALM,
+    TRUTH,
+    Break,
     adwin,
     calibrated,
     delay,
@@ -105,6 +108,15 @@ def test_calibration_finds_the_threshold_of_a_law_that_is_known() -> None:
     level, reached = calibrated(partial(passages, list(paths)), 0.1, 50.0, 500.0)
     assert reached == pytest.approx(500.0, rel=0.02)  # a step is one alarm of 200
     assert level == pytest.approx(np.log(500.0), abs=4.0 / np.sqrt(200.0))  # four errors
+
+
+@pytest.mark.parametrize("what", BREAKS, ids=str)
+def test_a_market_that_breaks_is_the_calm_one_until_then(what: Break) -> None:
+    # so that one fit, and what detectors saw before the break, serve for every break
+    broke = broken(TRUTH, N, 60, 40, *what, 11)
+    calm = truth(TRUTH, N, 200, 11)
+    assert np.array_equal(broke[:60], calm[:60])
+    assert not np.allclose(broke[60:], calm[60:100])
 
 
 def test_missed_breaks_and_false_alarms_are_told_apart() -> None:
