@@ -26,16 +26,18 @@ from stream_calib.values import F64, I64, Alarm, DccParams, ReturnBlock
 
 ALTERNATIVES = ("fusing", "loosening", "rotation")
 TILT = 0.35  # of the target that fusing is scored against
-DRAWS = 64
-SLOPES = np.array([0.2, 0.4, 0.8])  # in standard deviations: from slow changes to jumps
+DRAWS, DRAWS_LARGE = 64, 32
+SMALL = 300  # symbols up to which fusing has a model, and a Cholesky factor, of its own
+SLOPES = np.array([0.2, 0.5, 1.0])  # in standard deviations: from slow changes to jumps
 REMEMBERED = 20_000  # scores that a new one is ranked among
 RECENT = 4000  # rows in which the change is looked for, and dependence is measured
 FIRST_SCORES = 20  # ranks among fewer say little
 TRANSIENT_MAX = 50
 BLIND_ROWS = 250
-LAGS = 60  # of serial dependence
-GROWTH = 1.5  # dependence is measured anew whenever the scores have grown by this factor
-MEASURED_FROM = 100
+LAGS = 150  # of serial dependence
+GROWTH = 1.3  # dependence is measured anew whenever the scores have grown by this factor
+MEASURED_FROM = 60
+NOISE = 0.5  # standard deviations of what is measured that are not taken for dependence
 POWER_FROM = 50  # scores at which the expected delay is computed, and at each doubling
 UNIFORMS = 3  # stream of what breaks ties; 0 to 2 are draws of rows
 LIKELY = math.log(20.0)  # of the interval of the change, as logarithm of a likelihood ratio
@@ -78,7 +80,8 @@ class DriftDetector:
 
     Notes
     -----
-    A row takes two Cholesky factors, O(n^3). A row with fewer than half of the symbols, or
+    A row takes two Cholesky factors, O(n^3), or one and a weaker score of fusing above 300
+    symbols. A row with fewer than half of the symbols, or
     fewer than 2, is folded in without being scored. For the first 1 / (1 - a - b) rows, at most
     50, nothing is scored either: R is still the target. A change in the first few hundred rows
     is found late, see ``blind``, and one that was there from the beginning never: the detector
@@ -125,12 +128,15 @@ class DriftDetector:
         params = _ordered(params, known)
         self._reference = Dcc(params, n, rows[known], clock)
         target = self._reference.long_run()
-        self._direction = crisis_direction(target)
-        filled = np.where(np.isnan(params.target), target, params.target)
-        tilted = tilt_towards(filled, self._direction, TILT)
-        self._fusing = Dcc(replace(params, target=tilted), n, clock=clock)
-        self._draws = Draws(draw_normals(n, DRAWS, self.seed), target)
-        self._square = np.empty((2, n, n))
+        direction = crisis_direction(target)
+        self._fusing: Dcc | None = None
+        if n <= SMALL:
+            filled = np.where(np.isnan(params.target), target, params.target)
+            tilted = tilt_towards(filled, direction, TILT)
+            self._fusing = Dcc(replace(params, target=tilted), n, clock=clock)
+        draws = DRAWS if n <= SMALL else DRAWS_LARGE
+        self._draws = Draws(draw_normals(n, draws, self.seed), target, direction)
+        self._square = np.empty((1 if self._fusing is None else 2, n, n))
         kinds = len(ALTERNATIVES)
         left = max(1e-9, 1.0 - params.a - params.b)
         self._transient = int(min(TRANSIENT_MAX, math.ceil(1.0 / left)))
@@ -230,7 +236,8 @@ class DriftDetector:
         scored = self._rows > self._transient and seen_enough(len(seen), self.n)
         scores = self._place(z, seen) if scored else None
         self._reference.update(news)
-        self._fusing.update(news)
+        if self._fusing is not None:
+            self._fusing.update(news)
         if scores is None:
             return None
         rank_scores(
@@ -253,40 +260,34 @@ class DriftDetector:
         return self._alarm() if self._level >= 1.0 else None
 
     def _place(self, z: F64, seen: I64) -> F64:
-        whole = len(seen) == self.n
-        cut = None if whole else seen
-        roots = [
-            root_of(model.next_triangle(), cut, square)
-            for model, square in zip((self._reference, self._fusing), self._square, strict=True)
-        ]
-        if whole:
-            return score_row(z, roots[0], roots[1], self._draws)
-        normals = np.asfortranarray(self._draws.normals[seen])
-        draws = Draws(normals, in_order(self._draws.target, seen))
-        return score_row(z[seen], roots[0], roots[1], draws)
+        cut = None if len(seen) == self.n else seen
+        root = root_of(self._reference.next_triangle(), cut, self._square[0])
+        fused = None
+        if self._fusing is not None:
+            fused = root_of(self._fusing.next_triangle(), cut, self._square[1])
+        if cut is None:
+            return score_row(z, root, fused, self._draws)
+        return score_row(z[seen], root, fused, self._draws.of(seen))
 
     def _past(self, count: int) -> I64:
         # places of the last scores in the order of time
         return (np.arange(self._scored - count, self._scored) % RECENT).astype(np.int64)
 
     def _measure(self) -> None:
-        # what one standard deviation of the estimate explains is not taken for dependence
         self._measured = self._scored
         count = min(self._scored, RECENT)
         lags = min(LAGS, count // 4)
         noise = math.sqrt(4.0 * lags / (3.0 * count))
         for kind, x in enumerate(self._recent[:, self._past(count)]):
             measured = long_run_variance(np.ascontiguousarray(x), lags)
-            self._inflation[kind] = max(1.0, measured - noise)
+            self._inflation[kind] = max(1.0, measured - NOISE * noise)
 
     def _expected_delay(self) -> float:
         if self._expected is None:
             params = self._reference.params
             learning = (params.a, params.b)
-            fused = self._fusing.long_run()
-            self._expected = expected_scores(
-                self._draws, fused, self._direction, learning, self.seed
-            )
+            fused = None if self._fusing is None else self._fusing.long_run()
+            self._expected = expected_scores(self._draws, fused, learning, self.seed)
         return delay_of(self._expected, self._scored, self.arl0, self._inflation, SLOPES)
 
     def _alarm(self) -> Alarm:
@@ -317,8 +318,9 @@ class DriftDetector:
         counts = [self._rows, self._scored, self._since, self._measured]
         scores = (np.arange(max(0, self._scored - REMEMBERED), self._scored)) % REMEMBERED
         recent = self._past(min(self._scored, RECENT))
-        models = {"reference": self._reference, "fusing": self._fusing}
-        nested = {f"{m}.{k}": v for m, part in models.items() for k, v in part.state().items()}
+        nested = {f"reference.{name}": own for name, own in self._reference.state().items()}
+        if self._fusing is not None:
+            nested |= {f"fusing.{name}": own for name, own in self._fusing.state().items()}
         return {
             "settings": np.array(
                 [self.arl0, self.seed, *counts, self._level, self._power], np.float64
@@ -343,7 +345,8 @@ class DriftDetector:
             params, reference.n, arl0=arl0, clock=reference.clock, seed=int(seed), order=order
         )
         detector._reference = reference
-        detector._fusing = Dcc.from_state(_nested(state, "fusing"))
+        if detector._fusing is not None:
+            detector._fusing = Dcc.from_state(_nested(state, "fusing"))
         detector._rows, scored, detector._since, detector._measured = (int(c) for c in counts)
         detector._scored, detector._level, detector._power = scored, level, power
         scores, recent = state["scores"], state["recent"]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stream_calib.estimation.cleaning import Root
-from stream_calib.estimation.drift_scores import Draws, draw_normals, score_columns, tilt_towards
+from stream_calib.estimation.drift_scores import Draws, draw_normals, place_columns, tilt_towards
 from stream_calib.kernels.drift_power import expected_delay
 from stream_calib.values import F64, I64
 
@@ -27,7 +27,7 @@ class Expected(NamedTuple):
 
 
 def expected_scores(
-    draws: Draws, fused: F64, direction: F64, news: tuple[float, float], seed: int
+    draws: Draws, fused: F64 | None, news: tuple[float, float], seed: int
 ) -> Expected:
     """Draw rows before and after a jump of R to (1 - g) S + g v v', and score them.
 
@@ -39,10 +39,8 @@ def expected_scores(
     ----------
     draws
         Of the detector.
-    fused : (n, n)
+    fused : (n, n), optional
         Tilted target, of unit diagonal, that fusing is scored against.
-    direction : (n,)
-        v.
     news
         a and b of the reference.
     seed
@@ -50,27 +48,18 @@ def expected_scores(
     """
     target, (a, b) = draws.target, news
     n = len(target)
-    new = tilt_towards(target, direction, TILT)
-    shocks = draw_normals(n, WIDTH, seed, stream=1)
-    after = Root(new.copy()).times(shocks)
+    new = tilt_towards(target, draws.direction, TILT)
+
+    def places(learned: float, rows: F64) -> F64:
+        own = Root(target + learned * (new - target))
+        other = None if fused is None else Root(fused + learned * (new - fused))
+        return place_columns(rows, own, other, draws)
+
+    after = Root(new.copy()).times(draw_normals(n, WIDTH, seed, stream=1))
     before = Root(target.copy()).times(draw_normals(n, WIDTH, seed, stream=2))
-    pools = []
-    for k in MIDDLES:
-        learned = a * (1.0 - b**k) / (1.0 - b)
-        pools.append(_places(target, fused, new, learned, after, draws))
-    ordered = np.sort(_places(target, fused, new, 0.0, before, draws), axis=1)
+    pools = [places(a * (1.0 - b**k) / (1.0 - b), after) for k in MIDDLES]
+    ordered = np.sort(places(0.0, before), axis=1)
     return Expected(np.ascontiguousarray(ordered), np.array(pools))
-
-
-def _places(target: F64, fused: F64, new: F64, learned: float, rows: F64, draws: Draws) -> F64:
-    own, other = (Root(start + learned * (new - start)) for start in (target, fused))
-    m = draws.normals.shape[1]
-    shocks = np.concatenate([draws.normals, own.divide(rows)], axis=1)
-    columns = np.concatenate([own.times(draws.normals), rows], axis=1)
-    scores = score_columns(own, other, columns, shocks, target)
-    mean, sd = scores[:, :m].mean(axis=1), scores[:, :m].std(axis=1)
-    places: F64 = (scores[:, m:] - mean[:, None]) / np.maximum(sd, 1e-300)[:, None]
-    return places
 
 
 def delay_of(expected: Expected, seen: int, arl0: float, inflation: F64, slopes: F64) -> float:

@@ -18,10 +18,18 @@ class Draws(NamedTuple):
 
     ``normals`` (n, m): shocks that are drawn once, so that the error of m draws is nearly the
     same for every row, and ranks do not see it. ``target`` (n, n): long-run correlation.
+    ``direction`` (n,): signs of its leading eigenvector.
     """
 
     normals: F64
     target: F64
+    direction: F64
+
+    def of(self, observed: I64) -> "Draws":
+        """Keep some symbols."""
+        normals = np.asfortranarray(self.normals[observed])
+        cut = np.ascontiguousarray(self.target[np.ix_(observed, observed)])
+        return Draws(normals, cut, np.ascontiguousarray(self.direction[observed]))
 
 
 def counted(seed: int, stream: int, counter: int = 0) -> np.random.Philox:
@@ -84,11 +92,12 @@ def _whole(upper: F64) -> F64:
     return square
 
 
-def score_columns(root: Root, fused: Root, columns: F64, shocks: F64, target: F64) -> F64:
+def score_columns(root: Root, fused: Root | None, columns: F64, shocks: F64, draws: Draws) -> F64:
     """Score rows against alternatives to their own correlation, by their directions alone.
 
         q = z' R^-1 z,   y = R^-1 z
         fusing        n / 2 ln(q / z' F^-1 z)        F: R of the model with a tilted target
+                      ((v'y)^2 - y' S y) / q         without F: derivative towards R + k (v v' - S)
         loosening     n / 2 ln(q / z'z)
         rotation      (y'y - y' S y) / q             derivative towards R + k (I - S)
 
@@ -98,8 +107,8 @@ def score_columns(root: Root, fused: Root, columns: F64, shocks: F64, target: F6
         Of R and F.
     columns, shocks : (n, k)
         z and L^-1 z, one row of returns in each column.
-    target : (n, n)
-        S.
+    draws
+        S and v.
 
     Returns
     -------
@@ -115,15 +124,20 @@ def score_columns(root: Root, fused: Root, columns: F64, shocks: F64, target: F6
     q = np.einsum("ij,ij->j", shocks, shocks)
     size = np.einsum("ij,ij->j", columns, columns)
     y = root.divide_transposed(shocks)
-    apart = fused.divide(columns)
+    inside = np.einsum("ij,ij->j", y, draws.target @ y)
     out = np.empty((3, columns.shape[1]))
-    out[0] = half * np.log(q / np.einsum("ij,ij->j", apart, apart))
+    if fused is not None:
+        apart = fused.divide(columns)
+        out[0] = half * np.log(q / np.einsum("ij,ij->j", apart, apart))
+    else:
+        along = draws.direction @ y
+        out[0] = (along * along - inside) / q
     out[1] = half * np.log(q / size)
-    out[2] = np.einsum("ij,ij->j", y, y - target @ y) / q
+    out[2] = (np.einsum("ij,ij->j", y, y) - inside) / q
     return out
 
 
-def score_row(z: F64, root: Root, fused: Root, draws: Draws) -> F64:
+def score_row(z: F64, root: Root, fused: Root | None, draws: Draws) -> F64:
     """Return where the scores of a row stand among those that its own R lets expect, (3,).
 
         (s - mean) / sd   over the scores of z = L e, e drawn
@@ -139,18 +153,23 @@ def score_row(z: F64, root: Root, fused: Root, draws: Draws) -> F64:
     draws
         Of the symbols that are observed.
     """
-    n, m = draws.normals.shape
-    shocks = np.empty((n, m + 1), order="F")
-    shocks[:, :m], shocks[:, m:] = draws.normals, root.divide(z[:, None])
-    columns = np.empty((n, m + 1), order="F")
-    columns[:, :m], columns[:, m] = root.times(draws.normals), z
-    if not columns[:, m].any():
+    if not z.any():
         return np.zeros(3)
-    scores = score_columns(root, fused, columns, shocks, draws.target)
-    mean, sd = scores[:, :m].mean(axis=1), scores[:, :m].std(axis=1)
-    away = scores[:, m] - mean
+    places = place_columns(z[:, None], root, fused, draws)
+    return np.ascontiguousarray(places[:, 0])
+
+
+def place_columns(rows: F64, root: Root, fused: Root | None, draws: Draws) -> F64:
+    """Do as ``score_row`` for every column (n, k); (3, k)."""
+    n, m = draws.normals.shape
+    k = rows.shape[1]
+    shocks, columns = np.empty((2, m + k, n)).transpose(0, 2, 1)  # columns in memory
+    shocks[:, :m], shocks[:, m:] = draws.normals, root.divide(rows)
+    columns[:, :m], columns[:, m:] = root.times(draws.normals), rows
+    scores = score_columns(root, fused, columns, shocks, draws)
+    mean, sd = scores[:, :m].mean(axis=1)[:, None], scores[:, :m].std(axis=1)[:, None]
     known = sd > 1e-9 * (1.0 + np.abs(mean))
-    return np.where(known, away / np.where(known, sd, 1.0), 0.0)
+    return np.where(known, (scores[:, m:] - mean) / np.where(known, sd, 1.0), 0.0)
 
 
 def seen_enough(count: int, n: int) -> bool:
