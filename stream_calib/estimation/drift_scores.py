@@ -11,6 +11,7 @@ from stream_calib.values import F64, I64
 
 REPAIRED_MIN = 0.01  # least eigenvalue of an R that holes made indefinite, as it is published
 FLOOR = 1e-8
+WEAK = 0.5  # part of an even share in the leading eigenvector that tells a sign
 
 
 class Draws(NamedTuple):
@@ -44,9 +45,16 @@ def draw_normals(n: int, m: int, seed: int, stream: int = 0) -> F64:
 
 
 def crisis_direction(target: F64) -> F64:
-    """Return the signs (n,) of the leading eigenvector, that of its largest entry positive."""
+    """Return the signs (n,) in which symbols move together in a crisis.
+
+        v_i = -1 where u_i < -WEAK / sqrt(n), else 1;   u the leading eigenvector, sum u >= 0
+
+    A symbol with next to no part in the leading factor is taken to join the others: its sign
+    is an accident of the sample, and each wrong one costs power.
+    """
     leading = decompose(target).vectors[:, -1]
-    return np.where(leading < 0.0, -1.0, 1.0)
+    leading = -leading if math.fsum(leading) < 0.0 else leading
+    return np.where(leading * math.sqrt(len(leading)) < -WEAK, -1.0, 1.0)
 
 
 def tilt_towards(target: F64, direction: F64, g: float) -> F64:

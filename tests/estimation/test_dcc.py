@@ -51,6 +51,15 @@ def test_it_begins_at_its_target_and_can_be_put_back_there(model: str) -> None:
     assert dcc.correlation().corr.tobytes() == again.correlation().corr.tobytes()
 
 
+def test_the_triangle_of_the_next_row_is_the_forecast_and_a_copy() -> None:
+    dcc = dcc_of()
+    dcc.update(news(30))
+    triangle = dcc.next_triangle()
+    assert (triangle == dcc.correlation().corr[np.triu_indices(3)]).all()
+    triangle[:] = 0.0
+    assert (dcc.next_triangle() != 0.0).all()
+
+
 def test_a_target_may_be_a_covariance() -> None:
     covariance = TARGET * np.outer([1.1, 0.9, 1.0], [1.1, 0.9, 1.0])
     dcc = Dcc(DccParams(A, B, covariance, "dcc"), 3)

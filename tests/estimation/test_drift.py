@@ -6,9 +6,21 @@ import numpy as np
 import pytest
 
 from stream_calib.estimation.calibration.dcc import fit_dcc
+from stream_calib.estimation.cleaning import Root, repair_correlation
 from stream_calib.estimation.drift import DriftDetector
+from stream_calib.estimation.drift_scores import (
+    REPAIRED_MIN,
+    Draws,
+    crisis_direction,
+    draw_normals,
+    place_columns,
+    root_of,
+    score_columns,
+    tilt_towards,
+)
 from stream_calib.values import F64, Alarm, DccParams, ReturnBlock
 from tests.estimation.truths import broken
+from tests.oracles import drift as oracle
 
 FITTED = 1000  # rows that a model is fitted to
 
@@ -129,3 +141,61 @@ def test_the_expected_delay_falls_as_the_reference_grows() -> None:
     assert said[:99] == [math.inf] * 99
     assert len(set(said)) == 6  # before, and at 50, 100, 200, 400 and 800 scores
     assert 1.0 <= said[-1] < said[99] <= 600.0
+
+
+def test_the_crisis_direction_joins_what_has_no_sign_of_its_own() -> None:
+    loading = np.array([0.7, 0.8, 0.6, -0.7, -0.03])
+    target = np.outer(loading, loading)
+    np.fill_diagonal(target, 1.0)
+    assert crisis_direction(target).tolist() == [1.0, 1.0, 1.0, -1.0, 1.0]
+    assert crisis_direction(np.full((3, 3), 0.4) + 0.6 * np.eye(3)).tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("tilt", [True, False])
+def test_scores_are_those_of_their_definitions(tilt: bool) -> None:
+    params, rng = some_params(6), np.random.default_rng(8)
+    corr = np.array(np.corrcoef(rng.standard_normal((6, 40))))
+    z, v = rng.standard_normal((6, 5)), np.array([1.0, 1, 1, -1, 1, 1])
+    fused: F64 = np.array(tilt_towards(corr, v, 0.3))
+    root, draws = Root(corr.copy()), Draws(np.empty((6, 0)), params.target, v)
+    columns = np.asfortranarray(z)
+    shocks = root.divide(columns)
+    found = score_columns(root, Root(fused.copy()) if tilt else None, columns, shocks, draws)
+    expected = oracle.scores_of(z.T, corr, fused if tilt else None, params.target, v)
+    assert np.allclose(found, expected, rtol=1e-10)  # of an inverse of condition 100
+
+
+def test_a_place_is_that_among_draws_of_the_same_law() -> None:
+    params, rng = some_params(8), np.random.default_rng(9)
+    draws = Draws(draw_normals(8, 400, 1), params.target, np.ones(8))
+    root, fused = Root(params.target.copy()), Root(tilt_towards(params.target, np.ones(8), 0.35))
+    rows = np.linalg.cholesky(params.target) @ rng.standard_normal((8, 4000))
+    places = place_columns(rows, root, fused, draws)
+    # 400 draws know a mean to .05 and a deviation to about .07 of tails like these
+    assert np.abs(places.mean(axis=1)).max() < 0.15
+    assert np.abs(places.std(axis=1) - 1.0).max() < 0.25
+    larger = place_columns(7.0 * rows, root, fused, draws)
+    assert np.allclose(larger, places, atol=1e-9)  # the size of a row does not count
+
+
+def test_an_indefinite_reference_is_repaired_before_it_is_scored() -> None:
+    corr = np.array([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
+    root = root_of(corr[np.triu_indices(3)], None, np.empty((3, 3)))
+    repaired = repair_correlation(corr, 1e-8, lifted=REPAIRED_MIN).corr
+    half = np.array([0.3, -1.0, 2.0])
+    assert np.allclose(root.times(root.times(np.eye(3)).T), repaired, atol=1e-12)
+    assert np.allclose(
+        root.divide(half[:, None]),
+        np.linalg.solve(np.linalg.cholesky(repaired), half[:, None]),
+        rtol=1e-9,
+    )
+
+
+def test_many_symbols_are_scored_with_one_factor() -> None:
+    n = 301
+    detector = DriftDetector(some_params(n), n, arl0=50.0)
+    detector.update(np.random.default_rng(1).standard_normal((75, n)))
+    saved = DriftDetector.from_state(detector.state())
+    assert not any(name.startswith("fusing.") for name in saved.state())
+    assert bytes_of(saved) == bytes_of(detector)
+    assert math.isfinite(detector.level)

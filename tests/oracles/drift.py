@@ -42,12 +42,15 @@ def long_run_variance(x: F64, lags: int) -> float:
     return total
 
 
-def scores_of(z: F64, corr: F64, target: F64) -> F64:
-    """Return the angular scores of rows (k, n) under one R, as their definitions say; (3, k)."""
+def scores_of(z: F64, corr: F64, fused: F64 | None, target: F64, direction: F64) -> F64:
+    """Return the three angular scores (3, k) of rows (k, n) under one R, by inverses."""
     inverse = np.linalg.inv(corr)
-    y = z @ inverse
-    q = np.sum(y * z, axis=1)
-    n = len(corr)
-    spread = 0.5 * n * np.log(q / np.sum(z * z, axis=1))
-    off_target = (np.sum(y * y, axis=1) - np.sum((y @ target) * y, axis=1)) / q
-    return np.array([spread, off_target, np.sum(y * y, axis=1) / q])
+    out = []
+    for row in z:
+        y, n = inverse @ row, len(row)
+        q = row @ y
+        along = ((direction @ y) ** 2 - y @ target @ y) / q
+        if fused is not None:
+            along = 0.5 * n * np.log(q / (row @ np.linalg.inv(fused) @ row))
+        out.append([along, 0.5 * n * np.log(q / (row @ row)), (y @ y - y @ target @ y) / q])
+    return np.array(out).T
