@@ -265,9 +265,13 @@ class DriftDetector:
         fused = None
         if self._fusing is not None:
             fused = root_of(self._fusing.next_triangle(), cut, self._square[1])
+        # Drawn anew: the error of fixed draws moves as slowly as R does, and makes rows depend.
+        size = self._draws.normals.shape[1]
+        normals = draw_normals(self.n, size, self.seed, row=self._rows)
+        draws = self._draws._replace(normals=normals)
         if cut is None:
-            return score_row(z, root, fused, self._draws)
-        return score_row(z[seen], root, fused, self._draws.of(seen))
+            return score_row(z, root, fused, draws)
+        return score_row(z[seen], root, fused, draws.of(seen))
 
     def _past(self, count: int) -> I64:
         # places of the last scores in the order of time
