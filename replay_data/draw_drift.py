@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     known: int
 
 
-PLANS = (Plan(20, 80, 60, 20), Plan(100, 40, 30, 6))
+PLANS = (Plan(20, 40, 30, 12), Plan(100, 16, 12, 4))
 YOUNG = (50, 120, 250, 500, 1000)  # rows after the fit
 YOUNG_BREAKS = (Break("fusing", 0.35, "jump"), Break("fusing", 0.35, "target"))
 YOUNG_RUNS = 40
