@@ -1,5 +1,6 @@
 """How soon a change would be found, given how much the detector has seen."""
 
+from functools import cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -78,7 +79,7 @@ def delay_of(expected: Expected, seen: int, arl0: float, inflation: F64, slopes:
         expected.ordered,
         expected.pools,
         _begins(),
-        _quantiles(),
+        normal_table(),
         seen,
         arl0,
         inflation,
@@ -92,6 +93,8 @@ def _begins() -> I64:
     return np.array(BEGINS, np.int64)
 
 
-def _quantiles() -> F64:
+@cache
+def normal_table() -> F64:
+    """Return -Phi^-1 in the middle of each of 4096 equal steps; not to be written to."""
     law = NormalDist()
     return np.array([-law.inv_cdf((i + 0.5) / STEPS) for i in range(STEPS)])

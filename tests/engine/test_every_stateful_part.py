@@ -24,9 +24,11 @@ from stream_calib.engine.membership import Membership
 from stream_calib.engine.tick_layer import LAYOUTS
 from stream_calib.estimation.dcc import Dcc
 from stream_calib.estimation.diurnal import Diurnal
+from stream_calib.estimation.drift import DriftDetector
 from stream_calib.estimation.eigenvalues import EigenvalueCleaner
 from stream_calib.estimation.ewma import Ewma
 from stream_calib.estimation.garch import GarchVolatility
+from stream_calib.estimation.miscalibration import Miscalibration
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.sampling import Sampler, Ticks
 from stream_calib.estimation.shrinkage import FourthMoment
@@ -212,12 +214,17 @@ def turned_volatility(scene: ReturnBlock | GarchParams, order: Order) -> ReturnB
     return GarchParams(*(getattr(scene, f.name)[list(order)] for f in fields(scene)))
 
 
-def asymmetric(config: Config) -> Dcc:
-    """Make a DCC with every array that there is; each symbol has a target of its own."""
+def one_factor(config: Config) -> DccParams:
+    """Each symbol has a target of its own."""
     loading = np.array([0.3 + 0.1 * SYMBOLS.index(name) for name in config.universe[0].symbols])
     target = np.multiply.outer(loading, loading)
     np.fill_diagonal(target, 1.0)
-    return Dcc(DccParams(0.05, 0.9, target, "adcc", 0.02, 0.4 * target), 4, 500.0, "time")
+    return DccParams(0.05, 0.9, target, "adcc", 0.02, 0.4 * target)
+
+
+def asymmetric(config: Config) -> Dcc:
+    """Make a DCC with every array that there is."""
+    return Dcc(one_factor(config), 4, 500.0, "time")
 
 
 def rows_and_estimates(_: Config, random: Random) -> list[tuple[F64, F64]]:
@@ -227,6 +234,16 @@ def rows_and_estimates(_: Config, random: Random) -> list[tuple[F64, F64]]:
     for block in blocks(_, random):
         scenes.append((block.returns, estimate.correlation().corr))
         estimate.update(block)
+    return scenes
+
+
+def known_estimates(config: Config, random: Random) -> list[tuple[F64, F64]]:
+    """The same, with 0 where nothing is known."""
+    scenes = []
+    for rows, estimate in rows_and_estimates(config, random):
+        corr = np.where(np.isnan(estimate), 0.0, estimate)
+        np.fill_diagonal(corr, 1.0)
+        scenes.append((rows, corr))
     return scenes
 
 
@@ -358,6 +375,24 @@ PARTS: dict[str, Part] = {
         lambda cleaner, scene, _: cleaner.update(*scene),
         turned_estimate,
         by_layout(EigenvalueCleaner.LAYOUT),
+    ),
+    "drift": Part(
+        lambda config: DriftDetector(
+            one_factor(config), 4, arl0=20.0, clock="time", seed=5, order=canonical(config)
+        ),
+        lambda _, state: DriftDetector.from_state(state),
+        blocks,
+        lambda detector, block, _: detector.update(block),
+        turned_block,
+        by_layout(DriftDetector.LAYOUT),
+    ),
+    "miscalibration": Part(
+        lambda config: Miscalibration(one_factor(config), 4, arl0=20.0, order=canonical(config)),
+        lambda _, state: Miscalibration.from_state(state),
+        known_estimates,
+        lambda watch, scene, _: watch.update(*scene),
+        turned_estimate,
+        by_layout(Miscalibration.LAYOUT),
     ),
     "fourth moment": Part(
         lambda _: FourthMoment(0.95),
