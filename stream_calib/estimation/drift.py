@@ -29,16 +29,17 @@ SEEDS = 2**53  # of which a float64 tells each from the next
 TILT = 0.35  # of the target that fusing is scored against
 DRAWS, DRAWS_LARGE = 64, 32
 SMALL = 300  # symbols up to which fusing has a model, and a Cholesky factor, of its own
-SLOPES = np.array([0.2, 0.5, 1.0])  # in standard deviations: from slow changes to jumps
+SLOPES = np.array([0.15, 0.4, 1.0])  # in standard deviations: from slow changes to jumps
 REMEMBERED = 20_000  # scores that a new one is ranked among
 RECENT = 4000  # rows in which the change is looked for, and dependence is measured
+MARGIN = 1.5  # of the threshold over arl0: for what V leaves of the dependence under fitted models
 FIRST_SCORES = 20  # ranks among fewer say little
 TRANSIENT_MAX = 50
 BLIND_ROWS = 250
-LAGS = 150  # of serial dependence
+LAGS = 100  # of serial dependence
 GROWTH = 1.3  # dependence is measured anew whenever the scores have grown by this factor
 MEASURED_FROM = 60
-NOISE = 0.5  # standard deviations of what is measured that are not taken for dependence
+NOISE = 2.0  # standard deviations of what is measured that are not taken for dependence
 POWER_FROM = 50  # scores at which the expected delay is computed, and at each doubling
 UNIFORMS = 3  # stream of what breaks ties; 0 to 2 are draws of rows
 LIKELY = math.log(20.0)  # of the interval of the change, as logarithm of a likelihood ratio
@@ -52,12 +53,13 @@ class DriftDetector:
         s'     their place among the scores of draws from R_t
         p      rank of s' among all since the start;   x = -Phi^-1(p)
         M      <- (M + 1) exp(l x - l^2 V / 2)   for each score and slope l
-        alarm  when the mean of the M reaches A
+        alarm  when the mean of the M reaches A = 1.5 arl0
 
     Where the s' are exchangeable the p are independent and uniform whatever the law of returns
-    and whatever is wrong with R, V is 1, and the time to an alarm is at least A on average. What
-    R does not explain makes rows depend on each other; V, the long-run variance of the past x,
-    makes up for most of that. The realised rate is measured in tests, not proven.
+    and whatever is wrong with R, and the time to an alarm is at least A on average (about 1.45 A).
+    What a fitted R does not explain makes rows depend on each other, and alarms more frequent: V,
+    the long-run variance of the past x where it is significant, and the margin of A make up for
+    that. What is realised then is measured in tests, not proven.
 
     Parameters
     ----------
@@ -261,7 +263,7 @@ class DriftDetector:
         doublings = self._scored / POWER_FROM
         if self._scored % POWER_FROM == 0 and math.log2(doublings).is_integer():
             self._power = self._expected_delay()
-        self._level = mean / self.arl0
+        self._level = mean / (MARGIN * self.arl0)
         return self._alarm() if self._level >= 1.0 else None
 
     def _place(self, z: F64, seen: I64) -> F64:
@@ -270,9 +272,13 @@ class DriftDetector:
         fused = None
         if self._fusing is not None:
             fused = root_of(self._fusing.next_triangle(), cut, self._square[1])
+        # Drawn anew: the error of fixed draws moves as slowly as R does, and makes rows depend.
+        size = self._draws.normals.shape[1]
+        normals = draw_normals(self.n, size, self.seed, row=self._rows)
+        draws = self._draws._replace(normals=normals)
         if cut is None:
-            return score_row(z, root, fused, self._draws)
-        return score_row(z[seen], root, fused, self._draws.of(seen))
+            return score_row(z, root, fused, draws)
+        return score_row(z[seen], root, fused, draws.of(seen))
 
     def _past(self, count: int) -> I64:
         # places of the last scores in the order of time
@@ -293,7 +299,7 @@ class DriftDetector:
             learning = (params.a, params.b)
             fused = None if self._fusing is None else self._fusing.long_run()
             self._expected = expected_scores(self._draws, fused, learning, self.seed)
-        return delay_of(self._expected, self._scored, self.arl0, self._inflation, SLOPES)
+        return delay_of(self._expected, self._scored, MARGIN * self.arl0, self._inflation, SLOPES)
 
     def _alarm(self) -> Alarm:
         # the chain that is ahead says what and since when: cumulative log bets of its slope

@@ -17,8 +17,7 @@ WEAK = 0.5  # part of an even share in the leading eigenvector that tells a sign
 class Draws(NamedTuple):
     """What the scores of a row are held against.
 
-    ``normals`` (n, m): shocks that are drawn once, so that the error of m draws is nearly the
-    same for every row, and ranks do not see it. ``target`` (n, n): long-run correlation.
+    ``normals`` (n, m): shocks, other ones for each row. ``target`` (n, n): long-run correlation.
     ``direction`` (n,): signs of its leading eigenvector.
     """
 
@@ -38,9 +37,9 @@ def counted(seed: int, stream: int, counter: int = 0) -> np.random.Philox:
     return np.random.Philox(key=np.array([seed, stream], np.uint64), counter=counter)
 
 
-def draw_normals(n: int, m: int, seed: int, stream: int = 0) -> F64:
+def draw_normals(n: int, m: int, seed: int, stream: int = 0, row: int = 0) -> F64:
     """Draw m columns of n shocks; the same for the same arguments."""
-    rng = np.random.Generator(counted(seed, stream))
+    rng = np.random.Generator(counted(seed, stream, row << 64))  # far apart for two rows
     return np.asfortranarray(rng.standard_normal((m, n)).T)
 
 

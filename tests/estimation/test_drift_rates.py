@@ -116,11 +116,16 @@ def test_forty_symbols_and_a_plain_likelihood_ratio(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "g", "most"), [("fusing", 0.5, 75), ("loosening", 0.4, 35), ("rotation", 0.0, 60)]
+    ("name", "change", "g", "most"),
+    [
+        ("average_15", "fusing", 0.3, 75),
+        ("three_factors", "loosening", 0.4, 35),
+        ("three_factors", "rotation", 0.0, 60),
+    ],
 )
-def test_a_jump_is_found_soon(change: Change, g: float, most: int) -> None:
+def test_a_jump_is_found_soon(name: str, change: Change, g: float, most: int) -> None:
     # the median of three, and of sixteen in the full run
-    found = delays("three_factors", 20, range(3), change, g, "jump", after=150)
+    found = delays(name, 20, range(3), change, g, "jump", after=150)
     assert np.median(found) <= most, found
 
 
