@@ -226,8 +226,8 @@ class Engine:
     def _answer(self, step: Step, brought: _Brought) -> None:
         """Take in what came of requests for fits, and what people ask for."""
         dcc, at_ns = self._dcc, self._due * self.universe.bar
-        assert dcc is not None or not step.installs, "nobody asks for fits without a model"
-        for fit in step.installs if dcc is not None else ():
+        for fit in step.installs:
+            assert dcc is not None, "nobody asks for fits without a model"
             dcc.install(fit)
             self._tell_turns(dcc, at_ns, brought)
         for failure in step.failures:

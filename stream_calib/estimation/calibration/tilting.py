@@ -12,7 +12,7 @@ from stream_calib.estimation.dcc import Dcc
 from stream_calib.kernels.dcc_targets import star_returns
 from stream_calib.values import F64, I64, DccParams
 
-PRIOR_SHARES = (16, 32, 64)  # rows per symbol that the tilted target may count for
+PRIOR_SHARES = (0.5, 2.0, 8.0, 32.0)  # rows per symbol that the tilted target may count for
 STEP, SHARES, TURNS = 0.05, 19, 8  # of the search for the shares of v v' and I
 FOLDS = 5  # blocks of rows, each forecast from the earlier ones
 SCORED_MAX = 256  # rows that forecasts are judged by: each takes O(n^3)
