@@ -49,7 +49,9 @@ def test_exchangeable_scores_alarm_no_sooner_than_asked() -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(("n", "tails"), [(10, np.inf), (100, np.inf), (1000, np.inf), (20, 5.0)])
-def test_the_mean_time_is_1_3_times_the_threshold_where_scores_are_exchangeable(n: int, tails: float) -> None:
+def test_the_mean_time_is_1_3_times_the_threshold_where_scores_are_exchangeable(
+    n: int, tails: float
+) -> None:
     ratio = exchangeable_ratio(n, tails, 500.0, 1000, seed=2)
     print(f"n {n}, tails {tails}: ARL0 / A {ratio:.3f}")
     # 1.45 with bets on powers of p; with bets on normal scores 1.2 to 1.33 in these four
