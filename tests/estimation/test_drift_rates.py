@@ -140,7 +140,7 @@ def test_a_jump_is_found_soon(name: str, change: Change, g: float, most: int) ->
         ("loosening", 0.4, "jump", 35),
         ("rotation", 0.0, "jump", 60),
         ("fusing", 0.3, "target", 180),
-        ("loosening", 0.4, "target", 220),
+        ("loosening", 0.4, "target", 260),
         ("rotation", 0.0, "target", 200),
     ],
 )
