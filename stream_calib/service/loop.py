@@ -58,6 +58,8 @@ class UniverseLoop:
         Called after every turn with how far reading has got and the lag that is known.
     refits
         Where the fits come from that the engine asks for.
+    at
+        Told of named points, where a test may end the process.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class UniverseLoop:
         on_effects: OnEffects | None = None,
         on_progress: Callable[[int, int], None] | None = None,
         refits: Refits | None = None,
+        at: Callable[[str], None] = lambda _point: None,
     ) -> None:
         self.name = parts.universe.name
         self.session = recovered.session
@@ -86,6 +89,7 @@ class UniverseLoop:
         self._on_effects = on_effects
         self._on_progress = on_progress
         self._refits = refits
+        self._at = at
         recovered.session.runner.ask = None if refits is None else refits.ask
         self._paused: frozenset[Source] = frozenset()
         self._marked_s = -math.inf
@@ -255,6 +259,9 @@ class UniverseLoop:
     async def _commit(self, cut: Cut) -> None:
         clock = asyncio.get_running_loop().time
         started_s = clock()
+        for effects in cut.effects:
+            for event in effects.events:
+                self._at(f"event_{event.type}")
         position = await self._log.commit(cut.outputs, cut.entry, cut.positions)
         done_s = clock()
         self._entry_positions[cut.number] = position

@@ -190,6 +190,7 @@ class UniverseService:
                 outside.on_effects,
                 self._progressed,
                 refits,
+                outside.at,
             )
             self._contact_s = clock()
             self._out_of_contact = ""
