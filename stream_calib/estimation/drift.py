@@ -55,7 +55,7 @@ class DriftDetector:
         alarm  when the mean of the M reaches A = 1.5 arl0
 
     Where the s' are exchangeable the p are independent and uniform whatever the law of returns
-    and whatever is wrong with R, and the time to an alarm is at least A on average (about 1.45 A).
+    and whatever is wrong with R, and the time to an alarm is at least A on average (1.2 to 1.33 A).
     What a fitted R does not explain makes rows depend on each other, and alarms more frequent: V,
     the long-run variance of the past x where it is significant, and the margin of A make up for
     that. What is realised then is measured in tests, not proven.

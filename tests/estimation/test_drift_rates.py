@@ -43,16 +43,19 @@ def angular(rng: np.random.Generator, rows: int, n: int, tails: float) -> np.nda
 
 
 def test_exchangeable_scores_alarm_no_sooner_than_asked() -> None:
-    # 120 runs know a mean of nearly exponential times to 9 %: three deviations below 1.4
-    assert exchangeable_ratio(10, 5.0, 100.0, 120, seed=1) >= 1.0
+    # 400 runs know a mean of nearly exponential times to 5 %: four deviations below 1.3
+    assert exchangeable_ratio(10, 5.0, 100.0, 400, seed=1) >= 1.0
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(("n", "tails"), [(10, np.inf), (100, np.inf), (1000, np.inf), (20, 5.0)])
-def test_the_mean_time_is_that_of_a_threshold_of_arl0_over_1_45(n: int, tails: float) -> None:
+def test_the_mean_time_is_1_3_times_the_threshold_where_scores_are_exchangeable(
+    n: int, tails: float
+) -> None:
     ratio = exchangeable_ratio(n, tails, 500.0, 1000, seed=2)
     print(f"n {n}, tails {tails}: ARL0 / A {ratio:.3f}")
-    assert 0.85 <= ratio / 1.45 <= 1.15
+    # 1.45 with bets on powers of p; with bets on normal scores 1.2 to 1.33 in these four
+    assert 0.85 <= ratio / 1.3 <= 1.15
     assert ratio >= 1.0
 
 
@@ -63,7 +66,7 @@ def test_the_right_model_is_seldom_blamed_whatever_the_tails() -> None:
         z = shocks(np.random.default_rng(seed), 2000, 8, tails) @ root.T
         detector = DriftDetector(DccParams(0.0, 0.0, target), 8, arl0=100.0)
         alarms += len(detector.update(z))
-    # 6000 rows: 60 alarms are allowed, 41 expected; three deviations of Poisson's above 60
+    # 6000 rows: 60 alarms are allowed, 31 expected; three deviations of Poisson's above 60
     assert alarms <= 60 + 3 * np.sqrt(60.0)
 
 
@@ -137,7 +140,7 @@ def test_a_jump_is_found_soon(name: str, change: Change, g: float, most: int) ->
         ("loosening", 0.4, "jump", 35),
         ("rotation", 0.0, "jump", 60),
         ("fusing", 0.3, "target", 180),
-        ("loosening", 0.4, "target", 180),
+        ("loosening", 0.4, "target", 260),
         ("rotation", 0.0, "target", 200),
     ],
 )
