@@ -12,6 +12,7 @@ from stream_calib.values import I64
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 SHA256_BYTES = 32
+LIKE_BEFORE = -2
 
 
 def text_array(value: object) -> npt.NDArray[np.uint8]:
@@ -26,26 +27,37 @@ def read_text(array: npt.NDArray[Any]) -> Any:  # noqa: ANN401
 
 
 def original_arrays(originals: Sequence[Original]) -> Arrays:
-    """Lay originals out: ``kept`` counts the bytes at hand, -1 for a tombstone."""
+    """Lay originals out: ``kept`` counts the bytes at hand, -1 for a tombstone.
+
+    -2 is one like that before it: thousands of ticks may be of one record.
+    """
     kept = [-1 if o.value is None else len(o.value) for o in originals]
+    for i in range(len(kept) - 1, 0, -1):
+        if kept[i] > 0 and originals[i] == originals[i - 1]:
+            kept[i] = LIKE_BEFORE
+    values = [o.value or b"" for o, n in zip(originals, kept, strict=True) if n > 0]
     sha256 = np.frombuffer(b"".join(o.sha256 for o in originals), np.uint8)
     return {
         "kept": np.array(kept, np.int64),
         "length": np.array([o.length for o in originals], np.int64),
         "sha256": sha256.reshape(-1, SHA256_BYTES).copy(),
-        "bytes": np.frombuffer(b"".join(o.value or b"" for o in originals), np.uint8).copy(),
+        "bytes": np.frombuffer(b"".join(values), np.uint8).copy(),
     }
 
 
 def read_originals(arrays: Mapping[str, npt.NDArray[Any]]) -> list[Original]:
     """Return the originals that ``original_arrays`` laid out."""
     kept, every_byte = arrays["kept"], arrays["bytes"].tobytes()
-    return [
-        Original(None if size < 0 else every_byte[piece], int(length), digest.tobytes())
-        for size, piece, length, digest in zip(
-            kept, pieces(np.maximum(kept, 0)), arrays["length"], arrays["sha256"], strict=True
-        )
-    ]
+    out: list[Original] = []
+    for size, piece, length, digest in zip(
+        kept, pieces(np.maximum(kept, 0)), arrays["length"], arrays["sha256"], strict=True
+    ):
+        if size == LIKE_BEFORE:
+            out.append(out[-1])
+        else:
+            value = None if size < 0 else every_byte[piece]
+            out.append(Original(value, int(length), digest.tobytes()))
+    return out
 
 
 def pieces(counts: npt.NDArray[Any]) -> Iterator[slice]:

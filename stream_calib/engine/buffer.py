@@ -37,7 +37,8 @@ class Buffered(NamedTuple):
     def originals(self) -> tuple[list[int], list[Original]]:
         """Return offset and value of every tick's record."""
         rows = self.row.tolist()
-        return [self.offsets[i] for i in rows], [Original.of(self.values[i]) for i in rows]
+        of = {i: Original.of(self.values[i]) for i in set(rows)}
+        return [self.offsets[i] for i in rows], [of[i] for i in rows]
 
 
 class Taken(NamedTuple):

@@ -8,7 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_calib.config import Config, UniverseConfig
-from stream_calib.engine.arrays import Arrays, pieces, read_text, text_array, under, within
+from stream_calib.engine.arrays import (
+    Arrays,
+    original_arrays,
+    pieces,
+    read_originals,
+    read_text,
+    text_array,
+    under,
+    within,
+)
 from stream_calib.engine.dcc_layer import LAYOUTS as DCC_LAYOUTS
 from stream_calib.engine.dcc_layer import REQUEST
 from stream_calib.engine.engine import Engine
@@ -289,12 +298,9 @@ def _migrated_screen(state: State, place: I64) -> Arrays:
 
 
 def _kept_originals(arrays: State, kept: npt.NDArray[np.bool_]) -> Arrays:
-    original = {name: a for name, a in arrays.items() if name.startswith("original.")}
-    every_byte = np.repeat(kept, np.maximum(original["original.kept"], 0))
-    return {
-        name: array[every_byte if name.endswith(".bytes") else kept]
-        for name, array in original.items()
-    }
+    originals = read_originals(within("original", arrays))
+    chosen = [original for original, keep in zip(originals, kept, strict=True) if keep]
+    return under("original", original_arrays(chosen))
 
 
 def _copied(out: Mapping[str, npt.NDArray[Any]]) -> Arrays:
