@@ -29,7 +29,7 @@ from stream_calib.values import (
 
 FULL_MIN_BARS = 1000  # since a change: fewer say less of a, b and GARCH than the old model does
 FULL_BARS_PER_SYMBOL = 2
-STAGES = (30, 50, 75, 100, 150, 200, 300, 400, 600, 800)  # bars since a change: when targets are fitted
+STAGES = (30, 50, 75, 100, 150, 200, 300, 400, 600, 800)  # bars since a change: a target each
 TARGET = "target"  # kind of a fit that moves the target alone
 Rows = Callable[[], ReturnBlock]
 

@@ -33,8 +33,8 @@ def refit_target(request: FitRequest) -> Fit | FitFailure:
     Fit or FitFailure
         Arrays as ``calibrate`` has them, all but ``request``, ``target``, ``target_average``,
         ``counts``, ``bars``, ``loglik`` and ``diagnostics.`` the old ones. ``counts`` are the
-        rows since the change and those that the old target counts for. A symbol that was
-        not seen to move since keeps its regression on the others.
+        rows since the change. A symbol that was not seen to move since keeps its regression on
+        the others.
     """
     with one_blas_thread():  # whose number would show in the last bits
         return _refit(request)
@@ -92,7 +92,7 @@ def _arrays(
         "request": np.array([float(request.number)]),
         "target": target[np.triu_indices(n)],
         "target_average": np.array([math.fsum(part[upper]) / len(upper[0])]),
-        "counts": np.minimum(old["counts"], moved.prior_rows) + seen,
+        "counts": seen.astype(np.float64),  # what the old target counts for is no evidence
         "bars": np.array([float(n_rows)]),
         "loglik": np.full(2, math.nan),
         "diagnostics.target.fused": np.array([moved.fused]),

@@ -12,7 +12,8 @@ from stream_calib.estimation.dcc import Dcc
 from stream_calib.kernels.dcc_targets import star_returns
 from stream_calib.values import F64, I64, DccParams
 
-PRIOR_SHARES = (0.5, 2.0, 8.0, 32.0)  # rows per symbol that the tilted target may count for
+PRIOR_SHARES = (16, 32, 64)  # rows per symbol that the tilted target may count for
+PLENTY = 8  # rows per symbol: of more it counts for less, or it would never be forgotten
 STEP, SHARES, TURNS = 0.05, 19, 8  # of the search for the shares of v v' and I
 FOLDS = 5  # blocks of rows, each forecast from the earlier ones
 SCORED_MAX = 256  # rows that forecasts are judged by: each takes O(n^3)
@@ -42,7 +43,7 @@ def move_target(params: DccParams, z: F64, dropped: int = 0) -> Moved:
     with S the correlation of the news, holes filled by what C expects, and v the signs of the
     leading eigenvector of C + S: all ones, where all move together. g and h are the most likely
     ones by the directions of the news: two numbers, that few rows tell. n0, of ``PRIOR_SHARES``
-    times n, is what forecasts best: block after block of the rows, each by a filter whose
+    times n, less when there is plenty of rows, is what forecasts best: block after block of the rows, each by a filter whose
     target was made from earlier ones alone. Rows on both sides of a block would tell of the
     state in it, which is no matter of the target.
 
@@ -85,7 +86,7 @@ def _moved(params: DccParams, z: F64, dropped: int) -> Moved:
     best = int(np.argmax(gains))
     tilts = _tilts(params.target, rows, FOLDS)
     fused, loosened = tilts.likely()
-    prior_rows = float(PRIOR_SHARES[best] * n)
+    prior_rows = float(_priors(rows, n)[best])
     target = _blend(tilts.at(fused, loosened), rows, FOLDS, prior_rows)
     return Moved(target, fused, loosened, prior_rows, float(gains[best]))
 
@@ -196,6 +197,10 @@ def _blend(prior: F64, rows: _Rows, folds: int, prior_rows: float) -> F64:
     return target
 
 
+def _priors(rows: _Rows, n: int) -> F64:
+    return np.array(PRIOR_SHARES) * n * min(1.0, PLENTY * n / float(rows.ends[-1]))
+
+
 def _gains(params: DccParams, z: F64, dropped: int, rows: _Rows) -> F64:
     # nats per row over the old target, for each n0
     n = len(params.target)
@@ -206,8 +211,8 @@ def _gains(params: DccParams, z: F64, dropped: int, rows: _Rows) -> F64:
         plain += _forecast_score(params, z, start, stop, every)
         tilts = _tilts(params.target, rows, folds)
         prior = tilts.at(*tilts.likely())
-        for j, share in enumerate(PRIOR_SHARES):
-            moved = replace(params, target=_blend(prior, rows, folds, float(share * n)))
+        for j, prior_rows in enumerate(_priors(rows, n)):
+            moved = replace(params, target=_blend(prior, rows, folds, float(prior_rows)))
             total[j] += _forecast_score(moved, z, start, stop, every)
     gains: F64 = (total - plain) * (every / float(rows.ends[-1] - rows.ends[0]))
     return gains
