@@ -43,9 +43,9 @@ def move_target(params: DccParams, z: F64, dropped: int = 0) -> Moved:
     with S the correlation of the news, holes filled by what C expects, and v the signs of the
     leading eigenvector of C + S: all ones, where all move together. g and h are the most likely
     ones by the directions of the news: two numbers, that few rows tell. n0, of ``PRIOR_SHARES``
-    times n, less when there is plenty of rows, is what forecasts best: block after block of the rows, each by a filter whose
-    target was made from earlier ones alone. Rows on both sides of a block would tell of the
-    state in it, which is no matter of the target.
+    times n, or less where rows are plenty, is what forecasts best: block after block of the rows,
+    each by a filter whose target was made from earlier ones alone. Rows on both sides of a block
+    would tell of the state in it, which is no matter of the target.
 
     Parameters
     ----------
