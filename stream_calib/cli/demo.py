@@ -28,7 +28,7 @@ SEED, RATE_HZ = 20250304, 2.0  # what they were drawn with
 TURN_S = 0.05
 REDRAW_S = 0.25
 GIVE_UP_S = 30.0
-DCC_BAR_NS = 10_000_000_000
+DCC_BAR_NS = 20_000_000_000
 
 
 class Show:
@@ -268,7 +268,7 @@ def _settings(truth: "SimulatedTicks", port: int, address: str | None = None) ->
         "every": 4,
         # ticks without noise, two a second: windows need not be longer than ticks are apart
         "ewma": {"half_life": "12m", "window": "20s"},
-        "dcc": {"bar": "10s", "first_fit_bars": 150, "refit_bars": 100, "window_bars": 300},
+        "dcc": {"bar": "20s", "first_fit_bars": 100, "refit_bars": 50, "window_bars": 300},
     }
     flags = overrides(
         kafka__bootstrap_servers=address,

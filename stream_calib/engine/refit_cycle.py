@@ -59,8 +59,7 @@ class _Facts:
     change_ns: int = 0
     regime: int = 0  # the change that the model in force is fitted to
     regime_ns: int | None = None
-    before: tuple[int, int | None] = (0, None)  # the regime before it
-    confirmed: dict[str, Any] | None = None  # the alarm that led to it, while it may be undone
+    undo: dict[str, Any] = field(default_factory=dict)  # what comes back with the fallback
     stage: int = 0  # bars since the change at which the next target is due; 0: none is
     cooled: int = 0  # the bar up to which the model before may come back
     n_references: int = 0
@@ -142,8 +141,8 @@ class RefitCycle:
         if fallback is not None and fallback.contest.verdict == "won":
             # targets go on to be fitted: with more bars one may do better
             self._challenger = self._fallback = None
-            facts.regime, facts.regime_ns = facts.before
-            facts.alarm, facts.confirmed = facts.confirmed, None
+            for name, value in facts.undo.items():
+                setattr(facts, name, value)
             self._enter(fallback, "refit_rolled_back")
             self._refer()
         elif challenger is not None and challenger.contest.verdict == "won":
@@ -154,18 +153,19 @@ class RefitCycle:
             self.turns.append(Turn("refit_rejected", _about(challenger) | reason))
         fallback = self._fallback
         if fallback is not None and (n_closed >= facts.cooled or fallback.contest.verdict):
-            self._fallback, facts.confirmed = None, None
+            self._fallback = None
 
     def _promote(self, challenger: Shadow, n_closed: int) -> None:
         assert self.model is not None
         facts, self._challenger = self._facts, None
-        old = (self.model, self._report) if self._fallback is None else self._fallback[::2]
-        self._fallback = Shadow(old[0], Contest(self._settings.lead_back, self._order), old[1])
+        old, report = self.model, self._report
+        if self._fallback is None:
+            facts.undo = {n: getattr(facts, n) for n in ("regime", "regime_ns", "alarm")}
+        else:
+            old, _, report = self._fallback
+        self._fallback = Shadow(old, Contest(self._settings.lead_back, self._order), report)
         facts.cooled = n_closed + self._settings.cool_down_bars
-        if facts.alarm is not None:
-            facts.before = (facts.regime, facts.regime_ns)
-            facts.regime, facts.regime_ns = facts.change, facts.change_ns
-            facts.alarm, facts.confirmed = None, facts.alarm
+        facts.regime, facts.regime_ns, facts.alarm = facts.change, facts.change_ns, None
         self._enter(challenger, "refit_installed")
         self._refer()
 
@@ -181,7 +181,7 @@ class RefitCycle:
         number = sum(facts.alarms.values())
         facts.alarm = {"number": number, "alternative": alarm.alternative}
         facts.change, facts.change_ns = n_closed - since, began[0]
-        facts.stage, facts.confirmed = max(STAGES[0], since), None
+        facts.stage = max(STAGES[0], since)
         assert self.model is not None
         self._challenger, self._fallback, self._prior = None, None, self.model.fit
         status = self.status()
@@ -277,7 +277,7 @@ class RefitCycle:
             self.turns.append(Turn("refit_shadowed", _about(self._challenger)))
             return ""
         self._challenger = self._fallback = self._prior = None
-        facts.stage, facts.confirmed = 0, None
+        facts.stage = 0
         self._enter(Shadow(model, contest, report), "refit_installed")
         if request.reason != "schedule" or self._reference is None:
             facts.alarm = None
@@ -332,7 +332,6 @@ class RefitCycle:
         cycle = cls(universe)
         told = read_text(state["facts"])
         cycle._facts = _Facts(**told["facts"])
-        cycle._facts.before = tuple(told["facts"]["before"])
         cycle._report = told["report"]
         if own := within("model", state):
             cycle.model = DccModel.from_state(DCC_MODEL, own)
@@ -363,5 +362,5 @@ def calmed(facts: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """
     told = read_text(facts)
     kept = {name: told[name] for name in ("facts", "report")}
-    kept["facts"] |= {"alarm": None, "confirmed": None, "stage": 0, "cooled": 0}
+    kept["facts"] |= {"alarm": None, "undo": {}, "stage": 0, "cooled": 0}
     return text_array(kept)

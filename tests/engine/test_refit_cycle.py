@@ -108,11 +108,15 @@ def test_a_model_that_was_installed_for_nothing_is_rolled_back(shifted: Regimes)
     # the shift lasts just long enough for its model to be installed
     swap = shifted.of("refit_installed")[1][0]
     returns = market()
-    run = Regimes(regime_settings(N)).feed(np.vstack([returns[:swap], returns[700:900]]))
+    run = Regimes(regime_settings(N)).feed(np.vstack([returns[: swap + 1], returns[700:760]]))
     ((back, details),) = run.of("refit_rolled_back")
     assert back <= swap + run.config.universe[0].drift.cool_down_bars
     assert details["reason"] == "first"
+    assert details["lead"] >= run.config.universe[0].drift.lead_back
     assert run.layer.shift_ns is None
+    # nothing has come of the alarm by then, and targets go on to be fitted
+    assert not run.of("drift_refuted")
+    assert [bar for bar, r in run.requests if r.reason == "drift" and bar > back]
 
 
 def refusing(request: FitRequest) -> Fit | FitFailure:
