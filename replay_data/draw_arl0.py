@@ -23,7 +23,7 @@ from tests.estimation.baselines import FEEDS
 from tests.estimation.drift_study import CALM, FIT
 
 FOLDER = Path(__file__).parent
-RUNS = {20: 40, 40: 30}
+RUNS = {20: 24, 40: 16}
 WORDS = {
     "average_15": "DCC, average correlation .15",
     "average_50": "DCC, .5",
@@ -48,7 +48,7 @@ def main() -> None:
 def document(markets: Sequence[Market]) -> str:
     """Put the document together."""
     lines = [INTRODUCTION]
-    for n in RUNS:
+    for n in dict.fromkeys(market.n for market in markets):
         chosen = [market for market in markets if market.n == n]
         lines += ["", f"## {n} symbols, {chosen[0].runs} runs of each market", "", *_own(chosen)]
         lines += ["", *_others(chosen)]

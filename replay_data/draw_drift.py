@@ -38,10 +38,10 @@ class Plan(NamedTuple):
     known: int
 
 
-PLANS = (Plan(20, 40, 30, 12), Plan(100, 16, 12, 4))
+PLANS = (Plan(20, 40, 30, 12), Plan(100, 20, 16, 4))
 YOUNG = (50, 120, 250, 500, 1000)  # rows after the fit
 YOUNG_BREAKS = (Break("fusing", 0.35, "jump"), Break("fusing", 0.35, "target"))
-YOUNG_RUNS = 40
+YOUNG_RUNS = 24
 
 # Places in the picture, in pixels.
 WIDTH, HEIGHT = 960, 470
@@ -225,7 +225,7 @@ ours needs none of it is the subject of [arl0.md](arl0.md); here is what it cost
 - **fusing g**: R becomes (1 - g) R + g 11'. **loosening g**: (1 - g) R + g I. **rotation**: every second symbol takes the place of the next
   but one. **jump**: all correlations at once. **target**: only what they return to, so that they get there over 100 bars.
 - Cells: median ± its standard error (bootstrap over runs) / mean, share that was not noticed within {AFTER} bars (in the mean as {AFTER}). Runs with a false
-  alarm before the break are left out.
+  alarm before the break are left out. Delays fall into two kinds, found at once or, as the model follows, late: medians of few runs scatter.
 - **Page-Hinkley**, **ADWIN**, **KSWIN** are river's. They watch one number: the angular log score under the fitted model (`score`), or the average
   product of two symbols (`product`), standardised over the fit; Page-Hinkley with a delta of .005 (river's) or .25. Each break shows
   the variant that was fastest for it, which nobody knows beforehand. ADWIN's delta moves its ARL0 freely. KSWIN's p-values are those of 30 against 30
