@@ -1,6 +1,7 @@
 """From an alarm to another model: stages, a challenger in shadow, a swap, and the way back."""
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -179,7 +180,7 @@ class RefitCycle:
         ]
         facts.alarms[alarm.alternative] = facts.alarms.get(alarm.alternative, 0) + 1
         number = sum(facts.alarms.values())
-        facts.alarm = {"number": number, "alternative": alarm.alternative}
+        facts.alarm = {"alternative": alarm.alternative, "number": number}
         facts.change, facts.change_ns = n_closed - since, began[0]
         facts.stage = max(STAGES[0], since)
         assert self.model is not None
@@ -311,7 +312,8 @@ class RefitCycle:
 
     def state(self) -> Arrays:
         """Return copies of all arrays that make up the state."""
-        told: dict[str, object] = {"facts": asdict(self._facts), "report": self._report}
+        # reports as texts: the order of what they say is that of the bytes to be published
+        told: dict[str, object] = {"facts": asdict(self._facts), "report": json.dumps(self._report)}
         out: Arrays = {}
         if self.model is not None:
             out |= under("model", self.model.state())
@@ -319,7 +321,7 @@ class RefitCycle:
             if shadow is not None:
                 out |= under(which, shadow.model.state())
                 out |= under(f"{which}.contest", shadow.contest.state())
-                told[which] = shadow.report
+                told[which] = json.dumps(shadow.report)
         if self._prior is not None:
             out |= under("prior.fit", {k: a.copy() for k, a in self._prior.arrays.items()})
         if self._reference is not None:
@@ -332,7 +334,7 @@ class RefitCycle:
         cycle = cls(universe)
         told = read_text(state["facts"])
         cycle._facts = _Facts(**told["facts"])
-        cycle._report = told["report"]
+        cycle._report = json.loads(told["report"])
         if own := within("model", state):
             cycle.model = DccModel.from_state(DCC_MODEL, own)
         for which in ("challenger", "fallback"):
@@ -340,7 +342,8 @@ class RefitCycle:
                 own = within(which, state)
                 contest = Contest.from_state(within("contest", own), cycle._order)
                 model = {k: a for k, a in own.items() if not k.startswith("contest.")}
-                shadow = Shadow(DccModel.from_state(DCC_MODEL, model), contest, told[which])
+                report = json.loads(told[which])
+                shadow = Shadow(DccModel.from_state(DCC_MODEL, model), contest, report)
                 setattr(cycle, f"_{which}", shadow)
         if own := within("prior.fit", state):
             cycle._prior = Fit(DCC_MODEL, {name: array.copy() for name, array in own.items()})

@@ -17,6 +17,7 @@ PLENTY = 8  # rows per symbol: of more it counts for less, or it would never be 
 STEP, SHARES, TURNS = 0.05, 19, 8  # of the search for the shares of v v' and I
 FOLDS = 5  # blocks of rows, each forecast from the earlier ones
 SCORED_MAX = 256  # rows that forecasts are judged by: each takes O(n^3)
+SMALL, SCORED_MIN = 300, 16  # symbols up to which, and rows that are judged whatever it takes
 MOVES_MIN = 10  # a symbol that moved less often keeps its place beside the others
 
 
@@ -205,7 +206,8 @@ def _gains(params: DccParams, z: F64, dropped: int, rows: _Rows) -> F64:
     # nats per row over the old target, for each n0
     n = len(params.target)
     total, plain = np.zeros(len(PRIOR_SHARES)), 0.0
-    every = 1 + int(rows.ends[-1] - rows.ends[0] - 1) // SCORED_MAX
+    scored = max(SCORED_MIN, int(SCORED_MAX * min(1.0, (SMALL / n) ** 3)))
+    every = 1 + int(rows.ends[-1] - rows.ends[0] - 1) // scored
     for folds in range(1, FOLDS):
         start, stop = (dropped + int(end) for end in rows.ends[folds - 1 : folds + 1])
         plain += _forecast_score(params, z, start, stop, every)
