@@ -219,8 +219,8 @@ Made by `python -m replay_data.draw_drift` from the study in `tests/estimation/d
 `tests/estimation/test_drift_baselines.py`. Every run draws its own market (one factor, average correlation .15, loadings
 that differ; DCC of a = .02, b = .97 around it, normal), fits it on 1000 bars (`fit_dcc` with a QIS target) and watches
 what follows. **Every detector is given the threshold at which its first false alarm came, on calm runs of this very market, once in
-{ARL0:.0f} bars on average** (bars at risk over alarms, runs of {2 * ARL0:.0f} bars). Nobody has such runs of their own market: that
-ours needs none of it is the subject of [arl0.md](arl0.md); here is what it costs in delay. The break comes {BEFORE} bars after the fit.
+{ARL0:.0f} bars on average** (bars at risk over alarms, runs of {2 * ARL0:.0f} bars). Nobody has such runs of their own market: how far
+each is off without them is the subject of [arl0.md](arl0.md); here are the delays. The break comes {BEFORE} bars after the fit.
 
 - **fusing g**: R becomes (1 - g) R + g 11'. **loosening g**: (1 - g) R + g I. **rotation**: every second symbol takes the place of the next
   but one. **jump**: all correlations at once. **target**: only what they return to, so that they get there over 100 bars.
