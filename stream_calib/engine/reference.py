@@ -69,7 +69,13 @@ class Reference:
         )
         counts = model.fit.arrays["counts"][core]
         detector = DriftDetector(
-            own, len(core), arl0=arl0, n_target=counts, clock="time", seed=seed
+            own,
+            len(core),
+            arl0=arl0,
+            n_target=counts,
+            clock="time",
+            seed=seed,
+            inflation=model.fit.arrays.get("dependence"),
         )
         miscalibration = Miscalibration(own, len(core), arl0=arl0)
         return cls(model.volatility(), detector, miscalibration, core, model.long_run()[cut])

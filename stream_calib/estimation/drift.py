@@ -9,6 +9,7 @@ import numpy as np
 
 from stream_calib.estimation.cleaning import in_order, one_blas_thread
 from stream_calib.estimation.dcc import Dcc
+from stream_calib.estimation.drift_dependence import dependence_of, inflation_of
 from stream_calib.estimation.drift_power import Expected, delay_of, expected_scores
 from stream_calib.estimation.drift_scores import (
     Draws,
@@ -21,7 +22,7 @@ from stream_calib.estimation.drift_scores import (
     tilt_towards,
 )
 from stream_calib.estimation.protocol import Layout
-from stream_calib.kernels.drift import fold_bets, long_run_variance, rank_scores
+from stream_calib.kernels.drift import fold_bets, rank_scores
 from stream_calib.values import F64, I64, Alarm, DccParams, ReturnBlock
 
 ALTERNATIVES = ("fusing", "loosening", "rotation")
@@ -32,14 +33,11 @@ SMALL = 300  # symbols up to which fusing has a model, and a Cholesky factor, of
 SLOPES = np.array([0.15, 0.4, 1.0])  # in standard deviations: from slow changes to jumps
 REMEMBERED = 20_000  # scores that a new one is ranked among
 RECENT = 4000  # rows in which the change is looked for, and dependence is measured
-MARGIN = 1.5  # of the threshold over arl0: for what V leaves of the dependence under fitted models
 FIRST_SCORES = 20  # ranks among fewer say little
 TRANSIENT_MAX = 50
 BLIND_ROWS = 250
-LAGS = 100  # of serial dependence
 GROWTH = 1.3  # dependence is measured anew whenever the scores have grown by this factor
 MEASURED_FROM = 60
-NOISE = 2.0  # standard deviations of what is measured that are not taken for dependence
 POWER_FROM = 50  # scores at which the expected delay is computed, and at each doubling
 UNIFORMS = 3  # stream of what breaks ties; 0 to 2 are draws of rows
 LIKELY = math.log(20.0)  # of the interval of the change, as logarithm of a likelihood ratio
@@ -53,13 +51,14 @@ class DriftDetector:
         s'     their place among the scores of draws from R_t
         p      rank of s' among all since the start;   x = -Phi^-1(p)
         M      <- (M + 1) exp(l x - l^2 V / 2)   for each score and slope l
-        alarm  when the mean of the M reaches A = 1.5 arl0
+        alarm  when the mean of the M reaches A = arl0
 
     Where the s' are exchangeable the p are independent and uniform whatever the law of returns
     and whatever is wrong with R, and the time to an alarm is at least A on average (1.2 to 1.33 A).
     What a fitted R does not explain makes rows depend on each other, and alarms more frequent: V,
-    the long-run variance of the past x where it is significant, and the margin of A make up for
-    that. What is realised then is measured in tests, not proven.
+    the long-run variance of the past x where it is significant, makes up for that, the sooner if
+    it was measured on the rows that R was fitted to. What is realised then is measured in tests,
+    not proven.
 
     Parameters
     ----------
@@ -75,6 +74,8 @@ class DriftDetector:
         Of the draws and of what breaks ties; below 2^53, which a state can carry.
     order : (n,)
         A canonical order of the symbols: with it, permuted symbols give the permuted bits.
+    inflation : (3,), optional
+        V of each score, as ``dependence`` measured it on the rows that the model was fitted to.
 
     Raises
     ------
@@ -118,6 +119,7 @@ class DriftDetector:
         clock: str = "observations",
         seed: int = 0,
         order: I64 | None = None,
+        inflation: F64 | None = None,
     ) -> None:
         if not (n >= 2 and arl0 >= 10.0):
             message = f"n must be at least 2 and arl0 at least 10, not {n} and {arl0}"
@@ -153,7 +155,8 @@ class DriftDetector:
         self._recent = np.zeros((kinds, RECENT))  # x, the one of score k at place k mod RECENT
         self._ago = np.zeros(RECENT, np.int64)  # and the row it belongs to
         self._normal = np.empty(kinds)
-        self._inflation = np.ones(kinds)
+        self._before: F64 = np.full(kinds, np.nan) if inflation is None else inflation.copy()
+        self._inflation = np.where(self._before > 1.0, self._before, 1.0)
         self._chains = np.zeros((kinds, len(SLOPES)))
         self._level, self._power = 0.0, math.inf
         self._expected: Expected | None = None
@@ -263,7 +266,7 @@ class DriftDetector:
         doublings = self._scored / POWER_FROM
         if self._scored % POWER_FROM == 0 and math.log2(doublings).is_integer():
             self._power = self._expected_delay()
-        self._level = mean / (MARGIN * self.arl0)
+        self._level = mean / self.arl0
         return self._alarm() if self._level >= 1.0 else None
 
     def _place(self, z: F64, seen: I64) -> F64:
@@ -286,12 +289,18 @@ class DriftDetector:
 
     def _measure(self) -> None:
         self._measured = self._scored
-        count = min(self._scored, RECENT)
-        lags = min(LAGS, count // 4)
-        noise = math.sqrt(4.0 * lags / (3.0 * count))
-        for kind, x in enumerate(self._recent[:, self._past(count)]):
-            measured = long_run_variance(np.ascontiguousarray(x), lags)
-            self._inflation[kind] = max(1.0, measured - NOISE * noise)
+        x = self._recent[:, self._past(min(self._scored, RECENT))]
+        self._inflation[:] = inflation_of(x, self._before)
+
+    def dependence(self) -> F64:
+        """Return V of each score over all rows so far (3,), 1 where there are few.
+
+        For ``inflation`` of another detector: rows that a model was fitted to score lower than
+        later ones, and are nothing to rank these among, but depend on each other as much.
+        """
+        count = min(self._scored, REMEMBERED)
+        places = np.arange(self._scored - count, self._scored) % REMEMBERED
+        return dependence_of(self._scores[:, places])
 
     def _expected_delay(self) -> float:
         if self._expected is None:
@@ -299,7 +308,7 @@ class DriftDetector:
             learning = (params.a, params.b)
             fused = None if self._fusing is None else self._fusing.long_run()
             self._expected = expected_scores(self._draws, fused, learning, self.seed)
-        return delay_of(self._expected, self._scored, MARGIN * self.arl0, self._inflation, SLOPES)
+        return delay_of(self._expected, self._scored, self.arl0, self._inflation, SLOPES)
 
     def _alarm(self) -> Alarm:
         # the chain that is ahead says what and since when: cumulative log bets of its slope
@@ -341,6 +350,7 @@ class DriftDetector:
             "recent": np.ascontiguousarray(self._recent[:, recent]),
             "recent_rows": self._ago[recent].astype(np.float64),
             "inflation": self._inflation.copy(),
+            "before": self._before.copy(),
             "chains": self._chains.copy(),
             **nested,
         }
@@ -366,7 +376,7 @@ class DriftDetector:
         detector._ordered_scores[:, :size] = np.sort(scores, axis=1)
         places = detector._past(recent.shape[1])
         detector._recent[:, places], detector._ago[places] = recent, state["recent_rows"]
-        detector._inflation[:] = state["inflation"]
+        detector._inflation[:], detector._before[:] = state["inflation"], state["before"]
         detector._chains[:] = state["chains"]
         return detector
 

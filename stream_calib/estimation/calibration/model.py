@@ -13,6 +13,7 @@ from stream_calib.estimation.calibration.garch import fit_garch
 from stream_calib.estimation.calibration.staged import refit_target
 from stream_calib.estimation.cleaning import one_blas_thread
 from stream_calib.estimation.dcc import MODELS
+from stream_calib.estimation.drift import DriftDetector
 from stream_calib.estimation.garch import GarchVolatility
 from stream_calib.estimation.shrinkage import shrink_target
 from stream_calib.values import (
@@ -28,6 +29,8 @@ FULL_MAX = 40  # assets up to which bars are looked at as a whole, which is O(n^
 FITTED_SHARE = 0.5  # of the first fit's bars: an asset observed less is left out
 MOVED_SHARE = 0.1  # of these: one whose price moved less has no correlation
 NEWS_MIN = 0.005  # of alpha: with less the variance is a trend, which ends with the window
+WATCHED_MAX = 300  # symbols up to which dependence is measured,
+WATCHED_ROWS = 1000  # and on how many rows, up to 50 symbols
 POOLED_SHARE = 0.8  # of the first fit's bars: less says nothing of a volatility
 TOGETHER_MIN = 30  # returns that each two have in common
 MEMORY_MAX = 0.9995  # a + b beyond: twins among the symbols, or nothing to return to
@@ -50,7 +53,8 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
         Arrays of the fit: ``request`` its number, ``kind`` the place of the model in
         ("dcc", "cdcc", "adcc"), ``dcc`` a, b, g, ``target`` and ``asymmetry`` packed upper
         triangles, NaN for assets left out, ``garch`` (6, n) mu, omega, alpha, beta, gamma, nu,
-        NaN where an asset has no fit; the rest is what the report shows.
+        NaN where an asset has no fit, ``dependence`` that of ``DriftDetector``; the rest is what
+        the report shows.
     """
     if request.settings.get("kind") == "target":
         return refit_target(request)
@@ -78,7 +82,7 @@ def _calibrate(request: FitRequest) -> Fit | FitFailure:
         return _failure(request, "invalid", str(error))
     if not math.isfinite(dcc.composite_loglik):
         return _failure(request, "not_converged", dcc.reason)
-    fit = Fit(DCC_MODEL, _arrays(request, usable, garch, dcc, counts))
+    fit = Fit(DCC_MODEL, _arrays(request, usable, garch, dcc, counts, own))
     reason = misfit(fit, n)
     return _failure(request, "invalid", reason) if reason else fit
 
@@ -168,6 +172,7 @@ def _arrays(
     garch: _Volatilities,
     dcc: DccFit,
     counts: np.ndarray,
+    z: F64,
 ) -> dict[str, F64]:
     n = request.arrays["returns"].shape[1]
     se = [dcc.se.get(name, math.nan) for name in ("a", "b", "g")]
@@ -188,6 +193,7 @@ def _arrays(
         "loglik": np.array(
             [dcc.loglik if n_fitted <= FULL_MAX else math.nan, dcc.composite_loglik]
         ),
+        "dependence": _dependence(dcc, z),
         "target_average": np.array([math.fsum(dcc.target[upper]) / len(upper[0])]),
         **{
             f"diagnostics.{group}.{name}": np.array([float(value)])
@@ -195,6 +201,20 @@ def _arrays(
             for name, value in figures.items()
         },
     }
+
+
+def _dependence(dcc: DccFit, z: F64) -> F64:
+    """Return how much rows of this model depend on each other, for whoever watches it for drift.
+
+    NaN where it would take long: as many rows as a fit of so many symbols takes anyway.
+    """
+    n = z.shape[1]
+    if n > WATCHED_MAX:
+        return np.full(3, np.nan)
+    rows = max(WATCHED_ROWS // 4, min(WATCHED_ROWS, WATCHED_ROWS * 50 // n))
+    detector = DriftDetector(dcc.params, n, arl0=math.inf)
+    detector.update(z[-rows:])
+    return detector.dependence()
 
 
 def _packed(square: F64, usable: np.ndarray, n: int) -> F64:
