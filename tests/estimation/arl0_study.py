@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-import stream_calib as sc
 from stream_calib.estimation.cleaning import one_blas_thread
 from stream_calib.estimation.dcc import Dcc
 from stream_calib.values import F64
@@ -27,6 +26,7 @@ from tests.estimation.drift_study import (
     page_path,
     passages,
     realised,
+    watching,
 )
 from tests.estimation.truths import TRUTHS, truth
 
@@ -68,7 +68,7 @@ def watch(name: str, n: int, runs: int) -> Watched:
         rows = truth(name, n, FIT + CALM, seed)
         params = fitted(rows[:FIT])
         rest, stop = rows[FIT:], TARGETS[-1]
-        detector = sc.DriftDetector(params, n, arl0=ENDLESS, seed=seed)
+        detector = watching(params, rows[:FIT], seed)
         own.append(own_path(detector, rest, stop))
         ratio.append(ratio_path(FittedRatio(params, n, ENDLESS), rest, stop))
         model = Dcc(params, n)

@@ -64,12 +64,13 @@ BREAKS = (*JUMPS, *(jump._replace(kind="target") for jump in JUMPS))
 class Run(NamedTuple):
     """One market: its truth, its model, and what is needed to go on after the rows of the fit.
 
-    ``target``, ``q`` (n, n) are those of the true DCC, q after the fit; ``centre``, ``spread``
+    ``past`` are the rows of the fit; ``target``, ``q`` (n, n) are those of the true DCC, q after the fit; ``centre``, ``spread``
     (2,) those of the feeds over the fit; ``before`` (BEFORE, 2) the feeds until a break.
     """
 
     seed: int
     params: DccParams
+    past: F64
     target: F64
     q: F64
     centre: F64
@@ -117,7 +118,9 @@ def start(n: int, seed: int, name: str = TRUTH) -> tuple[Run, F64]:
         q = (1.0 - NEWS - MEMORY) * target + NEWS * np.multiply.outer(z, z) + MEMORY * q
     centre, spread = past.mean(axis=0), past.std(axis=0)
     before = (before - centre) / spread
-    return Run(seed, params, target, q, centre, spread, at_break.state(), before), rows[FIT:]
+    return Run(seed, params, rows[:FIT], target, q, centre, spread, at_break.state(), before), rows[
+        FIT:
+    ]
 
 
 def fitted(rows: F64) -> DccParams:
@@ -346,8 +349,15 @@ def _best(delays: Sequence[Delay]) -> Delay:
 
 def new_detector(run: Run) -> Detector:
     """Make our detector from the fit of a run, never to raise an alarm."""
-    detector: Detector = sc.DriftDetector(run.params, len(run.target), arl0=ENDLESS, seed=run.seed)
-    return detector
+    return watching(run.params, run.past, run.seed)
+
+
+def watching(params: DccParams, past: F64, seed: int) -> sc.DriftDetector:
+    """Make our detector as the service does, never to raise an alarm."""
+    n = len(params.target)
+    before = sc.DriftDetector(params, n, arl0=ENDLESS)
+    before.update(past)
+    return sc.DriftDetector(params, n, arl0=ENDLESS, seed=seed, inflation=before.dependence())
 
 
 def new_known(run: Run, what: Break, kind: Kind | None) -> KnownChange:
@@ -392,6 +402,6 @@ def youth(bench: Bench, what: Break, at: int, runs: int) -> Delay:
     with one_blas_thread():
         for seed in range(runs):
             z = broken(TRUTH, bench.n, FIT + at, AFTER, *what, seed)
-            detector = sc.DriftDetector(fitted(z[:FIT]), bench.n, arl0=ENDLESS, seed=seed)
+            detector = watching(fitted(z[:FIT]), z[:FIT], seed)
             alarms.append(passage(own_path(detector, z[FIT:], level), level))
     return delay(alarms, at)
