@@ -64,8 +64,9 @@ BREAKS = (*JUMPS, *(jump._replace(kind="target") for jump in JUMPS))
 class Run(NamedTuple):
     """One market: its truth, its model, and what is needed to go on after the rows of the fit.
 
-    ``past`` are the rows of the fit; ``target``, ``q`` (n, n) are those of the true DCC, q after the fit; ``centre``, ``spread``
-    (2,) those of the feeds over the fit; ``before`` (BEFORE, 2) the feeds until a break.
+    ``past`` are the rows of the fit; ``target``, ``q`` (n, n) those of the true DCC, q after the
+    fit; ``centre``, ``spread`` (2,) those of the feeds over the fit; ``before`` (BEFORE, 2) the
+    feeds until a break.
     """
 
     seed: int

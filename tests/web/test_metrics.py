@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from stream_calib.adapters.prometheus import METRICS, PREFIX, PrometheusObserver
 from stream_calib.adapters.prometheus import observer as observer_module
 from stream_calib.ports import Observer
-from stream_calib.values import NO_TIME, Effects, Event, Output, Progress, Source
+from stream_calib.values import NO_TIME, DriftStatus, Effects, Event, Output, Progress, Source
 from tests.web.observations import AS_OF_NS, effects, output, progress, tell, tick_batch
 
 OPEN_METRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -233,6 +233,22 @@ def test_lag_of_surplus_partitions_is_summed(
     labels = {"universe": "fx", "topic": "other", "partition": "other"}
     assert value(observer, "consumer_lag_records", **labels) == 2 + 4
     assert len(series(observer, "consumer_position")) == 3
+
+
+def test_the_watch_for_drift_is_shown_with_what_was_asked_for(
+    observer: PrometheusObserver,
+) -> None:
+    tell(observer)
+    assert value(observer, "drift_level_ratio", universe="fx") == 0.3
+    assert value(observer, "drift_arl0_target_bars", universe="fx") == 5000.0
+    assert value(observer, "drift_arl0_realised_bars", universe="fx") == 9000.0
+    assert value(observer, "drift_alarms_total", universe="fx", alternative="fusing") == 1
+    assert value(observer, "drift_alarms_total", universe="fx", alternative="rotation") == 0
+    assert value(observer, "drift_refuted_total", universe="fx") == 1
+    unknown = DriftStatus(0.0, 5000.0, 0.25, None, 0, 0, {}, 0)
+    observer.advanced("fx", replace(effects(), drift=unknown), 0.0)
+    assert math.isnan(value(observer, "drift_power_bars", universe="fx") or 0.0)
+    assert math.isnan(value(observer, "drift_arl0_realised_bars", universe="fx") or 0.0)
 
 
 def test_nothing_is_registered_for_the_whole_process() -> None:
