@@ -144,7 +144,8 @@ def demo(
         raise typer.Exit(130)
     console.print(show.table())
     for line in show.shifts:
-        console.print(line, soft_wrap=True)
+        if "ALARM" in line or "installed" in line or "old model" in line:
+            console.print(line, soft_wrap=True)
     if not show.shifts:
         console.print("the watch for drift raised no alarm")
     outcomes = ", ".join(f"{n:,} {name}" for name, n in sorted(show.tally.outcomes.items()))
