@@ -154,7 +154,7 @@ def _date(found: Compared, row: int) -> str:
 INTRODUCTION = """# Alarms, refits and what they are worth
 
 Made by `python -m replay_data.draw_regimes` from the study in `tests/estimation/regime_study.py`; the loop is that of
-`tests/estimation/loops.py`: alarms of `DriftDetector`; targets moved (`calibration/staged`) at 30, 50, 75, 100, 150, 200, 400 and 800 rows since
+`tests/estimation/loops.py`: alarms of `DriftDetector`; targets moved (`calibration/staged`) at 30, 50, 75, 100, 150, 200, 300, 400, 600 and 800 rows since
 the change; a challenger is installed at a lead of ln 5 on rows that it was not made from; the model before the alarm goes on in shadow for 250 rows and
 comes back at a lead of ln 20. All of this was settled on simulated markets (`ARCHITECTURE.md`, decisions) before these were
 looked at. ARL0, the mean number of bars to a false alarm that is asked for, is 5000 minutes or 1000 days.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stream_calib.engine.refit_cycle import STAGES
 from stream_calib.estimation.calibration import tilting
 from stream_calib.estimation.calibration.tilting import move_target
 from stream_calib.estimation.contest import INSTALL_MARGIN, LOG_2PI, MARGIN, Contest
@@ -22,16 +23,6 @@ from stream_calib.estimation.shrinkage import shrink_target
 from stream_calib.values import F64, Alarm, DccParams
 from tests.estimation.truths import Change, factor_target, shocks, tilted
 
-STAGES = (
-    30,
-    50,
-    75,
-    100,
-    150,
-    200,
-    400,
-    800,
-)  # rows since the change at which the target is moved again
 COOL_DOWN = 250  # rows for which the old model goes on beside the new one
 DROP_SHARE = 0.1
 ARL0 = 5000.0
@@ -162,17 +153,23 @@ class Loop:
 
 
 class Watch:
-    """Alarms of a detector whose reference is what the loop last installed."""
+    """Alarms of a detector whose reference is what the loop last installed.
 
-    def __init__(self, loop: Loop, arl0: float = ARL0) -> None:
+    ``inflation`` is the dependence of the rows that the first model was fitted to.
+    """
+
+    def __init__(self, loop: Loop, arl0: float = ARL0, inflation: F64 | None = None) -> None:
         self._loop, self._arl0, self._seen = loop, arl0, 0
+        self._inflation = inflation
         self.alarms: list[tuple[int, Alarm]] = []
         self._detector = self._fresh()
 
     def _fresh(self) -> DriftDetector:
         loop = self._loop
         params = loop.serving.params
-        return DriftDetector(params, loop.n, arl0=self._arl0, clock=loop.clock)
+        return DriftDetector(
+            params, loop.n, arl0=self._arl0, clock=loop.clock, inflation=self._inflation
+        )
 
     def __call__(self, t: int, row: F64) -> int:
         """Return how many rows ago a change began, or 0."""

@@ -17,6 +17,7 @@ from stream_calib.estimation.calibrated import dcc_params, garch_params
 from stream_calib.estimation.calibration.model import calibrate
 from stream_calib.estimation.calibration.tilting import part_of, scaled_news
 from stream_calib.estimation.dcc import Dcc
+from stream_calib.estimation.drift import DriftDetector
 from stream_calib.estimation.ewma import Ewma
 from stream_calib.estimation.garch import GarchVolatility
 from stream_calib.estimation.shrinkage import shrink_target
@@ -94,14 +95,11 @@ class Weighted:
 
 
 class Watched:
-    """The loop, its alarms from a detector that watched the window too."""
+    """The loop, its alarms from a detector that begins after the window, as in the service."""
 
-    def __init__(self, params: DccParams, rows: F64, arl0: float) -> None:
+    def __init__(self, params: DccParams, rows: F64, arl0: float, inflation: F64 | None) -> None:
         self.loop = Loop(params, LoopSettings(), clock="time")
-        self.watch = Watch(self.loop, arl0)
-        for row in rows:
-            self.watch(0, row)
-        self.watch.alarms.clear()
+        self.watch = Watch(self.loop, arl0, inflation)
         self.loop.serving.update(rows)
 
     def corr(self) -> F64:
@@ -143,7 +141,7 @@ def compare(market: Market, arl0: float, schedule: dict[str, int]) -> Compared:
     volatility.install(garch_params(answer))
     window = volatility.standardise(rows.rows(0, first)).returns[:, known]
     window = np.ascontiguousarray(window)
-    watched = Watched(params, window, arl0)
+    watched = Watched(params, window, arl0, answer.arrays["dependence"])
     rivals = _rivals(params, window, market.window, schedule)
     found, bars = [], []
     for bar in range(first, len(rows.returns)):
@@ -203,7 +201,9 @@ def simulated(
     names: tuple[str, ...] = ()
     for path in range(paths):
         params, window, z = draw(path)
-        watched = Watched(params, window, 5000.0)
+        before = DriftDetector(params, len(params.target), arl0=np.inf)
+        before.update(window)
+        watched = Watched(params, window, 5000.0, before.dependence())
         rivals = _rivals(params, window, len(window), schedule)
         models: list[Rival] = [watched, *rivals.values()]
         names = ("loop", *rivals)
