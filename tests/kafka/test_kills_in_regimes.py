@@ -68,7 +68,6 @@ def kinds(published: Published) -> list[str]:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(1800)
 async def test_killed_around_alarms_and_swaps_it_publishes_the_same_bytes(
     kafka_bootstrap: str,
     tmp_path: Path,
