@@ -74,7 +74,10 @@ def dcc_params(fit: Fit) -> DccParams:
 
 
 def dcc_report(fit: Fit, request: FitRequest, symbols: Sequence[str]) -> dict[str, object]:
-    """Return what people and programs should know of a fit, as JSON values; null: not known."""
+    """Return what people and programs should know of a fit, as JSON values; null: not known.
+
+    Symbols in the order of their names, so that the universe's own does not show.
+    """
     arrays, target = fit.arrays, dcc_params(fit).target
     names = ("a", "b", "g") if MODELS[int(arrays["kind"][0])] == "adcc" else ("a", "b")
     errors = dict(zip(names, _numbers(arrays["dcc_se"]), strict=False))
@@ -84,7 +87,7 @@ def dcc_report(fit: Fit, request: FitRequest, symbols: Sequence[str]) -> dict[st
             for k, name in enumerate(GARCH_NAMES)
             if not math.isnan(arrays["garch"][k, i])
         }
-        for i, symbol in enumerate(symbols)
+        for symbol, i in sorted(zip(symbols, range(len(symbols)), strict=True))
     }
     return {
         "reason": request.reason,
@@ -104,7 +107,9 @@ def dcc_report(fit: Fit, request: FitRequest, symbols: Sequence[str]) -> dict[st
             "target_average": _number(arrays["target_average"][0]),
         },
         "garch": garch,
-        "left_out": [s for s, x in zip(symbols, np.diagonal(target), strict=True) if math.isnan(x)],
+        "left_out": sorted(
+            s for s, x in zip(symbols, np.diagonal(target), strict=True) if math.isnan(x)
+        ),
         "diagnostics": {
             name.removeprefix("diagnostics."): _number(array[0])
             for name, array in sorted(arrays.items())
