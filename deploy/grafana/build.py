@@ -192,10 +192,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                Query(f"sum(increase(stream_calib_drift_refuted_total{{{UNIVERSE}}}"
                      "[$__rate_interval]))", "refuted"))),
         Panel("Bars between false alarms", "none",
-              "As asked for, and bars watched per refuted alarm.",
+              "As asked for, and bars watched per alarm: true ones are among these.",
               (latest("drift_arl0_target_bars", "universe")._replace(legend="{{universe}} target"),
-               latest("drift_arl0_realised_bars", "universe")._replace(
-                   legend="{{universe}} realised"))),
+               latest("drift_bars_per_alarm", "universe")._replace(
+                   legend="{{universe}} per alarm"))),
         Panel("Expected delay", "none",
               "Bars until an alarm when correlations fuse by 35 %. None while there is too little "
               "to compare with.", (latest("drift_power_bars", "universe"),)),

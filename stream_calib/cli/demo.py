@@ -299,12 +299,14 @@ def _shift_line(event: "Event", break_ns: int) -> str:
     when = f"{bars} DCC bars after the break" if bars >= 0 else "before the break"
     if event.type == "drift_alarm":
         since = (int(str(details["since_ns"])) - break_ns) / 60e9
-        average = f"{details['average_before']:+.2f} to {details['average_after']:+.2f}"
-        return (
-            f"{when}: ALARM {details['alternative']}, since {since:+.1f} min of the true break; "
-            f"average correlation {average}"
-        )
-    if details.get("reason") != "drift":
+        alarm = f"{when}: ALARM {details['alternative']}, since {since:+.1f} min of the true break"
+        before, after = details["average_before"], details["average_after"]
+        if before is None:
+            return alarm
+        return f"{alarm}; average correlation {before:+.2f} to {after:+.2f}"
+    if event.type == "drift_refuted":
+        return f"{when}: nothing has confirmed the alarm"
+    if "drift" not in {details.get("reason"), details.get("cause")}:
         return ""
     said = {
         "refit_requested": "a target is fitted to what came since",

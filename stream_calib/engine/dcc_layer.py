@@ -13,6 +13,7 @@ from stream_calib.engine.membership import Membership
 from stream_calib.engine.refit_cycle import RefitCycle, Turn
 from stream_calib.estimation.calibrated import DCC_MODEL, dcc_report, misfit
 from stream_calib.estimation.coarsening import Coarsener
+from stream_calib.estimation.dcc_model import FIT_LAYOUT
 from stream_calib.estimation.protocol import Layout
 from stream_calib.values import (
     F64,
@@ -32,7 +33,9 @@ LAYOUTS: Mapping[str, Layout] = {
     **{f"cycle.{part}": layout for part, layout in RefitCycle.LAYOUTS.items()},
     "membership": Layout(by_symbol={"ready": 0.0}),
 }
-REQUEST = "request"  # what was asked for is of the symbols of then
+DOUBLINGS_MAX = 8  # of the time between two tries
+REQUEST = "request"  # what was asked for is of the symbols of then, in any order of them
+REQUEST_LAYOUTS: Mapping[str, Layout] = {REQUEST: History.LAYOUT, f"{REQUEST}.old": FIT_LAYOUT}
 
 
 class DccLayer:
@@ -58,7 +61,7 @@ class DccLayer:
         self._n_closed = 0
         self._due = settings.first_fit_bars  # bars closed at which a fit is to be asked for
         self._reason = "first"
-        self._n_requests = 0
+        self._n_requests = self._failures = 0
         self._pending: FitRequest | None = None
         self._cycle = RefitCycle(universe)
         self.membership = Membership(universe.symbols, universe.ready_n_eff)
@@ -180,6 +183,7 @@ class DccLayer:
             return self._refuse(fit, reason)
         report = dcc_report(fit, pending, self._universe.symbols)
         rows = self._history.block()
+        self._failures = 0
         if reason := self._cycle.take(fit, pending, rows, report):
             self._refuse(fit, reason)
         return None
@@ -204,8 +208,13 @@ class DccLayer:
     def _retry(self, pending: FitRequest) -> None:
         if pending.reason == "drift":
             return  # the next stage is another try
+        if self._reason != "schedule" and 0 < self._due <= self._n_closed:
+            return  # somebody wants one anyway
         every = self._settings.refit_bars or self._settings.first_fit_bars
-        self._due = self._n_closed + max(1, every // RETRY_SHARE)
+        # what fails again and again is asked for ever less often
+        wait = max(1, every // RETRY_SHARE) << min(self._failures, DOUBLINGS_MAX)
+        self._failures += 1
+        self._due = self._n_closed + wait
         self._reason = pending.reason
 
     # what is known
@@ -245,6 +254,7 @@ class DccLayer:
             "due": self._due,
             "reason": self._reason,
             "n_requests": self._n_requests,
+            "failures": self._failures,
         }
         out = {**under("bars", self._bars.state()), **under("history", self._history.state())}
         out |= under("membership", self.membership.state())
@@ -269,7 +279,7 @@ class DccLayer:
         facts = read_text(state["facts"])
         layer._number, layer._n_closed = facts["number"], facts["n_closed"]
         layer._due, layer._reason = facts["due"], facts["reason"]
-        layer._n_requests = facts["n_requests"]
+        layer._n_requests, layer._failures = facts["n_requests"], facts["failures"]
         layer._bars = Coarsener.from_state(layer.k, layer._bars.simple, within("bars", state))
         layer._history = History.from_state(universe.dcc.window_bars, within("history", state))
         layer.membership = Membership.from_state(

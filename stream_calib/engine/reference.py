@@ -94,6 +94,11 @@ class Reference:
         return z, expected
 
     @property
+    def n(self) -> int:
+        """How many symbols are watched."""
+        return len(self._core)
+
+    @property
     def level(self) -> float:
         """The larger statistic over its threshold."""
         return max(self._detector.level, self._miscalibration.level)

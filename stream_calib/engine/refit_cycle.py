@@ -56,6 +56,7 @@ class _Facts:
     """What is no array: bars are counted, and ``change`` is the last one before a change."""
 
     alarm: dict[str, Any] | None = None  # that nothing has confirmed or refuted yet
+    raised: int = 0  # the bar of that alarm
     change: int = 0
     change_ns: int = 0
     regime: int = 0  # the change that the model in force is fitted to
@@ -99,7 +100,7 @@ class RefitCycle:
         self._universe, self._settings = universe, universe.drift
         self._order: I64 = np.argsort(np.array(universe.symbols))
         self.bar_ns = universe.dcc.bars_per_bar(universe.bar) * universe.bar
-        self.full_bars = max(FULL_MIN_BARS, FULL_BARS_PER_SYMBOL * len(universe.symbols))
+        self._full_bars = max(FULL_MIN_BARS, FULL_BARS_PER_SYMBOL * len(universe.symbols))
         self.model: DccModel | None = None
         self.turns: list[Turn] = []
         self._facts = _Facts()
@@ -121,8 +122,10 @@ class RefitCycle:
             if shadow is not None:
                 shadow.contest.update(z.returns[0], forecast, shadow.model.forecast())
                 shadow.model.update(block)
+        watching = self._reference
         self._judge(n_closed)
-        if self._reference is not None:
+        # one that begins with this bar has seen it already, and knows nothing of the old forecast
+        if self._reference is not None and self._reference is watching:
             was_blind = self._reference.blind
             alarms = self._reference.update(block, z, forecast)
             self._facts.watched += 1
@@ -132,7 +135,7 @@ class RefitCycle:
             if alarms and self._facts.alarm is None:
                 self._raise(alarms[0], n_closed, rows())
         facts = self._facts
-        if facts.alarm and n_closed - facts.change >= self._settings.give_up_bars:
+        if facts.alarm and n_closed - facts.raised >= self._settings.give_up_bars:
             self.turns.append(Turn("drift_refuted", dict(facts.alarm)))
             self._challenger = self._prior = None
             facts.alarm, facts.stage, facts.refuted = None, 0, facts.refuted + 1
@@ -144,13 +147,13 @@ class RefitCycle:
             self._challenger = self._fallback = None
             for name, value in facts.undo.items():
                 setattr(facts, name, value)
-            self._enter(fallback, "refit_rolled_back")
+            self._enter(fallback, "refit_rolled_back", cause="drift")
             self._refer()
         elif challenger is not None and challenger.contest.verdict == "won":
             self._promote(challenger, n_closed)
         elif challenger is not None and challenger.contest.verdict == "lost":
             self._challenger = None
-            reason = {"reason": "it predicts worse than the model in force"}
+            reason = {"reason": "it predicts worse than the model in force", "cause": "drift"}
             self.turns.append(Turn("refit_rejected", _about(challenger) | reason))
         fallback = self._fallback
         if fallback is not None and (n_closed >= facts.cooled or fallback.contest.verdict):
@@ -159,16 +162,19 @@ class RefitCycle:
     def _promote(self, challenger: Shadow, n_closed: int) -> None:
         assert self.model is not None
         facts, self._challenger = self._facts, None
-        old, report = self.model, self._report
         if self._fallback is None:
             facts.undo = {n: getattr(facts, n) for n in ("regime", "regime_ns", "alarm")}
+            facts.cooled = n_closed + self._settings.cool_down_bars
+            contest = Contest(self._settings.lead_back, self._order)
+            self._fallback = Shadow(self.model, contest, self._report)
         else:
-            old, _, report = self._fallback
-        self._fallback = Shadow(old, Contest(self._settings.lead_back, self._order), report)
-        facts.cooled = n_closed + self._settings.cool_down_bars
+            # log ratios add up: what it led by, it now leads by less
+            self._fallback.contest.yield_to(challenger.contest)
+        first, last = facts.alarm is not None, facts.stage == 0
         facts.regime, facts.regime_ns, facts.alarm = facts.change, facts.change_ns, None
         self._enter(challenger, "refit_installed")
-        self._refer()
+        if first or last:  # each time it is blind for a while
+            self._refer()
 
     def _raise(self, alarm: Alarm, n_closed: int, rows: ReturnBlock) -> None:
         assert self._reference is not None
@@ -181,7 +187,7 @@ class RefitCycle:
         facts.alarms[alarm.alternative] = facts.alarms.get(alarm.alternative, 0) + 1
         number = sum(facts.alarms.values())
         facts.alarm = {"alternative": alarm.alternative, "number": number}
-        facts.change, facts.change_ns = n_closed - since, began[0]
+        facts.raised, facts.change, facts.change_ns = n_closed, n_closed - since, began[0]
         facts.stage = max(STAGES[0], since)
         assert self.model is not None
         self._challenger, self._fallback, self._prior = None, None, self.model.fit
@@ -195,16 +201,16 @@ class RefitCycle:
             "bars_since": since,
             "arl0_bars": status.arl0_bars,
             "false_alarms_per_day": status.false_alarms_per_day,
-            "realised_arl0_bars": status.realised_arl0_bars,
+            "bars_per_alarm": status.bars_per_alarm,
             "reference_bars": status.reference_bars,
         }
         z, expected = self._reference.judged(rows)
         details |= moved(z[-since:], expected, self._universe.symbols, self._order)
         self.turns.append(Turn("drift_alarm", details))
 
-    def _enter(self, shadow: Shadow, type_: str) -> None:
+    def _enter(self, shadow: Shadow, type_: str, **more: str) -> None:
         self.model, self._report = shadow.model, shadow.report
-        self.turns.append(Turn(type_, _about(shadow), shadow.report))
+        self.turns.append(Turn(type_, _about(shadow) | more, shadow.report))
 
     def _refer(self) -> None:
         # ranks and chains begin anew, from the model that is in force now
@@ -219,7 +225,7 @@ class RefitCycle:
             arl0=self._settings.arl0_rows(self.bar_ns),
             seed=int.from_bytes(digest, "big"),
         )
-        self.turns.append(Turn("drift_blind", {"power_bars": self._reference.power}))
+        self.turns.append(Turn("drift_blind", {"symbols": self._reference.n}))
 
     # fits
 
@@ -245,7 +251,7 @@ class RefitCycle:
     def full_allowed(self, n_closed: int) -> bool:
         """Whether a full fit is worth while: not as long as a change is young."""
         facts = self._facts
-        young = facts.regime > 0 and n_closed - facts.regime < self.full_bars
+        young = facts.regime > 0 and n_closed - facts.regime < self._full_bars
         return facts.alarm is None and not young
 
     def regime_bars(self, n_closed: int) -> int:
@@ -261,6 +267,8 @@ class RefitCycle:
         """
         facts, dcc = self._facts, self._universe.dcc
         targeted = request.settings.get("kind") == TARGET
+        if request.reason == "schedule" and facts.alarm is not None:
+            return "an alarm has been raised since it was asked for"
         start = 0
         if targeted:
             going_on = facts.alarm is not None or facts.regime == facts.change
@@ -280,7 +288,13 @@ class RefitCycle:
         self._challenger = self._fallback = self._prior = None
         facts.stage = 0
         self._enter(Shadow(model, contest, report), "refit_installed")
-        if request.reason != "schedule" or self._reference is None:
+        if facts.alarm is not None:
+            self.turns.append(Turn("drift_dropped", dict(facts.alarm)))
+        if facts.regime_ns is not None and int(str(request.settings["from_ns"])) < facts.regime_ns:
+            facts.regime, facts.regime_ns = 0, None  # fitted to what was before as well
+        watched = 0 if self._reference is None else self._reference.n
+        covers_more = int(np.isfinite(np.diagonal(model.params.target)).sum()) > watched
+        if request.reason != "schedule" or covers_more:
             facts.alarm = None
             self._refer()
         return ""

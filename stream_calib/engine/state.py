@@ -19,7 +19,7 @@ from stream_calib.engine.arrays import (
     within,
 )
 from stream_calib.engine.dcc_layer import LAYOUTS as DCC_LAYOUTS
-from stream_calib.engine.dcc_layer import REQUEST
+from stream_calib.engine.dcc_layer import REQUEST, REQUEST_LAYOUTS
 from stream_calib.engine.engine import Engine
 from stream_calib.engine.refit_cycle import calmed
 from stream_calib.engine.tick_layer import COMPARED, LAYOUTS, SETTINGS, WINDOWS
@@ -28,6 +28,7 @@ from stream_calib.values import I64, TICK
 
 State = Mapping[str, npt.NDArray[Any]]
 _DECIDED = 2  # column of intake.marks
+OF_ONE_LIST = ("challenger", "fallback", "prior", "reference")  # parts of the regime loop
 _BY_SYMBOL = ("universe.returns.", "universe.calendars.")  # of a symbol in one list, its own affair
 
 
@@ -243,21 +244,25 @@ def _turned_triangles(state: State, layout: Layout, origin: I64, n_before: int) 
 
 
 def _migrated_dcc(state: State, origin: I64, n_before: int) -> Arrays:
-    """Keep the model among the symbols that stay; what was asked for is asked for anew."""
-    facts = read_text(state["dcc.facts"])
-    asked = facts.pop("pending", None)
-    if asked is not None or "dcc.cycle.model.volatility.settings" in state:
-        facts |= {"due": facts["n_closed"] + 1, "reason": "universe"}
-    gone = [REQUEST]
-    out = dict(state)
-    if sorted(origin) != list(range(n_before)):
-        # of other symbols: what is in shadow, and what drift is measured from, has had its time
-        gone += [f"cycle.{which}" for which in ("challenger", "fallback", "prior", "reference")]
+    """Keep the model among the symbols that stay, and all that goes on where none has changed.
+
+    Of other symbols, what is in shadow and what drift is measured from has had its time, and
+    what was asked for is asked for anew.
+    """
+    out, layouts = dict(state), dict(DCC_LAYOUTS)
+    if sorted(origin) == list(range(n_before)):
+        layouts |= REQUEST_LAYOUTS
+    else:
+        facts = read_text(state["dcc.facts"])
+        asked = facts.pop("pending", None)
+        if asked is not None or "dcc.cycle.model.volatility.settings" in state:
+            facts |= {"due": facts["n_closed"] + 1, "reason": "universe"}
+        gone = [REQUEST, *(f"cycle.{which}" for which in OF_ONE_LIST)]
+        prefixes = tuple(f"dcc.{part}." for part in gone)
+        out = {name: array for name, array in out.items() if not name.startswith(prefixes)}
+        out["dcc.facts"] = text_array(facts)
         out["dcc.cycle.facts"] = calmed(state["dcc.cycle.facts"])
-    prefixes = tuple(f"dcc.{part}." for part in gone)
-    out = {name: array for name, array in out.items() if not name.startswith(prefixes)}
-    out["dcc.facts"] = text_array(facts)
-    for part, layout in DCC_LAYOUTS.items():
+    for part, layout in layouts.items():
         own = within(f"dcc.{part}", out)
         out |= under(f"dcc.{part}", _turned(own, layout, origin, n_before))
     return out

@@ -47,6 +47,11 @@ def misfit(fit: Fit, n: int) -> str:
     negative = (parts[:, fitted] < -ROUNDING).any()
     if negative or (persistence > PERSISTENCE_MAX + ROUNDING).any():
         return "a volatility is not stationary"
+    dependence = fit.arrays.get("dependence", np.full(3, np.nan))
+    if dependence.shape != (3,) or (~np.isnan(dependence) & ~(dependence >= 1.0)).any():
+        return "what it says of dependence is none"
+    if np.isinf(dependence).any():
+        return "what it says of dependence is none"
     try:
         packed_start(params, n)
     except ValueError as error:

@@ -189,6 +189,11 @@ class Contest:
         elif self.log_ratio <= -self.margin:
             self.verdict = "lost"
 
+    def yield_to(self, other: Self) -> None:
+        """Go on against the model that has won ``other`` against the same one in force."""
+        self.log_ratio -= other.log_ratio
+        self.verdict = "lost" if self.log_ratio <= -self.margin else ""
+
     def state(self) -> dict[str, F64]:
         """Return copies of all arrays that make up the state, ``order`` apart."""
         verdict = float(VERDICTS.index(self.verdict))

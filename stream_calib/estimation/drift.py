@@ -264,7 +264,8 @@ class DriftDetector:
         if self._scored >= max(MEASURED_FROM, GROWTH * self._measured):
             self._measure()
         doublings = self._scored / POWER_FROM
-        if self._scored % POWER_FROM == 0 and math.log2(doublings).is_integer():
+        due = self._scored % POWER_FROM == 0 and math.log2(doublings).is_integer()
+        if due and math.isfinite(self.arl0):
             self._power = self._expected_delay()
         self._level = mean / self.arl0
         return self._alarm() if self._level >= 1.0 else None

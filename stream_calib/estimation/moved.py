@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stream_calib.estimation.cleaning import one_blas_thread
 from stream_calib.values import F64, I64
 
 PAIRS_MAX = 10
@@ -37,16 +38,16 @@ def moved(z: F64, before: F64, symbols: Sequence[str], order: I64) -> dict[str, 
         JSON values. ``pairs``: the largest |d| first, each with its ``symbols``, correlation
         ``before`` and ``after``, ``delta`` and the standard error of ``after``. ``symbols``: the
         ones whose correlations with all others moved most, by the mean of |after - before|.
-        ``average_before`` and ``average_after``: over all pairs.
+        ``average_before`` and ``average_after``: over all pairs; null where too few rows tell.
     """
     z, before = z[:, order], before[np.ix_(order, order)]
     seen = np.isfinite(z)
     own = np.where(seen, z, 0.0)
     n, upper = len(order), np.triu_indices(len(order), 1)
-    together = np.array([(seen[:, [i]] & seen).sum(axis=0) for i in range(n)], np.float64)
-    # sums over rows only: no order of the symbols shows in them
-    products = np.array([(own[:, [i]] * own).sum(axis=0) for i in range(n)])
-    squares = np.array([(own[:, [i]] ** 2 * seen).sum(axis=0) for i in range(n)])
+    ones = seen.astype(np.float64)
+    with one_blas_thread():  # in canonical order: the universe's own does not show
+        together, products = ones.T @ ones, own.T @ own
+        squares = (own * own).T @ ones
     scale = np.sqrt(squares * squares.T)
     after = np.divide(products, scale, out=np.full((n, n), np.nan), where=scale > 0.0)
     after[together < TOGETHER_MIN] = np.nan
@@ -61,7 +62,7 @@ def moved(z: F64, before: F64, symbols: Sequence[str], order: I64) -> dict[str, 
     shares = np.array([math.fsum(np.abs(row)) for row in delta]) / max(1, n - 1)
     most = np.argsort(-shares, kind="stable")[:SYMBOLS_MAX]
     both = known[upper]
-    count = max(1, int(both.sum()))
+    count = int(both.sum())
     return {
         "pairs": [
             {
@@ -74,7 +75,9 @@ def moved(z: F64, before: F64, symbols: Sequence[str], order: I64) -> dict[str, 
             for i, j in pairs
             if known[i, j]
         ],
-        "symbols": [{"symbol": names[i], "mean_move": float(shares[i])} for i in most],
-        "average_before": math.fsum(before[upper][both]) / count,
-        "average_after": math.fsum(after[upper][both]) / count,
+        "symbols": [
+            {"symbol": names[i], "mean_move": float(shares[i])} for i in most if shares[i] > 0.0
+        ],
+        "average_before": math.fsum(before[upper][both]) / count if count else None,
+        "average_after": math.fsum(after[upper][both]) / count if count else None,
     }

@@ -40,7 +40,7 @@ class DriftStatus:
     arl0_bars
         Bars from one false alarm to the next, as asked for: exact for exchangeable scores.
     false_alarms_per_day
-        The chance of at least one on a day without a break.
+        The chance of at least one on a day without a break, open for 24 hours.
     power_bars
         Expected delay of an alarm when correlations fuse by 35 %; None: not within sight.
     reference_bars
@@ -60,6 +60,7 @@ class DriftStatus:
     refuted: int
 
     @property
-    def realised_arl0_bars(self) -> float | None:
-        """Bars watched per refuted alarm; None before the first."""
-        return self.watched_bars / self.refuted if self.refuted else None
+    def bars_per_alarm(self) -> float | None:
+        """Bars watched per alarm, true ones among them: false ones are rarer. None before any."""
+        n_alarms = sum(self.alarms.values())
+        return self.watched_bars / n_alarms if n_alarms else None

@@ -124,10 +124,10 @@ def test_migrating_in_a_storm_is_the_same_as_having_had_the_other_order(seed: in
     other = Run(turned, log).again(moves, random)
     got = migrate(one.engine.state(), one.universe, turned, universe)
     expected = other.engine.state()
-    apart = {"engine.facts", "dcc.facts"}  # a fit is asked for by the new list
     got_bits, expected_bits = bits_of(got), bits_of(expected)
-    assert got_bits.keys() == {n for n in expected_bits if not n.startswith("dcc.request.")}
-    assert {n for n in got_bits if got_bits[n] != expected_bits[n]} <= apart
+    assert got_bits.keys() == expected_bits.keys()
+    # the change is announced
+    assert {n for n in got_bits if got_bits[n] != expected_bits[n]} <= {"engine.facts"}
 
 
 def test_a_symbol_that_comes_and_goes_begins_anew() -> None:

@@ -114,7 +114,7 @@ def test_a_model_that_was_installed_for_nothing_is_rolled_back(shifted: Regimes)
     run = Regimes(regime_settings(N)).feed(np.vstack([returns[: swap + 1], returns[700:760]]))
     ((back, details),) = run.of("refit_rolled_back")
     assert back <= swap + run.config.universe[0].drift.cool_down_bars
-    assert details["reason"] == "first"
+    assert (details["reason"], details["cause"]) == ("first", "drift")
     assert details["lead"] >= run.config.universe[0].drift.lead_back
     assert run.layer.shift_ns is None
     # nothing has come of the alarm by then, and targets go on to be fitted
@@ -130,12 +130,13 @@ def refusing(request: FitRequest) -> Fit | FitFailure:
 
 def test_an_alarm_that_nothing_confirms_is_refuted() -> None:
     run = Regimes(regime_settings(N, give_up_bars=150), refusing).feed(market())
-    ((bar, alarm), *_), ((end, refuted), *_) = run.of("drift_alarm"), run.of("drift_refuted")
-    assert end == bar - alarm["bars_since"] + 150
+    ((bar, _), *_), ((end, refuted), *_) = run.of("drift_alarm"), run.of("drift_refuted")
+    assert end == bar + 150
     assert refuted == {"number": 1, "alternative": "fusing"}
     status = run.layer.drift()
     assert status is not None
-    assert status.realised_arl0_bars == status.watched_bars / status.refuted
+    assert status.refuted >= 1
+    assert status.bars_per_alarm == status.watched_bars / sum(status.alarms.values())
     assert run.layer.shift_ns is None
     assert [turn.details["reason"] for _, turn in run.turns if turn.report] == ["first"]
 
@@ -163,6 +164,38 @@ def test_a_target_that_comes_after_its_alarm_is_over_is_refused() -> None:
     assert before is not None
     assert after is not None
     assert after.corr.tobytes() == before.corr.tobytes()
+
+
+def test_a_scheduled_fit_that_comes_after_an_alarm_is_refused() -> None:
+    late: list[FitRequest] = []
+
+    def keep(request: FitRequest) -> Fit | FitFailure | None:
+        if request.reason == "schedule":
+            late.append(request)
+            return None
+        return calibrate(request)
+
+    tree = {**DCC, "refit_bars": BEFORE - 600}  # one is asked for in the bar before the break
+    config = settings(regime_settings(N).universe[0].symbols, universe__dcc=tree)
+    run = Regimes(config, keep).feed(market()[: BEFORE + 60])
+    assert run.of("drift_alarm")
+    fit = calibrate(late[0])
+    assert isinstance(fit, Fit)
+    run.layer.install(fit)
+    (turn,) = run.layer.take_turns()
+    assert turn.type == "refit_rejected"
+    assert turn.details["reason"] == "an alarm has been raised since it was asked for"
+    # and what comes of the alarm goes on
+    run.feed(market()[BEFORE + 60 :])
+    assert [bar for bar, details in run.of("refit_installed") if details["reason"] == "drift"]
+
+
+def test_no_alarm_is_raised_in_the_bar_of_a_swap() -> None:
+    returns = 0.01 * broken("average_80", 20, BEFORE, 150, "loosening", 0.5, "jump", 3)
+    run = Regimes(regime_settings(20)).feed(returns)
+    swaps = {bar for bar, turn in run.turns if turn.report is not None}
+    assert len(swaps) > 1
+    assert not swaps & {bar for bar, _ in run.of("drift_alarm")}
 
 
 def test_without_a_detector_nothing_is_watched() -> None:

@@ -200,3 +200,11 @@ def test_news_are_scaled_by_their_own_recursion_in_cdcc_alone() -> None:
         assert np.allclose(found, row * np.sqrt(q), atol=1e-14)  # one multiplication
         q = 0.1 + (0.1 * row * row + 0.8) * q
     assert scaled_news(z, DccParams(0.1, 0.8, np.eye(3), "dcc")) is z
+
+
+def test_a_symbol_that_stands_still_at_first_keeps_its_place_beside_the_others(old: Fit) -> None:
+    returns = fused(60, 3)
+    returns[:25, 2] = 0.0  # as in a halt: observed, and no move
+    target = dcc_params(moved(old, returns)).target
+    assert np.isfinite(target).all()
+    assert np.linalg.eigvalsh(target)[0] > 0.0

@@ -241,14 +241,14 @@ def test_the_watch_for_drift_is_shown_with_what_was_asked_for(
     tell(observer)
     assert value(observer, "drift_level_ratio", universe="fx") == 0.3
     assert value(observer, "drift_arl0_target_bars", universe="fx") == 5000.0
-    assert value(observer, "drift_arl0_realised_bars", universe="fx") == 9000.0
+    assert value(observer, "drift_bars_per_alarm", universe="fx") == 4500.0
     assert value(observer, "drift_alarms_total", universe="fx", alternative="fusing") == 1
     assert value(observer, "drift_alarms_total", universe="fx", alternative="rotation") == 0
     assert value(observer, "drift_refuted_total", universe="fx") == 1
     unknown = DriftStatus(0.0, 5000.0, 0.25, None, 0, 0, {}, 0)
     observer.advanced("fx", replace(effects(), drift=unknown), 0.0)
     assert math.isnan(value(observer, "drift_power_bars", universe="fx") or 0.0)
-    assert math.isnan(value(observer, "drift_arl0_realised_bars", universe="fx") or 0.0)
+    assert math.isnan(value(observer, "drift_bars_per_alarm", universe="fx") or 0.0)
 
 
 def test_nothing_is_registered_for_the_whole_process() -> None:

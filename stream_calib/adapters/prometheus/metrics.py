@@ -113,7 +113,7 @@ METRICS = (
     Metric("drift_watched_bars", "gauge", _U, "Bars watched since the beginning."),
     Metric("drift_reference_bars", "gauge", _U, "Bars that the newest ones are compared with."),
     Metric("drift_arl0_target_bars", "gauge", _U, "Bars between false alarms, as asked for."),
-    Metric("drift_arl0_realised_bars", "gauge", _U, "Bars watched per refuted alarm."),
+    Metric("drift_bars_per_alarm", "gauge", _U, "Bars watched per alarm, true or false."),
     Metric("drift_false_alarms_per_day", "gauge", _U, "Chance of a false alarm on a quiet day."),
     Metric("drift_power_bars", "gauge", _U, "Expected delay when correlations fuse by 35 %."),
     # how good it is

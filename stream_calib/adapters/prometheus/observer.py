@@ -220,7 +220,7 @@ class PrometheusObserver:
             "drift_watched_bars": drift.watched_bars,
             "drift_reference_bars": drift.reference_bars,
             "drift_arl0_target_bars": drift.arl0_bars,
-            "drift_arl0_realised_bars": drift.realised_arl0_bars,
+            "drift_bars_per_alarm": drift.bars_per_alarm,
             "drift_false_alarms_per_day": drift.false_alarms_per_day,
             "drift_power_bars": drift.power_bars,
         }

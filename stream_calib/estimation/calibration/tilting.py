@@ -18,7 +18,7 @@ STEP, SHARES, TURNS = 0.05, 19, 8  # of the search for the shares of v v' and I
 FOLDS = 5  # blocks of rows, each forecast from the earlier ones
 SCORED_MAX = 256  # rows that forecasts are judged by: each takes O(n^3)
 SMALL, SCORED_MIN = 300, 16  # symbols up to which, and rows that are judged whatever it takes
-MOVES_MIN = 10  # a symbol that moved less often keeps its place beside the others
+MOVES_MIN = 10  # a symbol that moved less often keeps its regression on the others
 
 
 class Moved(NamedTuple):
@@ -76,7 +76,10 @@ def move_target(params: DccParams, z: F64, dropped: int = 0) -> Moved:
 def _moved(params: DccParams, z: F64, dropped: int) -> Moved:
     news = scaled_news(z, params)[dropped:]
     n = z.shape[1]
-    known = np.flatnonzero((np.isfinite(news) & (news != 0.0)).sum(axis=0) >= MOVES_MIN)
+    moves = np.isfinite(news) & (news != 0.0)
+    # in the first block too: the others are forecast from it
+    first = moves[: max(1, len(news) // FOLDS)].any(axis=0)
+    known = np.flatnonzero(first & (moves.sum(axis=0) >= MOVES_MIN))
     if len(known) < 2:
         return Moved(params.target.copy(), 0.0, 0.0, math.inf, 0.0)
     if len(known) < n:
