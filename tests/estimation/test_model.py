@@ -195,3 +195,9 @@ def test_a_volatility_without_news_is_constant_and_no_trend() -> None:
     assert long_run[still] == pytest.approx(np.mean(noise**2, axis=0)[still], rel=1e-12)
     # an alpha that is estimated may be low, and the level still a matter of 300 rows
     assert (np.abs(np.log(long_run / 1e-4)) < np.log(2.0)).all()
+
+
+def test_a_request_that_makes_no_sense_has_an_answer_too() -> None:
+    answer = calibrate(asked(np.full((300, 0), np.nan)))
+    assert isinstance(answer, FitFailure)
+    assert answer.reason

@@ -56,10 +56,15 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
         NaN where an asset has no fit, ``dependence`` that of ``DriftDetector``; the rest is what
         the report shows.
     """
-    if request.settings.get("kind") == "target":
-        return refit_target(request)
-    with one_blas_thread():  # whose number would show in the last bits
-        return _calibrate(request)
+    work = refit_target if request.settings.get("kind") == "target" else _calibrate
+    try:
+        with one_blas_thread():  # whose number would show in the last bits
+            return work(request)
+    except (ArithmeticError, IndexError, ValueError) as error:
+        # whoever asks, in the stream or in a replay of it, has the same answer
+        words = str(error).strip().splitlines()[:1]
+        reason = ": ".join(["the calibration raised " + type(error).__name__, *words])
+        return _failure(request, "crashed", reason)
 
 
 def _calibrate(request: FitRequest) -> Fit | FitFailure:
