@@ -57,5 +57,5 @@ def test_on_shuffled_days_of_coins_the_rate_is_not_far_from_what_was_asked(
             bars += WATCHED
     ratio = bars / max(1, alarms) / ARL0
     print(f"{len(days)} days, {RUNS} orders: {alarms} alarms, realised over asked {ratio:.2f}")
-    # .43: a day of coins has a level of correlation of its own, and the model has seen less than one
+    # .43: each day of coins has its own level of correlation, and the model has seen less than one
     assert ratio >= 0.25
