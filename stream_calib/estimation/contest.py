@@ -12,9 +12,7 @@ from stream_calib.estimation.shrinkage import LIFTED_MIN
 from stream_calib.values import F64, I64, eigenvalue_floor
 
 MARGIN = math.log(20.0)  # a model that is right is beaten once in twenty times at most
-INSTALL_MARGIN = math.log(5.0)  # of a challenger after an alarm, which can be rolled back
 HUGE = 1e300  # below the corner of an augmented matrix nothing is ever left
-LOG_2PI = math.log(2.0 * math.pi)
 Verdict = Literal["", "won", "lost"]
 VERDICTS: tuple[Verdict, ...] = ("", "won", "lost")
 
@@ -22,7 +20,7 @@ VERDICTS: tuple[Verdict, ...] = ("", "won", "lost")
 class Fitness(NamedTuple):
     """What a row looks like under a covariance of what is observed in it.
 
-    ``observed`` symbols, ``log_det`` = ln |D R D| and ``square`` = z' R^-1 z.
+    ``observed`` symbols, ``log_det`` = ln |R| and ``square`` = z' R^-1 z.
     """
 
     observed: int
@@ -30,13 +28,8 @@ class Fitness(NamedTuple):
     square: float
 
     @property
-    def gaussian(self) -> float:
-        """Log density of a normal row: -(n ln 2 pi + ln |D R D| + q) / 2."""
-        return -0.5 * (self.observed * LOG_2PI + self.log_det + self.square)
-
-    @property
     def angular(self) -> float:
-        """Log density of the direction alone, up to a constant: -(ln |D R D| + n ln q) / 2.
+        """Log density of the direction alone, up to a constant: -(ln |R| + n ln q) / 2.
 
         0 where nothing moved, or less than two symbols are observed: they have a direction of
         their own under any model.
@@ -46,7 +39,7 @@ class Fitness(NamedTuple):
         return -0.5 * (self.log_det + self.observed * math.log(self.square))
 
 
-def fitness(z: F64, corr: F64, deviations: F64 | None = None, order: I64 | None = None) -> Fitness:
+def fitness(z: F64, corr: F64, order: I64 | None = None) -> Fitness:
     """Measure one row against a forecast.
 
     Parameters
@@ -56,9 +49,6 @@ def fitness(z: F64, corr: F64, deviations: F64 | None = None, order: I64 | None 
         what is observed counts.
     corr : (n, n)
         The forecast. Where it is not positive definite it is repaired as before publication.
-    deviations : (n,), optional
-        Units that z is measured in, D: needed where two models have other volatilities; ones
-        by default. Not read where z is NaN.
     order : (n,)
         A canonical order of the symbols, so that their order does not show in the last bit.
 
@@ -78,8 +68,6 @@ def fitness(z: F64, corr: F64, deviations: F64 | None = None, order: I64 | None 
             factor = _factor(z, repair_correlation(corr, floor, order, LIFTED_MIN).corr, own)
     assert factor is not None  # a part of a positive definite matrix is positive definite
     log_det = 2.0 * float(np.log(factor.diagonal()[:n]).sum())
-    if deviations is not None:
-        log_det += 2.0 * float(np.log(deviations[own]).sum())
     white = factor[n, :n]
     return Fitness(n, log_det, float((white * white).sum()))
 
@@ -148,15 +136,7 @@ class Contest:
         self.rows = 0
         self.verdict: Verdict = ""
 
-    def update(
-        self,
-        z: F64,
-        corr: F64,
-        challenger: F64,
-        *,
-        challenger_z: F64 | None = None,
-        deviations: F64 | None = None,
-    ) -> None:
+    def update(self, z: F64, corr: F64, challenger: F64) -> None:
         """Take in one bar and what both forecast for it; after a verdict nothing counts.
 
         Parameters
@@ -165,23 +145,13 @@ class Contest:
             Standardised returns, NaN where not observed.
         corr, challenger : (n, n)
             Forecasts for this bar by the model in force and by the challenger.
-        challenger_z : (n,), optional
-            The same returns over the challenger's own deviations; symbols that one of the two
-            does not observe are left out. By default ``z``.
-        deviations : (n,), optional
-            The challenger's deviations over those of the model in force.
         """
         if self.verdict:
             return
-        if challenger_z is None:
-            other = z
-        else:
-            both = np.isfinite(z) & np.isfinite(challenger_z)
-            z, other = np.where(both, z, np.nan), np.where(both, challenger_z, np.nan)
-        here = fitness(z, corr, None, self.order)
+        here = fitness(z, corr, self.order)
         if here.observed < 2:
             return
-        there = fitness(other, challenger, deviations, self.order)
+        there = fitness(z, challenger, self.order)
         self.log_ratio += there.angular - here.angular
         self.rows += 1
         if self.log_ratio >= self.margin:

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stream_calib.config.dcc import DriftConfig
 from stream_calib.engine.refit_cycle import STAGES
 from stream_calib.estimation.calibration import tilting
 from stream_calib.estimation.calibration.tilting import move_target
-from stream_calib.estimation.contest import INSTALL_MARGIN, LOG_2PI, MARGIN, Contest
+from stream_calib.estimation.contest import Contest
 from stream_calib.estimation.dcc import Dcc
 from stream_calib.estimation.drift import DriftDetector
 from stream_calib.estimation.shrinkage import shrink_target
@@ -34,8 +35,8 @@ class LoopSettings(NamedTuple):
     """What the loop may be told; frozen before it sees real data."""
 
     stages: Sequence[int] = STAGES
-    margin: float = INSTALL_MARGIN
-    back: float = MARGIN  # by which the old model has to lead to come back
+    margin: float = DriftConfig().lead
+    back: float = DriftConfig().lead_back  # by which the old model has to lead to come back
     cool_down: int = COOL_DOWN
     drop_share: float = DROP_SHARE
 
@@ -349,7 +350,9 @@ def false_alarms(
     for t, row in enumerate(market.z):
         if t % 10 == 0:
             truth = market.corr[t]
-            entropy = 0.5 * (n * (LOG_2PI + 1.0) + float(np.linalg.slogdet(truth)[1]))
+            entropy = 0.5 * (
+                n * (math.log(2.0 * math.pi) + 1.0) + float(np.linalg.slogdet(truth)[1])
+            )
             known = (never.correlation().corr, loop.corr())
             losses.append([*(excess(corr, truth) for corr in known), entropy])
         never.update(row[None, :])

@@ -7,7 +7,7 @@ import pytest
 
 from stream_calib.estimation.contest import MARGIN, Contest, fitness
 from stream_calib.values import F64
-from tests.oracles.contest import angular_log_density, gaussian_log_density
+from tests.oracles.contest import angular_log_density
 
 
 def drawn(n: int, seed: int) -> tuple[F64, F64, F64]:
@@ -28,11 +28,9 @@ def equal(n: int, r: float) -> F64:
 def test_a_row_measures_as_in_the_textbook(seed: int) -> None:
     z, corr, _ = drawn(6, seed)
     z[seed] = np.nan
-    deviations = np.linspace(0.5, 2.0, 6)
-    found = fitness(z, corr, deviations)
+    found = fitness(z, corr)
     # two ways to a determinant of 5 symbols differ by rounding
-    assert abs(found.angular - angular_log_density(z, corr, deviations)) <= 1e-11
-    assert abs(fitness(z, corr).gaussian - gaussian_log_density(z, corr)) <= 1e-11
+    assert abs(found.angular - angular_log_density(z, corr)) <= 1e-11
     assert found.observed == 5
 
 
@@ -47,18 +45,6 @@ def test_the_ratio_is_the_sum_of_differences_and_forgets_how_long_rows_are() -> 
     assert abs(scaled.log_ratio - expected) <= 1e-10
 
 
-def test_volatilities_of_the_challenger_count_where_they_differ() -> None:
-    z, corr, other = drawn(4, 5)
-    deviations = np.array([0.5, 1.0, 2.0, 1.5])
-    contest = Contest(1e9)
-    contest.update(z, corr, other, challenger_z=z / deviations, deviations=deviations)
-    expected = angular_log_density(z / deviations, other, deviations)
-    assert abs(contest.log_ratio - (expected - angular_log_density(z, corr))) <= 1e-11  # rounding
-    same = Contest(1e9)
-    same.update(z, corr, corr, challenger_z=3.0 * z, deviations=np.full(4, 1 / 3.0))
-    assert abs(same.log_ratio) <= 1e-12  # other units of all returns are no other model
-
-
 def test_one_symbol_has_no_direction_and_nothing_no_row() -> None:
     contest = Contest()
     for z in (np.full(3, np.nan), np.array([np.nan, 5.0, np.nan])):
@@ -71,7 +57,7 @@ def test_a_forecast_that_is_not_definite_is_repaired_as_before_publication() -> 
     broken = np.array([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
     found = fitness(np.array([1.0, 1.0, -1.0]), broken)
     assert math.isfinite(found.angular)
-    assert math.isfinite(found.gaussian)
+    assert math.isfinite(found.angular)
 
 
 def test_the_right_model_is_beaten_once_in_twenty_times_at_most() -> None:
