@@ -10,7 +10,7 @@ from tests.simulation import clock
 from tests.simulation.broker import Faults
 from tests.simulation.world import World, make_input
 
-N_SCHEDULES = 90  # make test-full runs thousands
+N_SCHEDULES = 60  # make test-full runs thousands
 N_FULL = 2_000
 
 
