@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 from stream_calib.values import F64, I64
 
-POWERS = 16
+POWERS = 8
 NEAREST_SWEEPS = 2000
 NEAREST_TOLERANCE = 1e-10  # largest change of an entry in the last sweep
 
@@ -123,15 +123,16 @@ def crisis_distance(corr: F64, order: I64 | None = None) -> float:
     """
     square = in_order(corr, order)
     n = len(square)
+    shared = np.einsum("ij,ij->i", square, square)
     with one_blas_thread():
         # the symbol that shares most with all others begins
-        direction = square[np.argmax((square * square).sum(axis=1))].copy()
+        direction = square[np.argmax(shared)].copy()
         for _ in range(POWERS):
             direction = square @ direction
             direction /= np.abs(direction).max()
         signs = np.where(direction < 0.0, -1.0, 1.0)
         aligned = float(signs @ square @ signs)
-    squares = float((square * square).sum())
+    squares = float(shared.sum())
     return math.sqrt(max(0.0, (squares - 2.0 * aligned + n * n) / (n * (n - 1.0))))
 
 
