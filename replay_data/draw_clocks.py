@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from replay_data.drawing import GREY, INK, text
 from stream_calib.values import F64
 from tests.estimation.clock_study import (
     ANONYMOUS_SYMBOLS,
@@ -38,7 +39,7 @@ FIRST_S = 10  # two scales need several bars in a window
 WIDTH, HEIGHT = 960, 370
 LEFT, TOP, PANEL_WIDTH, PANEL_HEIGHT, GAP = 62, 88, 274, 220, 24
 LEVEL_MAX = 1.1
-BLUE, ORANGE, GREEN, INK, GREY = "#1f5fa8", "#c8551b", "#3a7d44", "#222222", "#8a8a8a"
+BLUE, ORANGE, GREEN = "#1f5fa8", "#c8551b", "#3a7d44"
 TICKS_S = {1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min"}
 
 
@@ -60,10 +61,10 @@ def picture(rows: Sequence[PairStudy]) -> str:
         f' viewBox="0 0 {WIDTH} {HEIGHT}" font-family="Helvetica, Arial, sans-serif"'
         f' font-size="12" fill="{INK}">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        _text(LEFT, 24, "Correlation of trades against the clock it is taken on", size=16),
+        text(LEFT, 24, "Correlation of trades against the clock it is taken on", size=16),
         *_legend(),
         *(part for i, row in enumerate(rows) for part in _panel(i, row)),
-        _text(WIDTH / 2, HEIGHT - 14, "interval or window (log scale)", anchor="middle"),
+        text(WIDTH / 2, HEIGHT - 14, "interval or window (log scale)", anchor="middle"),
         f'<text x="18" y="{TOP + PANEL_HEIGHT / 2}" text-anchor="middle"'
         f' transform="rotate(-90 18 {TOP + PANEL_HEIGHT / 2})">correlation</text>',
         "</svg>",
@@ -84,7 +85,7 @@ def _legend() -> list[str]:
                 f'<rect x="{x}" y="36" width="26" height="12" fill="{BLUE}" opacity=".16"/>'
             )
         parts.append(_line([(x, 42.0), (x + 26, 42.0)], colour, dashes))
-        parts.append(_text(x + 33, 46, words))
+        parts.append(text(x + 33, 46, words))
         x += 60 + 6.1 * len(words)
     return parts
 
@@ -93,19 +94,19 @@ def _panel(number: int, row: PairStudy) -> list[str]:
     left = LEFT + number * (PANEL_WIDTH + GAP)
     bottom = TOP + PANEL_HEIGHT
     seconds = np.array(WINDOWS_S, dtype=np.float64)
-    parts = [_text(left, TOP - 8, row.name.replace("~", " ~ "), weight="bold")]
-    parts.append(_text(left + PANEL_WIDTH, TOP - 8, DRAWN[row.name], anchor="end", fill=GREY))
+    parts = [text(left, TOP - 8, row.name.replace("~", " ~ "), weight="bold")]
+    parts.append(text(left + PANEL_WIDTH, TOP - 8, DRAWN[row.name], anchor="end", fill=GREY))
     for level in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         y = _y(level)
         parts.append(_rule(left, y, left + PANEL_WIDTH, y, "#e4e4e4" if level else GREY))
         if number == 0:
-            parts.append(_text(left - 8, y + 4, f"{level:.1f}", anchor="end"))
+            parts.append(text(left - 8, y + 4, f"{level:.1f}", anchor="end"))
     for second, words in TICKS_S.items():
         x = _x(left, second)
         parts.append(_rule(x, TOP, x, bottom, "#eeeeee"))
         parts.append(_rule(x, bottom, x, bottom + 5, GREY))
         anchor = "end" if second == 600 else "start" if second == 1 else "middle"
-        parts.append(_text(x, bottom + 19, words, anchor=anchor))
+        parts.append(text(x, bottom + 19, words, anchor=anchor))
     late = seconds >= FIRST_S
     upper = (row.two_scale + 2.0 * row.error)[late]
     lower = (row.two_scale - 2.0 * row.error)[late]
@@ -144,21 +145,6 @@ def _line(points: Sequence[tuple[float, float]], colour: str, dashes: str = "") 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
     return f'<path d="M{x1:.1f} {y1:.1f} L{x2:.1f} {y2:.1f}" stroke="{colour}"/>'
-
-
-def _text(
-    x: float,
-    y: float,
-    words: str,
-    anchor: str = "start",
-    size: int = 12,
-    weight: str = "normal",
-    fill: str = INK,
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"'
-        f' font-weight="{weight}" fill="{fill}">{words}</text>'
-    )
 
 
 def document(trades: Sequence[PairStudy], mids: Sequence[PairStudy]) -> str:

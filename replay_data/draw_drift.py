@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from replay_data.drawing import GREY, INK, text
 from tests.estimation.drift_study import (
     AFTER,
     ARL0,
@@ -49,7 +50,6 @@ LEFT, TOP, PANEL_WIDTH, PANEL_HEIGHT, GAP = 66, 92, 420, 262, 36
 LEAST, MOST = 2.0, 2600.0  # rows, at the bottom and at the top
 MISSED = 2050.0  # where more than half miss the break
 COLOURS = dict(zip(DETECTORS, ("#1f5fa8", "#c8551b", "#8a4fa0", "#8a8a8a", "#3a7d44"), strict=True))
-INK, GREY = "#222222", "#8a8a8a"
 
 
 def main() -> None:
@@ -129,9 +129,7 @@ def picture(studies: Sequence[Study]) -> str:
         f' viewBox="0 0 {WIDTH} {HEIGHT}" font-family="Helvetica, Arial, sans-serif"'
         f' font-size="12" fill="{INK}">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        _text(
-            LEFT, 24, f"Bars until a break is noticed, at one false alarm in {ARL0:.0f}", size=16
-        ),
+        text(LEFT, 24, f"Bars until a break is noticed, at one false alarm in {ARL0:.0f}", size=16),
         *_legend(),
         *(part for i, found in enumerate(studies) for part in _panel(i, found)),
         f'<text x="18" y="{TOP + PANEL_HEIGHT / 2}" text-anchor="middle"'
@@ -147,7 +145,7 @@ def _legend() -> list[str]:
     for name in DETECTORS:
         words = "CUSUM that knows the change" if name == KNOWN else name
         parts.append(_dot(x + 6, 46, name))
-        parts.append(_text(x + 18, 50, words))
+        parts.append(text(x + 18, 50, words))
         x += 44 + 6.3 * len(words)
     return parts
 
@@ -155,14 +153,14 @@ def _legend() -> list[str]:
 def _panel(number: int, found: Study) -> list[str]:
     left = LEFT + number * (PANEL_WIDTH + GAP)
     bottom = TOP + PANEL_HEIGHT
-    parts = [_text(left, TOP - 10, f"{found.n} symbols", weight="bold")]
+    parts = [text(left, TOP - 10, f"{found.n} symbols", weight="bold")]
     for rows in (2, 5, 10, 20, 50, 100, 200, 500, 1000):
         parts.append(_rule(left, _y(rows), left + PANEL_WIDTH, _y(rows), "#e4e4e4"))
         if number == 0:
-            parts.append(_text(left - 8, _y(rows) + 4, str(rows), anchor="end"))
+            parts.append(text(left - 8, _y(rows) + 4, str(rows), anchor="end"))
     parts.append(_rule(left, _y(MISSED), left + PANEL_WIDTH, _y(MISSED), GREY))
     if number == 0:
-        parts.append(_text(left - 8, _y(MISSED) + 4, "missed", anchor="end"))
+        parts.append(text(left - 8, _y(MISSED) + 4, "missed", anchor="end"))
     step = PANEL_WIDTH / len(BREAKS)
     for k, what in enumerate(BREAKS):
         x = left + (k + 0.5) * step
@@ -178,9 +176,9 @@ def _panel(number: int, found: Study) -> list[str]:
     half = left + PANEL_WIDTH / 2
     parts.append(_rule(half, TOP, half, bottom + 88, "#bbbbbb"))
     words = ("all correlations jump", "the target moves, they follow")
-    for k, text in enumerate(words):
+    for k, said in enumerate(words):
         middle = left + PANEL_WIDTH * (0.25 + 0.5 * k)
-        parts.append(_text(middle, bottom + 96, text, anchor="middle", fill=GREY))
+        parts.append(text(middle, bottom + 96, said, anchor="middle", fill=GREY))
     return parts
 
 
@@ -196,21 +194,6 @@ def _dot(x: float, y: float, name: str) -> str:
 def _rule(x1: float, y1: float, x2: float, y2: float, colour: str, width: int = 1) -> str:
     place = f"M{x1:.1f} {y1:.1f} L{x2:.1f} {y2:.1f}"
     return f'<path d="{place}" stroke="{colour}" stroke-width="{width}"/>'
-
-
-def _text(
-    x: float,
-    y: float,
-    words: str,
-    anchor: str = "start",
-    size: int = 12,
-    weight: str = "normal",
-    fill: str = INK,
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"'
-        f' font-weight="{weight}" fill="{fill}">{words}</text>'
-    )
 
 
 INTRODUCTION = f"""# How long a break takes to be noticed

@@ -28,6 +28,7 @@ SEED, RATE_HZ = 20250304, 2.0  # what they were drawn with
 TURN_S = 0.05
 REDRAW_S = 0.25
 GIVE_UP_S = 30.0
+TURNS = ("drift_alarm", "refit_installed", "refit_rolled_back")
 DCC_BAR_NS = 20_000_000_000
 
 
@@ -42,6 +43,7 @@ class Show:
         self.before: dict[str, Matrix] = {}
         self.models = 0
         self.shifts: list[str] = []  # what was said of the break, a line each
+        self.turns: list[str] = []  # those of them that a summary needs
         self.fed = 0
         self.complete = asyncio.Event()
         self.n_ticks = len(truth.time_ns)
@@ -57,6 +59,8 @@ class Show:
             line = _shift_line(event, self.break_ns)
             if line:
                 self.shifts.append(line)
+                if event.type in TURNS:
+                    self.turns.append(line)
         for matrix in effects.matrices:
             self.newest[matrix.estimator] = matrix
             if matrix.as_of_ns <= self.break_ns:
@@ -143,9 +147,8 @@ def demo(
         console.print("interrupted")
         raise typer.Exit(130)
     console.print(show.table())
-    for line in show.shifts:
-        if "ALARM" in line or "installed" in line or "old model" in line:
-            console.print(line, soft_wrap=True)
+    for line in show.turns:
+        console.print(line, soft_wrap=True)
     if not show.shifts:
         console.print("the watch for drift raised no alarm")
     outcomes = ", ".join(f"{n:,} {name}" for name, n in sorted(show.tally.outcomes.items()))

@@ -114,9 +114,9 @@ class DccLayer:
         n_closed = self._n_closed
         if self._cycle.stage_due(n_closed):
             self._n_requests += 1
-            time_ns = self._history.block().time_ns
-            settings, arrays = self._cycle.begin_stage(n_closed, time_ns)
-            self._pending = self._window(self._n_requests, "drift", settings, arrays)
+            rows = self._history.block()
+            settings, arrays = self._cycle.begin_stage(n_closed, rows.time_ns)
+            self._pending = self._asked(self._n_requests, "drift", rows, settings, arrays)
             return self._pending
         ripe = self._reason != "schedule" or self._cycle.full_allowed(n_closed)
         if not (ripe and 0 < self._due <= n_closed):
@@ -134,15 +134,21 @@ class DccLayer:
 
     def window(self, number: int, reason: str) -> FitRequest:
         """Return what a full fit would be made from by now."""
-        return self._window(number, reason, {}, {})
-
-    def _window(
-        self, number: int, reason: str, more: Mapping[str, object], arrays: Mapping[str, F64]
-    ) -> FitRequest:
-        rows, settings = self._history.block(), self._settings
+        rows = self._history.block()
         bars = self._cycle.regime_bars(self._n_closed)
-        if not more and bars >= settings.first_fit_bars:
+        if bars >= self._settings.first_fit_bars:
             rows = rows.rows(max(0, len(rows.returns) - bars), len(rows.returns))
+        return self._asked(number, reason, rows, {}, {})
+
+    def _asked(
+        self,
+        number: int,
+        reason: str,
+        rows: ReturnBlock,
+        more: Mapping[str, object],
+        arrays: Mapping[str, F64],
+    ) -> FitRequest:
+        settings = self._settings
         times_ns = rows.time_ns.tolist() or [NO_TIME]
         return FitRequest(
             DCC_MODEL,
@@ -237,8 +243,7 @@ class DccLayer:
     @property
     def drift_level(self) -> float | None:
         """Statistic of the watch for drift over its threshold; None where there is no watch."""
-        status = self._cycle.status()
-        return None if status is None else status.level
+        return self._cycle.level
 
     def drift(self) -> DriftStatus | None:
         """Return how far the watch for drift is; None where there is none."""

@@ -306,6 +306,11 @@ class RefitCycle:
         """When the regime began that the model in force is fitted to; None for the first."""
         return self._facts.regime_ns
 
+    @property
+    def level(self) -> float | None:
+        """Statistic of the watch for drift over its threshold; None where there is none."""
+        return None if self._reference is None else self._reference.level
+
     def status(self) -> DriftStatus | None:
         """Return how far the watch for drift is; None where there is none."""
         if self._reference is None:

@@ -13,9 +13,12 @@ from stream_calib.estimation.drift_dependence import dependence_of, inflation_of
 from stream_calib.estimation.drift_power import Expected, delay_of, expected_scores
 from stream_calib.estimation.drift_scores import (
     Draws,
+    checked_order,
     counted,
     crisis_direction,
+    dated_alarm,
     draw_normals,
+    nested,
     root_of,
     score_row,
     seen_enough,
@@ -40,7 +43,6 @@ GROWTH = 1.3  # dependence is measured anew whenever the scores have grown by th
 MEASURED_FROM = 60
 POWER_FROM = 50  # scores at which the expected delay is computed, and at each doubling
 UNIFORMS = 3  # stream of what breaks ties; 0 to 2 are draws of rows
-LIKELY = math.log(20.0)  # of the interval of the change, as logarithm of a likelihood ratio
 
 
 class DriftDetector:
@@ -127,13 +129,9 @@ class DriftDetector:
         if not 0 <= seed < SEEDS:
             message = f"seed must be from 0 to 2^53 - 1, not {seed}"
             raise ValueError(message)
-        known = np.arange(n) if order is None else np.asarray(order, np.int64)
-        if known.shape != (n,) or (np.sort(known) != np.arange(n)).any():
-            message = f"order must be a permutation of {n} symbols, not {order!r}"
-            raise ValueError(message)
+        self._order = known = checked_order(order, n)
         rows: F64 = np.broadcast_to(np.asarray(n_target, np.float64), (n,))
         self.n, self.arl0, self.seed = n, float(arl0), int(seed)
-        self._order = known.astype(np.int64)
         params = _ordered(params, known)
         self._reference = Dcc(params, n, rows[known], clock)
         target = self._reference.long_run()
@@ -317,17 +315,8 @@ class DriftDetector:
         places = self._past(min(self._since, RECENT))
         move = SLOPES[slope]
         bets = move * (self._recent[kind, places] - 0.5 * move * self._inflation[kind])
-        total = np.concatenate([[0.0], np.cumsum(bets[:-1])])  # before each of these rows
-        likely = np.flatnonzero(total <= total.min() + LIKELY)
-        since = self._rows + 1 - self._ago[places]
-        alarm = Alarm(
-            alternative=ALTERNATIVES[kind],
-            row=self._rows,
-            since=int(since[np.argmin(total)]),
-            since_min=int(since[likely[-1]]),
-            since_max=int(since[likely[0]]),
-            level=float(self._level),
-        )
+        level = float(self._level)
+        alarm = dated_alarm(ALTERNATIVES[kind], bets, self._ago[places], level)
         self._chains[:] = 0.0
         self._since = 0
         return alarm
@@ -360,7 +349,7 @@ class DriftDetector:
     def from_state(cls, state: Mapping[str, F64]) -> Self:
         """Continue from what ``state`` returned."""
         arl0, seed, *counts, level, power = state["settings"].tolist()
-        reference = Dcc.from_state(_nested(state, "reference"))
+        reference = Dcc.from_state(nested(state, "reference"))
         order = np.argsort(state["rank"])
         params = _ordered(reference.params, np.argsort(order))
         detector = cls(
@@ -368,7 +357,7 @@ class DriftDetector:
         )
         detector._reference = reference
         if detector._fusing is not None:
-            detector._fusing = Dcc.from_state(_nested(state, "fusing"))
+            detector._fusing = Dcc.from_state(nested(state, "fusing"))
         detector._rows, scored, detector._since, detector._measured = (int(c) for c in counts)
         detector._scored, detector._level, detector._power = scored, level, power
         scores, recent = state["scores"], state["recent"]
@@ -386,8 +375,3 @@ def _ordered(params: DccParams, order: I64) -> DccParams:
     less = None if params.asymmetry is None else in_order(np.asarray(params.asymmetry), order)
     target = in_order(np.asarray(params.target, np.float64), order)
     return replace(params, target=target, asymmetry=less)
-
-
-def _nested(state: Mapping[str, F64], prefix: str) -> dict[str, F64]:
-    start = f"{prefix}."
-    return {name[len(start) :]: own for name, own in state.items() if name.startswith(start)}

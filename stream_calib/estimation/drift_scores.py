@@ -1,16 +1,18 @@
 """How a row of returns looks under a correlation matrix, whatever its size and its tails."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from stream_calib.estimation.cleaning import Root, decompose, repair_correlation
 from stream_calib.kernels.drift import unpack_rows
-from stream_calib.values import F64, I64
+from stream_calib.values import F64, I64, Alarm
 
 REPAIRED_MIN = 0.01  # least eigenvalue of an R that holes made indefinite, as it is published
 FLOOR = 1e-8
+LIKELY = math.log(20.0)  # of the interval of a change, as logarithm of a likelihood ratio
 WEAK = 0.5  # part of an even share in the leading eigenvector that tells a sign
 
 
@@ -89,8 +91,12 @@ def root_of(triangle: F64, observed: I64 | None, out_square: F64) -> Root:
         square = _whole(out_square)
         if observed is not None:
             square = np.ascontiguousarray(square[np.ix_(observed, observed)])
-        repaired = repair_correlation(square, FLOOR, lifted=REPAIRED_MIN).corr
-        return Root(np.array(repaired))
+        return repaired_root(square)
+
+
+def repaired_root(corr: F64) -> Root:
+    """Factorise R after it was shrunk towards the identity until it is positive definite."""
+    return Root(np.array(repair_correlation(corr, FLOOR, lifted=REPAIRED_MIN).corr))
 
 
 def _whole(upper: F64) -> F64:
@@ -177,6 +183,53 @@ def place_columns(rows: F64, root: Root, fused: Root | None, draws: Draws) -> F6
     mean, sd = scores[:, :m].mean(axis=1)[:, None], scores[:, :m].std(axis=1)[:, None]
     known = sd > 1e-9 * (1.0 + np.abs(mean))
     return np.where(known, (scores[:, m:] - mean) / np.where(known, sd, 1.0), 0.0)
+
+
+def checked_order(order: I64 | None, n: int) -> I64:
+    """Return a canonical order of n symbols, theirs by default.
+
+    Raises
+    ------
+    ValueError
+        If it is not a permutation.
+    """
+    known = np.arange(n) if order is None else np.asarray(order, np.int64)
+    if known.shape != (n,) or (np.sort(known) != np.arange(n)).any():
+        message = f"order must be a permutation of {n} symbols, not {order!r}"
+        raise ValueError(message)
+    return known.astype(np.int64)
+
+
+def dated_alarm(alternative: str, bets: F64, ago: I64, level: float) -> Alarm:
+    """Return an alarm with when its change began: where the sum of log bets was least.
+
+    Parameters
+    ----------
+    alternative, level
+        What it is called, and its statistic over the threshold.
+    bets : (t,)
+        Log bets of the chain that is ahead, in the order of time, up to the alarm.
+    ago : (t,)
+        The row of each, the last one that of the alarm.
+    """
+    total = np.concatenate([[0.0], np.cumsum(bets[:-1])])  # before each of these rows
+    likely = np.flatnonzero(total <= total.min() + LIKELY)
+    row = int(ago[-1])
+    since = row + 1 - ago
+    return Alarm(
+        alternative=alternative,
+        row=row,
+        since=int(since[np.argmin(total)]),
+        since_min=int(since[likely[-1]]),
+        since_max=int(since[likely[0]]),
+        level=level,
+    )
+
+
+def nested(state: Mapping[str, F64], part: str) -> dict[str, F64]:
+    """Return what a state has of a part."""
+    start = f"{part}."
+    return {name.removeprefix(start): a for name, a in state.items() if name.startswith(start)}
 
 
 def seen_enough(count: int, n: int) -> bool:

@@ -7,9 +7,16 @@ from typing import Self
 
 import numpy as np
 
-from stream_calib.estimation.cleaning import Root, in_order, one_blas_thread, repair_correlation
+from stream_calib.estimation.cleaning import Root, in_order, one_blas_thread
 from stream_calib.estimation.dcc import Dcc
-from stream_calib.estimation.drift_scores import FLOOR, REPAIRED_MIN, root_of, seen_enough
+from stream_calib.estimation.drift_scores import (
+    checked_order,
+    dated_alarm,
+    nested,
+    repaired_root,
+    root_of,
+    seen_enough,
+)
 from stream_calib.estimation.protocol import Layout
 from stream_calib.kernels.drift import fold_wagers
 from stream_calib.values import F64, I64, Alarm, DccParams
@@ -19,7 +26,6 @@ ALTERNATIVES = ("constant", "following")
 STAKES = np.array([0.02, 0.1, 0.5])  # of a bet: a likelihood ratio of one row has a heavy tail
 MEMORY_ROWS = 50.0  # of the model that follows the news, at least
 RECENT = 4000  # rows in which the beginning is looked for
-LIKELY = math.log(20.0)
 
 
 class Miscalibration:
@@ -69,12 +75,8 @@ class Miscalibration:
         if not (n >= 2 and arl0 >= 10.0):
             message = f"n must be at least 2 and arl0 at least 10, not {n} and {arl0}"
             raise ValueError(message)
-        known = np.arange(n) if order is None else np.asarray(order, np.int64)
-        if known.shape != (n,) or (np.sort(known) != np.arange(n)).any():
-            message = f"order must be a permutation of {n} symbols, not {order!r}"
-            raise ValueError(message)
+        self._order = known = checked_order(order, n)
         self.n, self.arl0 = n, float(arl0)
-        self._order = known.astype(np.int64)
         target = in_order(np.asarray(params.target, np.float64), known)
         b = 1.0 - 1.0 / max(MEMORY_ROWS, 2.0 * n)
         plain = DccParams(0.5 * (1.0 - b), b, target, "dcc")
@@ -156,17 +158,7 @@ class Miscalibration:
         places = np.arange(self._scored - count, self._scored) % RECENT
         w = STAKES[stake]
         bets = np.log1p(w * np.expm1(np.minimum(self._recent[kind, places], 300.0)))
-        total = np.concatenate([[0.0], np.cumsum(bets[:-1])])
-        likely = np.flatnonzero(total <= total.min() + LIKELY)
-        since = self._rows + 1 - self._ago[places]
-        alarm = Alarm(
-            alternative=MISCALIBRATED,
-            row=self._rows,
-            since=int(since[np.argmin(total)]),
-            since_min=int(since[likely[-1]]),
-            since_max=int(since[likely[0]]),
-            level=float(self._level),
-        )
+        alarm = dated_alarm(MISCALIBRATED, bets, self._ago[places], float(self._level))
         self._chains[:] = 0.0
         self._since = 0
         return alarm
@@ -191,10 +183,7 @@ class Miscalibration:
     def from_state(cls, state: Mapping[str, F64]) -> Self:
         """Continue from what ``state`` returned."""
         arl0, rows, scored, since, level = state["settings"].tolist()
-        start = "following."
-        following = Dcc.from_state(
-            {name[len(start) :]: own for name, own in state.items() if name.startswith(start)}
-        )
+        following = Dcc.from_state(nested(state, "following"))
         rank = state["rank"].astype(np.int64)
         target = in_order(following.params.target, rank)
         params = replace(following.params, target=target)
@@ -212,7 +201,7 @@ def _positive(corr: F64) -> Root:
     try:
         return Root(np.array(corr, order="C"))
     except np.linalg.LinAlgError:
-        return Root(np.array(repair_correlation(corr, FLOOR, lifted=REPAIRED_MIN).corr))
+        return repaired_root(corr)
 
 
 def _angular(root: Root, row: F64) -> float:

@@ -47,7 +47,7 @@ class DriftStatus:
         Bars that the present ones are compared with.
     watched_bars, alarms, refuted
         Bars and alarms by alternative since the beginning, and how many of these no model
-        confirmed, or were rolled back.
+        confirmed.
     """
 
     level: float

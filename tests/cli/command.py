@@ -7,10 +7,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from stream_calib.cli import main
+
+if TYPE_CHECKING:
+    from tests.cli.forking import Forked
 
 DEADLINE_S = 120.0  # of a command that ends by itself, on a machine that is busy
 COMMAND = (sys.executable, "-m", "stream_calib")
@@ -72,13 +76,18 @@ def run_process(
     *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Done:
     """Run a command as a process of its own to its end."""
-    with spawn(*words, cwd=cwd, env=env) as process:
+    return ended(spawn(*words, cwd=cwd, env=env))
+
+
+def ended(process: "subprocess.Popen[str] | Forked") -> Done:
+    """Return what a process has said and how it ended; where it takes too long it is killed."""
+    with process:
         try:
             out, err = process.communicate(timeout=DEADLINE_S)
         finally:
             process.kill()  # where it still runs
     assert "Traceback" not in err
-    return Done(process.returncode, out, err)
+    return Done(process.wait(), out, err)
 
 
 def is_one_sentence(text: str) -> bool:

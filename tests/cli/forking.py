@@ -23,7 +23,7 @@ from typing import NoReturn, Self
 
 import orjson
 
-from tests.cli.command import DEADLINE_S, Done, environment
+from tests.cli.command import Done, ended, environment
 from tests.real_parts import ROOT
 
 LENGTH = struct.Struct(">q")  # of a request, of a process id, of how a process ended
@@ -122,13 +122,7 @@ def run_forked(
     *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Done:
     """Run a command to its end."""
-    with Forked(*words, cwd=cwd, env=env) as process:
-        try:
-            out, err = process.communicate(timeout=DEADLINE_S)
-        finally:
-            process.kill()  # where it still runs
-    assert "Traceback" not in err
-    return Done(process.wait(), out, err)
+    return ended(Forked(*words, cwd=cwd, env=env))
 
 
 @functools.cache
