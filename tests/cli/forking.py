@@ -86,7 +86,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         """Send it a signal unless it has ended."""
-        with self._lock:
+        # Its end is told a moment before it is known here; meanwhile nobody may answer to its id.
+        with self._lock, contextlib.suppress(ProcessLookupError):
             if self.returncode is None:
                 os.kill(self.pid, number)
 
