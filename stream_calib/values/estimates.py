@@ -91,7 +91,8 @@ class Matrix:
     standard deviation of the return over ``horizon_ns``; times ``annualisation`` it is per
     year. ``band`` is the standard error of sampling; ``band_total`` adds the tracking error
     when it is known. ``audit`` says how another estimate of the same correlations compares.
-    Fields that a later estimator fills are None.
+    Fields that a later estimator fills are None. ``base_currency`` is the one that returns were
+    converted to; None: as prices are quoted.
     """
 
     universe: str
@@ -123,3 +124,4 @@ class Matrix:
     audit: Mapping[str, object] | None = None
     model_version: int = 1
     schema_version: int = 1
+    base_currency: str | None = None

@@ -46,11 +46,15 @@ def stormy_settings(random: Random, symbols: Sequence[str] = SYMBOLS) -> Config:
     """Settings under which everything happens within a few hundred ticks."""
     sessions = ["00:00-22:14", "22:14-23:00"] if random.random() < 0.5 else ["00:00-22:14"]
     calendars = {symbol: "x" for symbol in symbols if random.random() < 0.3}
+    returns = {symbol: "diff" for symbol in symbols if random.random() < 0.2}
+    currency = {"base": "USD", "symbols": {"A": "EUR"}, "rates": {"EUR": "1/B"}}
+    is_converted = random.random() < 0.2 and not {"A", "B"} & returns.keys() and "B" in symbols
     return settings(
         symbols,
+        **({"universe__currency": currency} if is_converted and "A" in symbols else {}),
         calendar__x={"sessions": sessions, "days": ["mon", "tue", "wed"]},
         universe__calendars=calendars,
-        universe__returns={symbol: "diff" for symbol in symbols if random.random() < 0.2},
+        universe__returns=returns,
         universe__filter={"enabled": random.random() < 0.6},
         universe__audit=random.random() < 0.5,
         universe__ewma={
