@@ -48,10 +48,11 @@ def stormy_settings(random: Random, symbols: Sequence[str] = SYMBOLS) -> Config:
     calendars = {symbol: "x" for symbol in symbols if random.random() < 0.3}
     returns = {symbol: "diff" for symbol in symbols if random.random() < 0.2}
     currency = {"base": "USD", "symbols": {"A": "EUR"}, "rates": {"EUR": "1/B"}}
-    is_converted = random.random() < 0.2 and not {"A", "B"} & returns.keys() and "B" in symbols
+    # drawn beside the others, so that all else stays what it was
+    is_converted = Random(str(random.getstate())).random() < 0.2 and {"A", "B"} <= set(symbols)
     return settings(
         symbols,
-        **({"universe__currency": currency} if is_converted and "A" in symbols else {}),
+        universe__currency=currency if is_converted and not {"A", "B"} & returns.keys() else None,
         calendar__x={"sessions": sessions, "days": ["mon", "tue", "wed"]},
         universe__calendars=calendars,
         universe__returns=returns,
