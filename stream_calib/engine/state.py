@@ -28,7 +28,7 @@ from stream_calib.values import I64, TICK
 
 State = Mapping[str, npt.NDArray[Any]]
 _DECIDED = 2  # column of intake.marks
-OF_ONE_LIST = ("challenger", "fallback", "prior", "reference")  # parts of the regime loop
+OF_ONE_LIST = ("challenger", "fallback", "prior", "watch")  # parts of the regime loop
 # of a symbol in one list, its own affair
 _BY_SYMBOL = ("universe.returns.", "universe.calendars.", "universe.currency.symbols.")
 
