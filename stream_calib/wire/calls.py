@@ -4,8 +4,8 @@ A frame is ``SCW1``, the lengths of head (u32) and arrays (u64), the CRC-32 of t
 then the head (JSON: what it is, and a table of the arrays; spaces up to a multiple of 8), the
 arrays as float64, and the CRC-32 of all bytes before; all little-endian. Nothing in it is code.
 
-Arrays are not copied, and the last checksum can be taken piece by piece, so that whoever sends
-or receives a frame on an event loop never does more than a piece at a time.
+Arrays are not copied, and the last checksum can be taken part by part, with the interpreter's
+lock let go, so that whoever sends or receives a frame keeps no other thread waiting.
 """
 
 import struct

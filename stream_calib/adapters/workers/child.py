@@ -11,18 +11,10 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
-
 from stream_calib.adapters.workers.answering import CALIBRATE, answered, load
+from stream_calib.adapters.workers.pipes import read_frame, write_frame
 from stream_calib.errors import InputError
-from stream_calib.wire.calls import (
-    PREFIX_BYTES,
-    SUM_BYTES,
-    checksum,
-    decode_request,
-    encode_answer,
-    frame_bytes,
-)
+from stream_calib.wire.calls import decode_request, encode_answer
 
 NICE = 10  # a fit is never more urgent than a tick
 
@@ -31,16 +23,14 @@ def main(function: str) -> None:
     """Answer requests until the input ends."""
     requests, answers = _own_pipes()
     _yield_to_others()
-    frames: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+    frames: queue.SimpleQueue[tuple[memoryview, int]] = queue.SimpleQueue()
     # a thread of its own, so that the end of the parent is noticed in the middle of a fit
     threading.Thread(target=_read_frames, args=(requests, frames), daemon=True).start()
     calibrate = load(function)
     while True:
-        answer = answered(calibrate, decode_request(frames.get()))
+        answer = answered(calibrate, decode_request(*frames.get()))
         try:
-            parts = encode_answer(answer)
-            for part in (*parts, checksum(*parts).to_bytes(SUM_BYTES, "little")):
-                _write_all(answers, memoryview(part))
+            write_frame(answers, encode_answer(answer))
         except BrokenPipeError:
             os._exit(0)
 
@@ -65,39 +55,16 @@ def _yield_to_others() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _read_frames(requests: int, frames: "queue.SimpleQueue[memoryview]") -> None:
+def _read_frames(requests: int, frames: "queue.SimpleQueue[tuple[memoryview, int]]") -> None:
     try:
         while True:
-            prefix = _read_all(requests, PREFIX_BYTES)
-            frame = np.empty(frame_bytes(prefix), np.uint8).data
-            frame[:PREFIX_BYTES] = prefix
-            _read_into(requests, frame[PREFIX_BYTES:])
-            frames.put(frame)
+            frames.put(read_frame(requests))
     except EOFError:
         os._exit(0)
     except (InputError, MemoryError, OSError) as error:
         sys.stderr.write(f"request not read: {error}\n")
         sys.stderr.flush()
         os._exit(1)
-
-
-def _read_all(file: int, n_bytes: int) -> bytes:
-    out = bytearray(n_bytes)
-    _read_into(file, memoryview(out))
-    return bytes(out)
-
-
-def _read_into(file: int, view: memoryview) -> None:
-    while view:
-        n_read = os.readv(file, [view])
-        if n_read == 0:
-            raise EOFError
-        view = view[n_read:]
-
-
-def _write_all(file: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(file, view) :]
 
 
 if __name__ == "__main__":

@@ -5,26 +5,18 @@ import contextlib
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import structlog
 
 from stream_calib.adapters.workers.answering import CALIBRATE
+from stream_calib.adapters.workers.pipes import read_frame, write_frame
 from stream_calib.errors import InputError
 from stream_calib.values import Fit, FitFailure, FitRequest
-from stream_calib.wire.calls import (
-    PREFIX_BYTES,
-    SUM_BYTES,
-    Parts,
-    checksum,
-    decode_answer,
-    encode_request,
-    frame_bytes,
-)
+from stream_calib.wire.calls import Parts, decode_answer, encode_request
 
-SLICE_BYTES = 65_536  # what a pipe holds: the event loop copies no more at a time
 LOOK_S = 0.2  # between two looks at the memory
 END_S = 5.0  # for a killed process to be gone
 TAIL_BYTES = 8192  # of what it wrote to its standard error
@@ -171,11 +163,18 @@ class _Gone(Exception):  # noqa: N818 -- as above
 
 
 class _Child:
-    """One process and its three pipes."""
+    """One process, the pipes that frames go through, and the thread that blocks on them.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    The event loop has no part in what goes through: 16 MB of a window would wake it for each of
+    hundreds of pieces.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, requests: int, answers: int) -> None:
         self.pid = process.pid
         self._process = process
+        self._requests, self._answers = requests, answers
+        self._thread = ThreadPoolExecutor(1, "fit")
+        self._exchange: asyncio.Future[Fit | FitFailure] | None = None
         self._tail = b""
         self._listening = asyncio.create_task(self._listen())
 
@@ -184,36 +183,40 @@ class _Child:
         # the same places to import from as here, and never the folder one happens to be in
         path = os.pathsep.join(entry or os.curdir for entry in sys.path)
         environment = dict(os.environ) | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": path}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "stream_calib.adapters.workers.child",
-            function,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment,
-            # A Ctrl-C is for the service, which then closes this. Not a session of its own: Linux
-            # gives each session its share of the processor, whatever the niceness.
-            process_group=0,
-        )
-        return cls(process)
+        (requests_end, requests), (answers, answers_end) = os.pipe(), os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "stream_calib.adapters.workers.child",
+                function,
+                stdin=requests_end,
+                stdout=answers_end,
+                stderr=asyncio.subprocess.PIPE,
+                env=environment,
+                # A Ctrl-C is for the service, which then closes this. Not a session of its own:
+                # Linux gives each session its share of the processor, whatever the niceness.
+                process_group=0,
+            )
+        except BaseException:
+            os.close(requests)
+            os.close(answers)
+            raise
+        finally:
+            os.close(requests_end)
+            os.close(answers_end)
+        return cls(process, requests, answers)
 
     def is_alive(self) -> bool:
         return self._process.returncode is None
 
     async def call(self, parts: Parts) -> Fit | FitFailure:
         """Send a request and return its answer; ``_Gone`` when there is none."""
-        assert self._process.stdout is not None
+        loop = asyncio.get_running_loop()
+        self._exchange = loop.run_in_executor(self._thread, self._exchanged, parts)
         try:
-            await self._send(parts)
-            prefix = await self._process.stdout.readexactly(PREFIX_BYTES)
-            frame = np.empty(frame_bytes(prefix), np.uint8).data
-            frame[:PREFIX_BYTES] = prefix
-            check = await self._receive(frame[PREFIX_BYTES:-SUM_BYTES], checksum(prefix))
-            frame[-SUM_BYTES:] = await self._process.stdout.readexactly(SUM_BYTES)
-            return decode_answer(frame, check)
+            return await asyncio.shield(self._exchange)
         except (EOFError, ConnectionError):
             raise _Gone("The worker ended in the middle of a fit") from None
         except (InputError, MemoryError) as error:
@@ -228,20 +231,21 @@ class _Child:
 
     async def end(self) -> None:
         """Kill, and wait until the process is gone and its pipes are closed."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with contextlib.suppress(ProcessLookupError):
             if self._process.returncode is None:
                 # not by its own kill(), which may take its exit code from who is to report it
                 os.kill(self._process.pid, signal.SIGKILL)
-        self._process.stdin.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_S):
                 await self._process.wait()
-                while await self._process.stdout.read(SLICE_BYTES):
-                    pass
+                if self._exchange is not None:  # the thread finds its pipes broken
+                    await asyncio.wait({self._exchange})
+                    self._exchange.exception()
+                os.close(self._requests)
+                os.close(self._answers)
                 await self._listening
         self._listening.cancel()
+        self._thread.shutdown(wait=False)
 
     def ending(self) -> str:
         """Say how the process ended, and its last words."""
@@ -256,31 +260,9 @@ class _Child:
         words = "".join(c if c.isprintable() else " " for c in lines[-1]).strip()
         return f"{how}: {words[:_WORDS_MAX]}"
 
-    async def _send(self, parts: Parts) -> None:
-        stdin = self._process.stdin
-        assert stdin is not None
-        check = 0
-        for part in parts:
-            view = memoryview(part)
-            for at in range(0, len(view), SLICE_BYTES):
-                piece = view[at : at + SLICE_BYTES]
-                check = checksum(piece, start=check)
-                stdin.write(piece)
-                await stdin.drain()
-                await asyncio.sleep(0)  # a drained pipe does not let others in by itself
-        stdin.write(check.to_bytes(SUM_BYTES, "little"))
-        await stdin.drain()
-
-    async def _receive(self, view: memoryview, check: int) -> int:
-        assert self._process.stdout is not None
-        while view:
-            chunk = await self._process.stdout.read(min(SLICE_BYTES, len(view)))
-            if not chunk:
-                raise EOFError
-            view[: len(chunk)] = chunk
-            view = view[len(chunk) :]
-            check = checksum(chunk, start=check)
-        return check
+    def _exchanged(self, parts: Parts) -> Fit | FitFailure:
+        write_frame(self._requests, parts)
+        return decode_answer(*read_frame(self._answers))
 
     async def _listen(self) -> None:
         # read at once: a full pipe would stop the process
