@@ -1,0 +1,6 @@
+"""The subscriber's library: matrices off the output topic or out of a file, and their faults."""
+
+from stream_calib.client.problem import Problem
+from stream_calib.client.subscription import subscribe
+
+__all__ = ["Problem", "subscribe"]
