@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -115,6 +115,35 @@ class Log:
     async def stop(self) -> None:
         """Let go; nothing is owed to the broker."""
         await settle(self._consumer.stop())
+
+
+def before(ends: Ends | None, records: Iterable[Any]) -> Iterable[Any]:
+    """Keep the records before these ends."""
+    if ends is None:
+        return records
+    at = {partition: end for (_, partition), end in ends.items()}
+    return [record for record in records if record.offset < at[record.partition]]
+
+
+async def kept_records(
+    address: str, topic: str, options: Mapping[str, Any]
+) -> AsyncGenerator[Any, None]:
+    """Yield the committed records that a topic holds by now.
+
+    Raises
+    ------
+    TransportError, MissingTopicError
+        The broker or the topic cannot be reached.
+    """
+    log = Log(address, topic, "earliest", options)
+    try:
+        await log.start()
+        ends = await log.ends()
+        while await log.is_behind(ends):
+            for record in before(ends, await log.poll(STEP_MS)):
+                yield record
+    finally:
+        await log.stop()
 
 
 @contextlib.contextmanager

@@ -1,11 +1,11 @@
 """Matrices off the output topic, as they are published."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Literal
 
 from stream_calib.client.assembly import Assembly, Newest, joined
-from stream_calib.client.connection import STEP_MS, Ends, Log
+from stream_calib.client.connection import STEP_MS, Ends, Log, before
 from stream_calib.client.finding import find
 from stream_calib.client.problem import Problem, warn
 from stream_calib.client.start import Given, Start
@@ -96,7 +96,7 @@ async def subscribe(
 
 async def _every(log: Log, assembly: Assembly, ends: Ends | None) -> AsyncGenerator[Matrix, None]:
     while ends is None or await log.is_behind(ends):
-        for record in _before(ends, await log.poll()):
+        for record in before(ends, await log.poll()):
             matrix = assembly.add(record)
             if matrix is not None:
                 yield matrix
@@ -107,7 +107,7 @@ async def _newest(log: Log, assembly: Assembly, ends: Ends | None) -> AsyncGener
 
     async def take(timeout_ms: int) -> bool:
         records = await log.poll(timeout_ms)
-        for record in _before(ends, records):
+        for record in before(ends, records):
             if whole := assembly.take(record):
                 newest.put(whole)
         return bool(records)
@@ -134,10 +134,3 @@ async def _catch_up(log: Log, ends: Ends | None, take: Callable[[int], Any]) -> 
     silence = 0
     while silence < SILENCE_STEPS and await log.is_behind(goal):
         silence = 0 if await take(STEP_MS) else silence + 1
-
-
-def _before(ends: Ends | None, records: Iterable[Any]) -> Iterable[Any]:
-    if ends is None:
-        return records
-    at = {partition: end for (_, partition), end in ends.items()}
-    return [record for record in records if record.offset < at[record.partition]]
