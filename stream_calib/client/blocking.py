@@ -70,7 +70,8 @@ class _Source:
 
     async def close(self) -> None:
         if self._step is not None and not self._step.done():
-            self._step.cancel()
+            if not self._step.cancelling():  # a second time would hit it while it lets go
+                self._step.cancel()
             await asyncio.wait({self._step})
         await self._matrices.aclose()
 
