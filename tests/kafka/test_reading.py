@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from stream_calib.errors import InputError, MissingTopicError
 from stream_calib.values import Matrix, PublishedFit
 from stream_calib.wire.fits import encode_fit
 from stream_calib.wire.matrices import encode
+from tests.cli.command import run_process
 from tests.client.test_fits import SYMBOLS, calibration, garched
 from tests.kafka.test_subscriber import DEADLINE_S, Log, send, wide
 from tests.real_parts import TopicMaker
@@ -154,3 +156,30 @@ async def test_fit_behind_a_matrix_is_found(kafka_bootstrap: str) -> None:
         np.testing.assert_array_equal(found.garch.omega, garched(version - 1).arrays["garch"][1])
     with pytest.raises(InputError, match=r"^model version 5 of universe 'fx' is not on topic"):
         read(5)  # in the thread of a running loop
+
+
+async def test_export_ends_where_the_log_did(log: Log, tmp_path: Path) -> None:
+    await log.write(matrix(sequence=1), wide(2, 600), matrix(sequence=4))
+    out = tmp_path / "m.csv"
+    words = ["export", "--bootstrap", log.bootstrap, "--topic", log.topic, "--out", out]
+    done = await asyncio.to_thread(run_process, *words)
+    assert (done.code, done.out) == (0, f"{out}: 3 matrices, {3 + 600 * 599 // 2 + 3:,} pairs\n")
+    assert "matrix 3 is missing" in done.err
+    lines = out.read_text().splitlines()
+    assert lines[1].split(",")[1:7] == ["fx", "ewma", "1", "A", "B", "0.5"]
+    assert len(lines) == 1 + 6 + 600 * 599 // 2
+    done = await asyncio.to_thread(run_process, *words[:4], f"{log.topic}-none", *words[5:])
+    assert done.code == 6
+
+
+async def test_watch_begins_at_a_time_and_shows_pairs(log: Log) -> None:
+    await log.write(*(at(i, matrix(sequence=i)) for i in range(1, 100)))
+    when = pd.Timestamp(AS_OF_NS + 50 * 10**9, tz="UTC").isoformat()
+    words = ["watch", "--bootstrap", log.bootstrap, "--topic", log.topic, "--start", when]
+    done = await asyncio.to_thread(run_process, *words, "--pairs", "A~B", "--count", 2)
+    assert (done.code, done.err) == (0, "")
+    assert [line.split()[1:5] for line in done.out.splitlines()] == [
+        ["fx|ewma", f"#{i}", "A~B", "+0.500"] for i in (50, 51)
+    ]
+    done = await asyncio.to_thread(run_process, *words, "--latest", "--count", 1)
+    assert done.out.split()[2] == "#99"
