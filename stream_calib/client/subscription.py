@@ -9,7 +9,7 @@ from stream_calib.client.connection import STEP_MS, Ends, Log, before
 from stream_calib.client.finding import find
 from stream_calib.client.problem import Problem, warn
 from stream_calib.client.start import Given, Start
-from stream_calib.errors import TransportError
+from stream_calib.errors import InputError, TransportError
 from stream_calib.values import Matrix
 
 SILENCE_STEPS = 40  # after which nothing more is awaited that the log should hold
@@ -69,7 +69,8 @@ async def subscribe(
     TransportError, MissingTopicError
         The broker or the topic cannot be reached.
     InputError
-        A record is not a matrix, or ``start`` is a number and it is not clear of what.
+        A record is not a matrix, an argument is none of the above, or ``start`` is a number and it
+        is not clear of what.
 
     Examples
     --------
@@ -79,6 +80,9 @@ async def subscribe(
     ...         print(matrix.symbols, matrix.corr)
     """
     begin = Start.of(start, universe)
+    if only not in {"all", "latest"}:
+        message = f"only is 'all' or 'latest', not {only!r}"
+        raise InputError(message)
     log = Log(bootstrap_servers, topic, begin.reset, kafka)
     assembly = Assembly(universe, estimator, begin, on_problem or warn)
     try:

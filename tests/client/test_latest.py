@@ -5,15 +5,17 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
+import stream_calib as sc
 from stream_calib.client.assembly import Assembly, Newest
 from stream_calib.client.connection import Ends
 from stream_calib.client.problem import Problem
 from stream_calib.client.subscription import _newest
-from stream_calib.errors import TransportError
+from stream_calib.errors import InputError, TransportError
 from stream_calib.wire.matrices import encode
 from tests.cli.test_client import wide
 from tests.web.observations import matrix
@@ -143,3 +145,8 @@ def test_who_has_waited_longest_is_next() -> None:
     assert [(c.universe, c.sequence) for c in newest.pop()] == [("b", 1)]
     assert [(c.universe, c.sequence) for c in newest.pop()] == [("a", 3)]
     assert newest.pop() == ()
+
+
+async def test_only_is_one_of_two_words() -> None:
+    with pytest.raises(InputError, match=r"^only is 'all' or 'latest', not 'newest'$"):
+        await anext(sc.subscribe(only="newest"))  # type: ignore[arg-type]
