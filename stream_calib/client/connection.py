@@ -93,16 +93,16 @@ class Log:
             raise TransportError(f"{where}: {error}") from error
         return [record for records in batches.values() for record in records]
 
-    async def ends(self) -> Ends:
+    async def ends(self, seconds: float = CONNECT_S) -> Ends:
         """Return where each partition ends by now.
 
         Raises
         ------
         TransportError
-            The broker does not say.
+            The broker does not say within so many seconds.
         """
-        with _sentences(self.address, CONNECT_S):
-            async with asyncio.timeout(CONNECT_S):
+        with _sentences(self.address, seconds):
+            async with asyncio.timeout(seconds):
                 return await self._consumer.end_offsets(self.partitions)  # type: ignore[no-any-return]
 
     async def is_behind(self, ends: Ends) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,21 @@ import orjson
 
 from stream_calib.client.blocking import LoopThread
 from stream_calib.client.connection import kept_records
-from stream_calib.errors import InputError
+from stream_calib.client.recorded import records_in
+from stream_calib.errors import InputError, MissingTopicError
 from stream_calib.estimation.calibrated import GARCH_NAMES, dcc_params, garch_params
 from stream_calib.estimation.dcc import Dcc
 from stream_calib.values import F64, Fit, PublishedFit
-from stream_calib.wire.fits import decode_fit
+from stream_calib.wire.fits import FIT_TYPE, decode_fit
+
+UNIVERSE_TYPE = "stream_calib.universe.v1"
+NOTED_TYPES = ("stream_calib.calibration.v1", UNIVERSE_TYPE)
 
 Facts = Mapping[str, Any]
 
 
 def read_fit(
-    bootstrap_servers: str,
+    source: str | Path,
     universe: str,
     model_version: int,
     *,
@@ -36,15 +41,15 @@ def read_fit(
 
     Parameters
     ----------
-    bootstrap_servers
-        Kafka address.
+    source
+        Kafka address, or an output file of ``replay``.
     universe, model_version
         As a matrix has them.
     prefix
         ``output.prefix`` of the service.
     symbols
         Those of the universe in the order of its settings. Otherwise they are told by their
-        volatilities, which fails where two have the same.
+        volatilities, and where two have the same by ``<prefix>.universes``.
     **kafka
         More options of the client library, such as TLS and SASL.
 
@@ -55,47 +60,81 @@ def read_fit(
     InputError
         The version, or its fit, is not in the log (any more), or symbols cannot be told apart.
     """
-    thread = LoopThread()
-    try:
-        return thread.call(
-            _read(bootstrap_servers, universe, model_version, prefix, symbols, kafka)
-        )
-    finally:
-        thread.stop(_nothing)
+    search = _Search(str(source), universe, model_version)
+    path = Path(source)
+    if path.is_file():
+        for record in records_in(path, lambda headers: headers.get("ce_type") in NOTED_TYPES):
+            search.note(record)
+        search.check()
+        for record in records_in(path, lambda headers: headers.get("content-type") == FIT_TYPE):
+            if search.found(record):
+                break
+    else:
+        thread = LoopThread()
+        try:
+            thread.call(_search_kafka(search, str(source), prefix, kafka))
+        finally:
+            thread.stop(_nothing)
+    return published_fit(search.fit(), search.facts, symbols, search.orders)
 
 
 async def _nothing() -> None:
     pass
 
 
-async def _read(
-    address: str,
-    universe: str,
-    version: int,
-    prefix: str,
-    symbols: Sequence[str] | None,
-    kafka: Mapping[str, object],
-) -> PublishedFit:
-    topic, key = f"{prefix}.calibrations", f"{universe}|{version}".encode()
-    value: bytes | None = None
-    async with contextlib.aclosing(kept_records(address, topic, kafka)) as records:
+async def _search_kafka(
+    search: "_Search", address: str, prefix: str, kafka: Mapping[str, object]
+) -> None:
+    async def note(topic: str) -> None:
+        async with contextlib.aclosing(kept_records(address, topic, kafka)) as records:
+            async for record in records:
+                search.note(record)
+
+    await note(f"{prefix}.calibrations")
+    search.check()
+    with contextlib.suppress(MissingTopicError):  # a service of before wrote none
+        await note(f"{prefix}.universes")
+    async with contextlib.aclosing(kept_records(address, f"{prefix}.fits", kafka)) as records:
         async for record in records:
-            value = record.value if record.key == key else value
-    if value is None:
-        message = f"model version {version} of universe {universe!r} is not on topic {topic!r}"
-        raise InputError(message)
-    facts = orjson.loads(value)
-    topic = f"{prefix}.fits"
-    chunks: dict[str, dict[int, bytes]] = {}
-    async with contextlib.aclosing(kept_records(address, topic, kafka)) as records:
-        async for record in records:
-            fit = _completed(universe, chunks, record)
-            if fit is not None and is_of(fit, facts):
-                return published_fit(fit, facts, symbols)
-    message = (
-        f"the fit of {universe!r}, model version {version}, is not on topic {topic!r} any more"
-    )
-    raise InputError(message)
+            if search.found(record):
+                return
+
+
+class _Search:
+    # First what is said of the version, then the fit that it is said of.
+    def __init__(self, source: str, universe: str, version: int) -> None:
+        self.facts: Facts = {}
+        self.orders: list[tuple[int, list[str]]] = []  # since when which symbols in which order
+        self._name = f"model version {version} of universe {universe!r}"
+        self._source = source
+        self._universe, self._key = universe, f"{universe}|{version}".encode()
+        self._chunks: dict[str, dict[int, bytes]] = {}
+        self._fit: Fit | None = None
+
+    def note(self, record: Any) -> None:  # noqa: ANN401
+        if record.value is None:
+            return
+        if dict(record.headers).get("ce_type") == UNIVERSE_TYPE.encode():
+            document = orjson.loads(record.value)
+            if document["universe"] == self._universe:
+                self.orders.append((int(document["time_ns"]), document["symbols"]))
+        elif record.key == self._key:
+            self.facts = orjson.loads(record.value)
+
+    def check(self) -> None:
+        if not self.facts:
+            raise InputError(f"{self._source}: {self._name} is not there")
+
+    def found(self, record: Any) -> bool:  # noqa: ANN401
+        fit = _completed(self._universe, self._chunks, record)
+        if fit is not None and is_of(fit, self.facts):
+            self._fit = fit
+        return self._fit is not None
+
+    def fit(self) -> Fit:
+        if self._fit is None:
+            raise InputError(f"{self._source}: the fit of {self._name} is not there any more")
+        return self._fit
 
 
 def _completed(
@@ -127,8 +166,22 @@ def is_of(fit: Fit, facts: Facts) -> bool:
     return sorted(_columns(fit), key=repr) == sorted(_said_columns(facts).values(), key=repr)
 
 
-def published_fit(fit: Fit, facts: Facts, symbols: Sequence[str] | None = None) -> PublishedFit:
+def published_fit(
+    fit: Fit,
+    facts: Facts,
+    symbols: Sequence[str] | None = None,
+    orders: Sequence[tuple[int, Sequence[str]]] = (),
+) -> PublishedFit:
     """Name the symbols of a fit.
+
+    Parameters
+    ----------
+    fit, facts
+        The fit, and the record of calibrations that is of it.
+    symbols
+        The universe's, in the order of the fit; None where that has to be found out.
+    orders
+        What the universe was said to be: since when, and of which symbols in which order.
 
     Raises
     ------
@@ -137,7 +190,10 @@ def published_fit(fit: Fit, facts: Facts, symbols: Sequence[str] | None = None) 
     """
     columns, said = _columns(fit), _said_columns(facts)
     if symbols is None:
-        symbols = [*_told_apart(columns, said)]
+        # a later order may be another one of the same symbols
+        known = [o for since_ns, o in sorted(orders) if since_ns <= int(facts["time_ns"])]
+        fitting = [o for o in known if [said.get(symbol) for symbol in o] == columns]
+        symbols = fitting[-1] if fitting else [*_told_apart(columns, said)]
     elif [said.get(symbol) for symbol in symbols] != columns:
         message = f"symbols are not those of {facts['universe']!r} in the order of its settings"
         raise InputError(message)

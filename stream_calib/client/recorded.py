@@ -20,6 +20,7 @@ from stream_calib.values import Matrix
 from stream_calib.wire.cloudevents import JSON_TYPE
 
 CHUNK_BYTES = 256 * 1024
+LINE_BYTES = 16 * 1024 * 1024  # beyond, it is not a file of lines
 MATRIX_TYPE = "stream_calib.matrix.v1"
 VALUE = b',"value":'
 
@@ -77,16 +78,16 @@ def read_matrices(
 
 def _read(paths: Iterable[Path], assembly: Assembly) -> Iterator[Matrix]:
     for path in paths:
-        for number, line in enumerate(_lines(path), start=1):
-            record = _record(path, number, line)
-            matrix = None if record is None else assembly.add(record)
+        for record in records_in(path, lambda headers: headers.get("ce_type") == MATRIX_TYPE):
+            matrix = assembly.add(record)
             if matrix is not None:
                 yield matrix
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
-    # A line, as it would come from Kafka.
+class Line:
+    """A line of an output file, as its record would come from Kafka; ``offset`` counts from 1."""
+
     topic: str
     partition: int
     offset: int
@@ -95,20 +96,29 @@ class _Record:
     value: bytes
 
 
-def _record(path: Path, number: int, line: bytes) -> _Record | None:
-    if not line.strip():
-        return None
-    try:
-        document, value = _split(line)
-        headers: Mapping[str, str] = document["headers"]
-        if headers.get("ce_type") != MATRIX_TYPE:
-            return None
-        if headers.get("content-type") != JSON_TYPE:
-            value = base64.b64decode(orjson.loads(value), validate=True)
-        fields = [(name, text.encode()) for name, text in headers.items()]
-        return _Record(str(path), NO_PARTITION, number, document["key"].encode(), fields, value)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: line {number} is no output record of replay") from None
+def records_in(path: Path, is_wanted: Callable[[Mapping[str, str]], bool]) -> Iterator[Line]:
+    """Yield the records of an output file whose headers are wanted.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or a line is no output of ``replay``.
+    """
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            document, value = _split(line)
+            headers: Mapping[str, str] = document["headers"]
+            if not is_wanted(headers):
+                continue
+            if headers.get("content-type") != JSON_TYPE:
+                value = base64.b64decode(orjson.loads(value), validate=True)
+            fields = [(name, text.encode()) for name, text in headers.items()]
+            key = document["key"].encode()
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise InputError(f"{path}: line {number} is no output record of replay") from None
+        yield Line(str(path), NO_PARTITION, number, key, fields, value)
 
 
 def _split(line: bytes) -> tuple[dict[str, Any], bytes]:
@@ -126,6 +136,8 @@ def _lines(path: Path) -> Iterator[bytes]:
         for chunk in _chunks(path):
             *lines, rest = (rest + chunk).split(b"\n")
             yield from lines
+            if len(rest) > LINE_BYTES:
+                raise InputError(f"{path}: it has no line ends where a record should end")
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError):
         raise InputError(f"{path}: its compressed data are damaged") from None
     except EOFError:

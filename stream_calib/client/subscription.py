@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Literal
 
 from stream_calib.client.assembly import Assembly, Newest, joined
-from stream_calib.client.connection import STEP_MS, Ends, Log, before
+from stream_calib.client.connection import CLOSE_S, STEP_MS, Ends, Log, before
 from stream_calib.client.finding import find
 from stream_calib.client.problem import Problem, warn
 from stream_calib.client.start import Given, Start
@@ -44,7 +44,8 @@ async def subscribe(
         the first matrix with this sequence or a later one, for which ``universe`` has to be
         given, and ``estimator`` where it has several; ``matrix.sequence + 1`` of the last one
         seen goes on after it. A time with a zone (``datetime``, or a Timestamp of pandas): from
-        the first matrix as of then or later.
+        the first matrix as of then or later, found by bisection, as a sequence is: both grow
+        along the log of a universe.
     only
         ``all``, or ``latest``: the newest of each universe and estimator at the moment of
         asking. What a slow reader does not get to see is no problem; what the log itself lacks
@@ -132,7 +133,7 @@ async def _catch_up(log: Log, ends: Ends | None, take: Callable[[int], Any]) -> 
     goal = ends
     if goal is None:
         try:
-            goal = await log.ends()
+            goal = await log.ends(CLOSE_S)
         except TransportError:
             return
     silence = 0

@@ -1,5 +1,6 @@
 """Which of the fits on a topic a version of a model is, and whose columns are whose."""
 
+import base64
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import stream_calib as sc
 from stream_calib.client.fits import is_of, published_fit
 from stream_calib.errors import InputError
 from stream_calib.estimation.calibrated import dcc_report
-from stream_calib.service.replay import replay_effects
-from stream_calib.values import Calibration, Fit, FitRequest, Matrix, Output
+from stream_calib.values import Calibration, Fit, FitRequest, Output
 from stream_calib.wire.calibrations import encode_calibration
 from stream_calib.wire.fits import decode_fit, encode_fit
+from tests.cli.command import Cli
+from tests.client.test_recorded import write
 from tests.engine.fits import made_up
 from tests.real_parts import ROOT
 
@@ -77,6 +79,12 @@ def test_symbols_of_the_same_volatility_have_to_be_named() -> None:
     with pytest.raises(InputError, match=r"^'X:C' and 'X:D' have the same volatility: give"):
         published_fit(alike, facts(alike))
     assert published_fit(alike, facts(alike), SYMBOLS).symbols == SYMBOLS
+    other = (SYMBOLS[2], SYMBOLS[1], SYMBOLS[0], SYMBOLS[3])
+    # in force since 5: what came later does not count, nor what cannot be
+    orders = [(9, other), (4, SYMBOLS), (3, other), (5, SYMBOLS[::-1])]
+    assert published_fit(alike, facts(alike), None, orders).symbols == SYMBOLS
+    with pytest.raises(InputError, match=r"have the same volatility"):
+        published_fit(alike, facts(alike), None, orders[:1])
 
 
 def test_symbols_that_a_fit_leaves_out_return_to_its_average() -> None:
@@ -93,32 +101,61 @@ def test_symbols_that_a_fit_leaves_out_return_to_its_average() -> None:
     np.testing.assert_array_equal(found.long_run, np.where(np.eye(4) > 0, 1.0, 0.6))
 
 
-@pytest.mark.full
-def test_every_version_of_a_replay_is_of_one_fit_and_forecasts_return_to_it() -> None:
-    config = sc.load_config(ROOT / "examples" / "demo.toml")
-    matrices: dict[int, Matrix] = {}
+async def test_fit_is_found_in_an_output_file(tmp_path: Path) -> None:
     records: list[Output] = []
-    for runner, effects in replay_effects([_demo_ticks()], config):
-        records += [o for o in runner.outputs(effects) if o.topic.endswith("calibrations")]
-        matrices |= {m.model_version: m for m in effects.matrices if m.estimator == "dcc"}
-        kept = runner.fits
-    said = [orjson.loads(record.value) for record in records]
-    fits = [decode_fit([o.value], dict(o.headers)["hash"].decode()) for o in kept]
+    for number in (1, 2, 3):
+        fit = garched(number)
+        records += [*encode_fit(fit, "calib.fits", 0, "fx")[1], calibration(fit, number + 1)]
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(await write(records))
+    for version in (2, 3, 4):
+        found = sc.read_fit(path, "fx", version)
+        assert found.model_version == version
+        np.testing.assert_array_equal(found.garch.omega, garched(version - 1).arrays["garch"][1])
+    garch = np.full((6, 4), np.nan)
+    unnamed = Fit("dcc", {**garched(4).arrays, "garch": garch})
+    universe = {"universe": "fx", "symbols": SYMBOLS, "time_ns": "4"}
+    headers = (("ce_type", b"stream_calib.universe.v1"), ("content-type", b"application/json"))
+    records += [Output("calib.universes", 0, b"id", orjson.dumps(universe), headers)]
+    records += [*encode_fit(unnamed, "calib.fits", 0, "fx")[1], calibration(unnamed, 6)]
+    path.write_bytes(await write(records))
+    assert sc.read_fit(path, "fx", 6).symbols == SYMBOLS
+    with pytest.raises(InputError, match=r"out.jsonl: model version 5 of universe 'fx' is not the"):
+        sc.read_fit(str(path), "fx", 5)
+    path.write_bytes(await write(records[1:]))
+    with pytest.raises(InputError, match=r"the fit of model version 2 of universe 'fx' is not th"):
+        sc.read_fit(path, "fx", 2)
+
+
+@pytest.mark.full
+def test_every_version_of_a_replay_is_of_one_fit_and_forecasts_return_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ticks, settings = ROOT / "replay_data" / "demo_ticks.jsonl.zst", ROOT / "examples" / "demo.toml"
+    cli = Cli(tmp_path, monkeypatch)
+    assert cli(capsys, "replay", ticks, "-c", settings, "--out", "out.jsonl").code == 0
+    path = tmp_path / "out.jsonl"
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    said = [line["value"] for line in lines if line["topic"].endswith(".calibrations")]
+    fits = [
+        decode_fit([base64.b64decode(line["value"])], line["headers"]["hash"])
+        for line in lines
+        if line["topic"].endswith(".fits")
+    ]
     assert [s["reason"] for s in said] == ["first", "schedule", "drift", "drift"]
+    assert len(fits) > len(said)  # of some targets nothing came
+    matrices = {m.model_version: m for m in sc.read_matrices(path, estimator="dcc")}
     for document in said:
-        (fit,) = [fit for fit in fits if is_of(fit, document)]
-        found = published_fit(fit, document)
-        assert found.symbols == config.universe[0].symbols
-        m = matrices[found.model_version]
-        mean = found.long_run[np.ix_(*[[found.symbols.index(s) for s in m.symbols]] * 2)]
+        assert sum(is_of(fit, document) for fit in fits) == 1
+        m = matrices[document["model_version"]]
+        found = sc.read_fit(path, "demo", m.model_version)
+        assert found.symbols == sc.load_config(settings).universe[0].symbols
+        places = [found.symbols.index(symbol) for symbol in m.symbols]
+        mean = found.long_run[np.ix_(places, places)]
         gone = [np.abs(m.forecast(k, found) - mean).max() for k in (1, 10, 100, 1_000_000)]
         assert sorted(gone, reverse=True) == gone
         # a + b is at most .9999, e^-100 is left
         assert gone[-1] < 1e-12
-
-
-def _demo_ticks() -> Path:
-    return ROOT / "replay_data" / "demo_ticks.jsonl.zst"
 
 
 def test_versions_are_told_by_what_was_written() -> None:

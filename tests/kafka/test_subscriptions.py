@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
+import os
+import signal
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 import stream_calib as sc
+from deploy.kafka.broker import LocalBroker
 from stream_calib.adapters.kafka import TopicSpec, ensure_topics
 from stream_calib.config import KafkaConfig
 from stream_calib.errors import InputError, MissingTopicError
@@ -21,6 +25,7 @@ from stream_calib.wire.fits import encode_fit
 from stream_calib.wire.matrices import encode
 from tests.cli.command import run_process
 from tests.client.test_fits import SYMBOLS, calibration, garched
+from tests.kafka.test_kills_in_fits import world
 from tests.kafka.test_subscriber import DEADLINE_S, Log, send, wide
 from tests.real_parts import TopicMaker
 from tests.web.observations import AS_OF_NS, matrix
@@ -154,7 +159,7 @@ async def test_fit_behind_a_matrix_is_found(kafka_bootstrap: str) -> None:
         found = await asyncio.to_thread(read, version)
         assert (found.model_version, found.symbols) == (version, SYMBOLS)
         np.testing.assert_array_equal(found.garch.omega, garched(version - 1).arrays["garch"][1])
-    with pytest.raises(InputError, match=r"^model version 5 of universe 'fx' is not on topic"):
+    with pytest.raises(InputError, match=r": model version 5 of universe 'fx' is not there$"):
         read(5)  # in the thread of a running loop
 
 
@@ -183,3 +188,47 @@ async def test_watch_begins_at_a_time_and_shows_pairs(log: Log) -> None:
     ]
     done = await asyncio.to_thread(run_process, *words, "--latest", "--count", 1)
     assert done.out.split()[2] == "#99"
+
+
+@pytest.mark.full
+async def test_models_of_a_real_service_are_found_and_forecast(
+    kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    victim = await world(kafka_bootstrap, tmp_path, 5, "wait", 200.0)
+    await victim.finish()
+    options = {"topic": f"{victim.prefix}.correlations", "start": "earliest", "follow": False}
+    every = sc.subscribe(kafka_bootstrap, estimator="dcc", **options)  # type: ignore[arg-type]
+    newest = {m.model_version: m async for m in every}
+    assert len(newest) > 1
+    for version, m in newest.items():
+        # of so little history no volatility is fitted by which symbols could be told apart
+        names = {"prefix": victim.prefix, "symbols": victim.symbols}
+        read = functools.partial(sc.read_fit, kafka_bootstrap, "u", version, **names)  # type: ignore[arg-type]
+        fit = await asyncio.to_thread(read)
+        assert fit.symbols == tuple(victim.symbols)
+        near, far = m.forecast(1, fit), m.forecast(1000, fit)
+        places = [fit.symbols.index(symbol) for symbol in m.symbols]
+        mean = fit.long_run[np.ix_(places, places)]
+        assert np.abs(far - mean).max() <= np.abs(near - mean).max()
+
+
+@pytest.mark.chaos
+async def test_broker_that_does_not_answer_for_a_while_is_waited_for(
+    own_broker: LocalBroker, tmp_path: Path
+) -> None:
+    prefix = f"frozen-{uuid.uuid4().hex[:12]}"
+    address = own_broker.bootstrap
+    await ensure_topics(KafkaConfig(bootstrap_servers=address), [TopicSpec(prefix, 1)])
+    log = Log(address, prefix)
+    await log.write(matrix(sequence=1), matrix(sequence=2))
+    matrices = sc.subscribe(address, topic=prefix, start="earliest", only="latest")
+    async with contextlib.aclosing(matrices), asyncio.timeout(60.0):
+        assert (await anext(matrices)).sequence == 2
+        assert own_broker.pid is not None
+        os.kill(own_broker.pid, signal.SIGSTOP)
+        waiting = asyncio.ensure_future(anext(matrices))
+        await asyncio.sleep(8.0)
+        assert not waiting.done()
+        os.kill(own_broker.pid, signal.SIGCONT)
+        await log.write(matrix(sequence=3))
+        assert (await waiting).sequence == 3
