@@ -278,6 +278,7 @@ def test_key_of_a_certificate_needs_the_certificate() -> None:
     assert "ssl_certfile is needed with ssl_keyfile" in refusal(kafka={"ssl_keyfile": "k.pem"})
 
 
+IN_B: dict[str, Any] = {"base": "B", "symbols": {"A": "C"}, "rates": {"C": "B"}}
 STATE_KEYS: dict[str, list[dict[str, Any]]] = {
     "universe": [
         {"symbols": ["B", "A"]},
@@ -313,6 +314,8 @@ STATE_KEYS: dict[str, list[dict[str, Any]]] = {
         {"drift": {"lead_back": 4.0}},
         {"drift": {"give_up_bars": 200}},
         {"drift": {"cool_down_bars": 100}},
+        {"currency": IN_B},
+        {"currency": IN_B | {"hedged": ["A"]}},
         {"audit": False},
         {"calendar": "us"},
         {"calendars": {"B": "us"}},
@@ -382,6 +385,28 @@ def test_a_calendar_that_is_not_there_is_named() -> None:
     assert "calendars names 'C'" in refusal(
         calendar={"us": CALENDAR}, universe=[UNIVERSE | {"calendars": {"C": "us"}}]
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"base": "C"}, "symbols names 'A', which is in the base C already"),
+        ({"rates": {}}, "rates has no symbol for C, in which 'A' is quoted"),
+        ({"rates": {"C": "A"}}, "rates names 'A' for C, which is not in B itself"),
+        ({"rates": {"C": "1/X"}}, "currency.rates names 'X', which is not among the symbols"),
+        ({"symbols": {"X": "C"}}, "currency.symbols names 'X', which is not among the symbols"),
+        ({"symbols": {}}, "currency.symbols: must not be empty"),
+        ({"hedged": ["B"]}, "hedged names 'B', which has no currency in symbols"),
+        ({"base": "a b"}, "currency.base: must be made of letters"),
+    ],
+)
+def test_currencies_have_to_fit_the_symbols(change: dict[str, Any], said: str) -> None:
+    assert said in refusal(universe=[UNIVERSE | {"currency": IN_B | change}])
+
+
+def test_only_log_returns_add_up_across_currencies() -> None:
+    text = refusal(universe=[UNIVERSE | {"currency": IN_B, "returns": {"B": "diff"}}])
+    assert "currency.rates names 'B', whose return is diff" in text
 
 
 def test_a_window_of_too_many_bars_is_refused() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
+from stream_calib.config.currency import CurrencyConfig
 from stream_calib.config.dcc import DccConfig, DriftConfig, RefitConfig
 from stream_calib.config.durations import (
     UNITS_NS,
@@ -161,6 +162,7 @@ class UniverseConfig(Section):
     returns: dict[str, ReturnType] = Field(default_factory=dict)
     calendar: str | None = None
     calendars: dict[str, str] = Field(default_factory=dict)
+    currency: CurrencyConfig | None = None
     audit: bool = True
     stale_after: PositiveNs | None = None
     ready_n_eff: Annotated[float, Field(ge=2)] = 20.0
@@ -186,6 +188,8 @@ class UniverseConfig(Section):
                 if symbol not in self.symbols:
                     message = f"{key} names {symbol!r}, which is not among the symbols"
                     raise ValueError(message)
+        if self.currency is not None:
+            self._check_currency(self.currency)
         if len({self.calendar, *self.calendars.values()}) > CALENDARS_MAX:
             message = f"calendars names more than {CALENDARS_MAX} calendars"
             raise ValueError(message)
@@ -210,6 +214,20 @@ class UniverseConfig(Section):
             raise ValueError(message)
         return self
 
+    def _check_currency(self, currency: CurrencyConfig) -> None:
+        rates = {symbol: currency.rate_of(symbol)[0] for symbol in currency.symbols}
+        for symbol in (*rates, *rates.values()):
+            where = "rates" if symbol in rates.values() else "symbols"
+            if symbol not in self.symbols:
+                message = f"currency.{where} names {symbol!r}, which is not among the symbols"
+                raise ValueError(message)
+            if self.return_of(symbol) != "log":
+                message = (
+                    f"currency.{where} names {symbol!r}, whose return is "
+                    f"{self.return_of(symbol)}: only log returns add up across currencies"
+                )
+                raise ValueError(message)
+
     @property
     def n_eff_max(self) -> float:
         """Effective observations of a pair in the steady state, every bar observed."""
@@ -225,6 +243,11 @@ class UniverseConfig(Section):
     def return_of(self, symbol: str) -> ReturnType:
         """Return what a return of ``symbol`` is."""
         return self.returns.get(symbol, self.return_type)
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting of its own that can change what is published, as JSON values."""
+        unset = {"currency"} if self.currency is None else set()  # as before there was one
+        return self.model_dump(mode="json", by_alias=True, exclude={"topics", *unset})
 
     @property
     def stale_after_bars(self) -> int:
@@ -307,7 +330,7 @@ class Config(Section):
         return {
             **({"calendar": known} if known else {}),
             **({"refit": {"late": self.refit.late}} if universe.dcc.enabled else {}),
-            "universe": universe.model_dump(mode="json", by_alias=True, exclude={"topics"}),
+            "universe": universe.settings(),
             "time": self.time.model_dump(mode="json", exclude={"idle_slack", "flush_after"}),
             "input": self.input.model_dump(mode="json", include={"format", "rejects_per_second"})
             | self._namings(universe),

@@ -1,6 +1,7 @@
 """From returns of the tick layer to a calibrated DCC: history, requests for fits, the model."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +13,9 @@ from stream_calib.engine.history import History
 from stream_calib.engine.membership import Membership
 from stream_calib.engine.refit_cycle import RefitCycle, Turn
 from stream_calib.estimation.calibrated import DCC_MODEL, dcc_report, misfit
+from stream_calib.estimation.cleaning import repaired_band
 from stream_calib.estimation.coarsening import Coarsener
+from stream_calib.estimation.currency import currencies_of
 from stream_calib.estimation.dcc_model import FIT_LAYOUT
 from stream_calib.estimation.protocol import Layout
 from stream_calib.values import (
@@ -64,6 +67,7 @@ class DccLayer:
         self._n_requests = self._failures = 0
         self._pending: FitRequest | None = None
         self._cycle = RefitCycle(universe)
+        self._currencies = currencies_of(universe)
         self.membership = Membership(universe.symbols, universe.ready_n_eff)
 
     # bars
@@ -226,14 +230,33 @@ class DccLayer:
     # what is known
 
     def correlation(self) -> Correlation | None:
-        """Return the forecast for the next bar, with ``vol`` per DCC bar; None before a fit."""
+        """Return the forecast of prices as quoted, ``vol`` per DCC bar; None before a fit."""
         model = self._cycle.model
         return None if model is None else model.correlation()
 
+    def known(self, pattern: F64) -> Correlation | None:
+        """Return the forecast in the base currency, if there is one.
+
+        ``pattern`` (n,) is the volatility at this time of day in units of the day's.
+        """
+        quoted = self.correlation()
+        if quoted is None:
+            return None
+        vol = quoted.vol * pattern
+        if self._currencies is None:
+            return replace(quoted, vol=vol)
+        return self._currencies.convert(quoted, vol)
+
     def band(self, known: Correlation, corr: F64, cut: tuple[Any, ...]) -> F64:
         """Return the standard errors of ``corr``, which is ``known`` at ``cut``, repaired."""
-        assert self._cycle.model is not None
-        return self._cycle.model.band(known, corr, cut)
+        model = self._cycle.model
+        assert model is not None
+        if self._currencies is None:
+            return model.band(known, corr, cut)
+        quoted = model.correlation()
+        whole = np.ix_(*2 * (np.arange(len(quoted.vol)),))
+        band = self._currencies.band(quoted, model.band(quoted, quoted.corr, whole), known.corr)
+        return repaired_band(band[cut], known.corr[cut], corr)
 
     @property
     def shift_ns(self) -> int | None:

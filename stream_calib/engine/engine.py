@@ -330,7 +330,7 @@ class Engine:
     def _publish_ewma(self, as_of_ns: int, brought: _Brought) -> None:
         self._unpublished = False
         layer, publisher = self._layer, self._publisher
-        known = layer.correlation()
+        known = layer.known(as_of_ns)
         brought.events += publisher.readiness(self.membership, known, as_of_ns)
         chosen = publisher.chosen(self.membership)
         if len(chosen.places) < 2:
@@ -346,11 +346,11 @@ class Engine:
         measures = Measures(
             "filtered",
             self._data_from_ns,
-            layer.vol(known, as_of_ns)[chosen.places],
+            known.vol[chosen.places],
             band,
             layer.band_total(estimate.corr, band, chosen.cut),
             layer.last_time_ns()[chosen.places],
-            self._audit(estimate.corr, chosen),
+            self._audit(estimate.corr, chosen, as_of_ns),
         )
         bar_ns = self.universe.bar
         matrix = publisher.matrix("ewma", bar_ns, as_of_ns, chosen, estimate, measures)
@@ -362,7 +362,7 @@ class Engine:
         observed = dcc.close()
         self._tell_turns(dcc, as_of_ns, brought)
         brought.drift = dcc.drift()
-        known = dcc.correlation() if observed else None
+        known = dcc.known(self._layer.pattern(as_of_ns)) if observed else None
         if known is not None:
             brought.events += publisher.readiness(dcc.membership, known, as_of_ns, estimator="dcc")
             chosen = publisher.chosen(dcc.membership)
@@ -382,15 +382,15 @@ class Engine:
         measures = Measures(
             "forecast",
             self._data_from_ns,
-            (known.vol * self._layer.pattern(as_of_ns))[chosen.places],
+            known.vol[chosen.places],
             dcc.band(known, estimate.corr, chosen.cut),
             None,
             self._layer.last_time_ns()[chosen.places],
         )
         return self._publisher.matrix("dcc", dcc.bar_ns, as_of_ns, chosen, estimate, measures)
 
-    def _audit(self, corr: F64, chosen: Chosen) -> Mapping[str, object] | None:
-        other = self._layer.audit()
+    def _audit(self, corr: F64, chosen: Chosen, as_of_ns: int) -> Mapping[str, object] | None:
+        other = self._layer.audit(as_of_ns)
         if other is None:
             return None
         symbols = tuple(self.universe.symbols[i] for i in chosen.places)

@@ -209,4 +209,5 @@ class Publisher:
             drift_level=self._drift_level,
             model_version=self.model_version,
             audit=measures.audit,
+            base_currency=None if universe.currency is None else universe.currency.base,
         )

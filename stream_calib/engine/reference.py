@@ -31,6 +31,8 @@ class Reference:
         Places of the symbols that take part, in canonical order.
     expected : (m, m)
         The correlations that all returns to.
+    bars
+        What the target of its symbols rests on.
     """
 
     LAYOUTS: Mapping[str, Layout] = {
@@ -45,7 +47,9 @@ class Reference:
         miscalibration: Miscalibration,
         core: I64,
         expected: F64,
+        bars: float,
     ) -> None:
+        self.bars = bars
         self._volatility = volatility
         self._detector = detector
         self._miscalibration = miscalibration
@@ -78,7 +82,12 @@ class Reference:
             inflation=model.fit.arrays.get("dependence"),
         )
         miscalibration = Miscalibration(own, len(core), arl0=arl0)
-        return cls(model.volatility(), detector, miscalibration, core, model.long_run()[cut])
+        expected, bars = model.long_run()[cut], float(np.median(counts))
+        return cls(model.volatility(), detector, miscalibration, core, expected, bars)
+
+    def rests_on(self, model: DccModel) -> float:
+        """Return the bars that a model's target rests on, as ``bars`` are counted."""
+        return float(np.median(model.fit.arrays["counts"][self._core]))
 
     def update(self, block: ReturnBlock, z: ReturnBlock, forecast: F64) -> list[Alarm]:
         """Take in one bar: its returns, and z and correlations of the model in force."""
@@ -124,6 +133,7 @@ class Reference:
         return {
             "members.core": np.isin(np.arange(self._volatility.n), self._core),
             "expected": self._expected.copy(),
+            "bars": np.array([self.bars]),
             **under("volatility", self._volatility.state()),
             **under("detector", self._detector.state()),
             **under("miscalibration", self._miscalibration.state()),
@@ -138,6 +148,7 @@ class Reference:
             Miscalibration.from_state(within("miscalibration", state)),
             order[state["members.core"][order]],
             state["expected"].copy(),
+            float(state["bars"][0]),
         )
 
 

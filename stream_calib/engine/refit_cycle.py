@@ -13,6 +13,7 @@ import numpy.typing as npt
 from stream_calib.config import UniverseConfig
 from stream_calib.engine.arrays import Arrays, read_text, text_array, under, within
 from stream_calib.engine.reference import Reference
+from stream_calib.engine.watch import Watch
 from stream_calib.estimation.calendar import DAY_NS
 from stream_calib.estimation.calibrated import DCC_MODEL
 from stream_calib.estimation.contest import Contest
@@ -93,7 +94,7 @@ class RefitCycle:
             for part, layout in DccModel.LAYOUTS.items()
         },
         "prior.fit": FIT_LAYOUT,
-        **{f"reference.{part}": layout for part, layout in Reference.LAYOUTS.items()},
+        **{f"watch.{part}": layout for part, layout in Watch.LAYOUTS.items()},
     }
 
     def __init__(self, universe: UniverseConfig) -> None:
@@ -108,7 +109,7 @@ class RefitCycle:
         self._challenger: Shadow | None = None
         self._fallback: Shadow | None = None
         self._prior: Fit | None = None  # in force at the last alarm: what targets are moved from
-        self._reference: Reference | None = None
+        self._watch: Watch | None = None
 
     # bars
 
@@ -122,16 +123,15 @@ class RefitCycle:
             if shadow is not None:
                 shadow.contest.update(z.returns[0], forecast, shadow.model.forecast())
                 shadow.model.update(block)
-        watching = self._reference
+        watch = self._watch
         self._judge(n_closed)
         # one that begins with this bar has seen it already, and knows nothing of the old forecast
-        if self._reference is not None and self._reference is watching:
-            was_blind = self._reference.blind
-            alarms = self._reference.update(block, z, forecast)
+        if watch is not None and self._watch is watch:
+            alarms, sees = watch.update(block, z, forecast)
             self._facts.watched += 1
-            if was_blind and not self._reference.blind:
-                power = {"power_bars": self._reference.power}
-                self.turns.append(Turn("drift_watched", power))
+            if sees:
+                sight = {"power_bars": watch.reference.power, "fitted_bars": watch.reference.bars}
+                self.turns.append(Turn("drift_watched", sight))
             if alarms and self._facts.alarm is None:
                 self._raise(alarms[0], n_closed, rows())
         facts = self._facts
@@ -177,7 +177,8 @@ class RefitCycle:
             self._refer()
 
     def _raise(self, alarm: Alarm, n_closed: int, rows: ReturnBlock) -> None:
-        assert self._reference is not None
+        assert self._watch is not None
+        self._watch.drop()
         facts, kept = self._facts, len(rows.returns)
         since = min(alarm.since, kept)
         began = [
@@ -204,7 +205,7 @@ class RefitCycle:
             "bars_per_alarm": status.bars_per_alarm,
             "reference_bars": status.reference_bars,
         }
-        z, expected = self._reference.judged(rows)
+        z, expected = self._watch.reference.judged(rows)
         details |= moved(z[-since:], expected, self._universe.symbols, self._order)
         self.turns.append(Turn("drift_alarm", details))
 
@@ -214,18 +215,19 @@ class RefitCycle:
 
     def _refer(self) -> None:
         # ranks and chains begin anew, from the model that is in force now
+        reference = self._reference()
+        if reference is not None:
+            self._watch = Watch(reference)
+            self.turns.append(Turn("drift_blind", {"symbols": reference.n}))
+
+    def _reference(self) -> Reference | None:
         if self._settings.detector == "none" or self.model is None:
-            return
+            return None
         self._facts.n_references += 1
         name = f"{self._universe.name}|{self._facts.n_references}"
         digest = hashlib.blake2b(name.encode(), digest_size=6).digest()
-        self._reference = Reference.begin(
-            self.model,
-            self._order,
-            arl0=self._settings.arl0_rows(self.bar_ns),
-            seed=int.from_bytes(digest, "big"),
-        )
-        self.turns.append(Turn("drift_blind", {"symbols": self._reference.n}))
+        arl0, seed = self._settings.arl0_rows(self.bar_ns), int.from_bytes(digest, "big")
+        return Reference.begin(self.model, self._order, arl0=arl0, seed=seed)
 
     # fits
 
@@ -292,11 +294,15 @@ class RefitCycle:
             self.turns.append(Turn("drift_dropped", dict(facts.alarm)))
         if facts.regime_ns is not None and int(str(request.settings["from_ns"])) < facts.regime_ns:
             facts.regime, facts.regime_ns = 0, None  # fitted to what was before as well
-        watched = 0 if self._reference is None else self._reference.n
+        watched = 0 if self._watch is None else self._watch.reference.n
         covers_more = int(np.isfinite(np.diagonal(model.params.target)).sum()) > watched
         if request.reason != "schedule" or covers_more:
             facts.alarm = None
             self._refer()
+        elif self._watch is not None and self._watch.outgrown_by(model):
+            successor = self._reference()
+            if successor is not None:
+                self._watch.prepare(successor)
         return ""
 
     # what is known
@@ -309,19 +315,20 @@ class RefitCycle:
     @property
     def level(self) -> float | None:
         """Statistic of the watch for drift over its threshold; None where there is none."""
-        return None if self._reference is None else self._reference.level
+        return None if self._watch is None else self._watch.reference.level
 
     def status(self) -> DriftStatus | None:
         """Return how far the watch for drift is; None where there is none."""
-        if self._reference is None:
+        if self._watch is None:
             return None
         facts, arl0 = self._facts, self._settings.arl0_rows(self.bar_ns)
+        reference = self._watch.reference
         return DriftStatus(
-            level=self._reference.level,
+            level=reference.level,
             arl0_bars=arl0,
             false_alarms_per_day=-math.expm1(-DAY_NS / self.bar_ns / arl0),
-            power_bars=self._reference.power,
-            reference_bars=self._reference.rows,
+            power_bars=reference.power,
+            reference_bars=reference.rows,
             watched_bars=facts.watched,
             alarms=dict(facts.alarms),
             refuted=facts.refuted,
@@ -343,8 +350,8 @@ class RefitCycle:
                 told[which] = json.dumps(shadow.report)
         if self._prior is not None:
             out |= under("prior.fit", {k: a.copy() for k, a in self._prior.arrays.items()})
-        if self._reference is not None:
-            out |= under("reference", self._reference.state())
+        if self._watch is not None:
+            out |= under("watch", self._watch.state())
         return out | {"facts": text_array(told)}
 
     @classmethod
@@ -366,8 +373,8 @@ class RefitCycle:
                 setattr(cycle, f"_{which}", shadow)
         if own := within("prior.fit", state):
             cycle._prior = Fit(DCC_MODEL, {name: array.copy() for name, array in own.items()})
-        if own := within("reference", state):
-            cycle._reference = Reference.from_state(own, cycle._order)
+        if own := within("watch", state):
+            cycle._watch = Watch.from_state(own, cycle._order)
         return cycle
 
 

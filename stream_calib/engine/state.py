@@ -28,8 +28,9 @@ from stream_calib.values import I64, TICK
 
 State = Mapping[str, npt.NDArray[Any]]
 _DECIDED = 2  # column of intake.marks
-OF_ONE_LIST = ("challenger", "fallback", "prior", "reference")  # parts of the regime loop
-_BY_SYMBOL = ("universe.returns.", "universe.calendars.")  # of a symbol in one list, its own affair
+OF_ONE_LIST = ("challenger", "fallback", "prior", "watch")  # parts of the regime loop
+# of a symbol in one list, its own affair
+_BY_SYMBOL = ("universe.returns.", "universe.calendars.", "universe.currency.symbols.")
 
 
 def migrate(state: State, before: UniverseConfig, config: Config, after: UniverseConfig) -> Arrays:
@@ -52,7 +53,7 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
     ValueError
         If more than the symbols differs, or the state is of other symbols than ``before``.
     """
-    if difference({"universe": _settings(before)}, {"universe": _settings(after)}) is not None:
+    if difference({"universe": before.settings()}, {"universe": after.settings()}) is not None:
         message = "only symbols can be migrated, other settings differ too"
         raise ValueError(message)
     facts = read_text(state["engine.facts"])
@@ -164,10 +165,6 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | Non
         if old.get(path) != new.get(path):
             return f"{path} was {_worded(old.get(path))} and is {_worded(new.get(path))}"
     return None
-
-
-def _settings(universe: UniverseConfig) -> dict[str, Any]:
-    return universe.model_dump(mode="json", by_alias=True, exclude={"topics"})
 
 
 def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

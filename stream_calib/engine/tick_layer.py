@@ -15,16 +15,17 @@ from stream_calib.engine.buffer import Taken, without_repeats
 from stream_calib.engine.screening import Refused, Screen
 from stream_calib.engine.trading_time import trading_clock
 from stream_calib.estimation.calendar import ALWAYS_OPEN, Calendar
+from stream_calib.estimation.cleaning import repaired_band
+from stream_calib.estimation.currency import currencies_of
 from stream_calib.estimation.diurnal import Diurnal
 from stream_calib.estimation.filtering import TickFilter
 from stream_calib.estimation.hayashi_yoshida import LOG_PRICE_MAX, HayashiYoshida
 from stream_calib.estimation.protocol import Layout
 from stream_calib.estimation.quotes import QuoteTable
 from stream_calib.estimation.sampling import Sampler, Ticks
-from stream_calib.estimation.tracking import Tracking, choose_block_bars
+from stream_calib.estimation.tracking import Tracking, band_total, choose_block_bars
 from stream_calib.estimation.two_scale import TwoScale, TwoScaleCorrelation
 from stream_calib.estimation.winsor import HALF_LIFE_MIN_OBS, Winsor
-from stream_calib.kernels.two_scale_reading import CORR2_MAX
 from stream_calib.values import F64, FACTOR, I64, NO_TIME, OFFSET, RESET, TICK, ReturnBlock
 
 GAP_BARS_MIN = 10
@@ -104,6 +105,7 @@ class TickLayer:
         types = tuple(universe.return_of(symbol) for symbol in universe.symbols)
         self._logs = np.array([type_ != "diff" for type_ in types])
         self._is_log = np.array([type_ == "log" for type_ in types])
+        self._currencies = currencies_of(universe)
         self._screen = Screen(universe)
         self._sampler = Sampler(n, bar_ns, universe.stale_after_bars, types)
         self._clock = trading_clock(config, universe, self.gap_bars)
@@ -172,7 +174,7 @@ class TickLayer:
         ]
 
     def correlation(self) -> TwoScaleCorrelation:
-        """Return what is known by now."""
+        """Return what is known by now of prices as they are quoted."""
         return self._estimator.correlation()
 
     def band(self, known: TwoScaleCorrelation, corr: F64, cut: tuple[Any, ...]) -> F64:
@@ -180,24 +182,24 @@ class TickLayer:
         if self._estimator.k == 1:
             band: F64 = (1.0 - corr * corr) * np.sqrt((1.0 + known.kappa) / known.n_eff[cut])
             return band
-        before = known.corr[cut]
-        sampling: F64 = np.minimum(known.band[cut], BAND_MAX)
-        if np.array_equal(before, corr):
-            return sampling
-        # bands are worked out up to a correlation from which on they do not shrink any more
-        left, now = (np.maximum(1.0 - r * r, 1.0 - CORR2_MAX) for r in (before, corr))
-        repaired: F64 = np.minimum(sampling * (now / left), BAND_MAX)
-        return repaired
+        sampling = np.minimum(known.band[cut], BAND_MAX)
+        return np.minimum(repaired_band(sampling, known.corr[cut], corr), BAND_MAX)
 
     @property
     def two_scales(self) -> bool:
         """Whether variances are compared between windows and bars."""
         return self._estimator.k > 1
 
-    def vol(self, known: TwoScaleCorrelation, as_of_ns: int) -> F64:
-        """Return the volatility (n,) per bar at this time of day, capped returns and all."""
-        vol = known.vol if self._winsor is None else known.vol * self._winsor.vol_scale()
-        return vol * self.pattern(as_of_ns)
+    def known(self, as_of_ns: int) -> TwoScaleCorrelation:
+        """Return what is known in the base currency, if there is one.
+
+        ``vol`` is that of this time of day, capped returns and all.
+        """
+        quoted = self._estimator.correlation()
+        vol = self._vol(quoted, as_of_ns)
+        if self._currencies is None:
+            return replace(quoted, vol=vol)
+        return self._currencies.convert(quoted, vol)
 
     def pattern(self, as_of_ns: int) -> F64:
         """Return the volatility (n,) at this time of day in units of the day's."""
@@ -209,12 +211,24 @@ class TickLayer:
 
     def band_total(self, corr: F64, band: F64, cut: tuple[Any, ...]) -> F64 | None:
         """Return the standard errors with what the truth may have moved; None while not known."""
-        total = self._tracking.band_total(corr, band, cut)
-        return None if total is None else np.minimum(total, BAND_MAX)
+        error = self._tracking.tracking_error()
+        if error is None:
+            return None
+        if self._currencies is not None:
+            error = self._currencies.worst(error)
+        return np.minimum(band_total(corr, band, error[cut]), BAND_MAX)
 
-    def audit(self) -> F64 | None:
-        """Return the correlation of the audit (n, n), NaN where it has none."""
-        return None if self._audit is None else self._audit.correlation()
+    def audit(self, as_of_ns: int) -> F64 | None:
+        """Return the correlation of the audit (n, n), NaN where it has none.
+
+        It is told in the base currency with the volatilities that are published.
+        """
+        if self._audit is None:
+            return None
+        corr = self._audit.correlation()
+        if self._currencies is None:
+            return corr
+        return self._currencies.correlation(corr, self._vol(self.correlation(), as_of_ns))[0]
 
     def last_time_ns(self) -> I64:
         """Time of the last tick of each symbol."""
@@ -259,6 +273,10 @@ class TickLayer:
             layer._units[:] = state["audit.units"]
         layer._session[:] = state["session"]
         return layer
+
+    def _vol(self, known: TwoScaleCorrelation, as_of_ns: int) -> F64:
+        vol = known.vol if self._winsor is None else known.vol * self._winsor.vol_scale()
+        return vol * self.pattern(as_of_ns)
 
     def _audit_ticks(self, ticks: Taken) -> list[Adjusted]:
         adjusted = []

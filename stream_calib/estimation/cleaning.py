@@ -10,6 +10,7 @@ from scipy.linalg.blas import dtrmm, dtrsm
 from scipy.linalg.lapack import dpotrf
 from threadpoolctl import ThreadpoolController
 
+from stream_calib.kernels.two_scale_reading import CORR2_MAX
 from stream_calib.values import F64, I64
 
 POWERS = 8
@@ -98,6 +99,19 @@ def repair_correlation(
         weight,
         _effective_bets(lifted_all),
     )
+
+
+def repaired_band(band: F64, before: F64, corr: F64) -> F64:
+    """Return the standard errors of ``corr``, which is ``before`` repaired, with its ``band``.
+
+    A standard error is a share of 1 - r^2; all are (n, n).
+    """
+    if np.array_equal(before, corr):
+        return band
+    # bands are worked out up to a correlation from which on they do not shrink any more
+    left, now = (np.maximum(1.0 - r * r, 1.0 - CORR2_MAX) for r in (before, corr))
+    repaired: F64 = band * (now / left)
+    return repaired
 
 
 def _effective_bets(eigenvalues: F64) -> float:

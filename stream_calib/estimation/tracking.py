@@ -154,10 +154,7 @@ class Tracking:
             Where they stand in (n, n), as ``np.ix_`` gives it; everywhere by default.
         """
         error = self.tracking_error()
-        if error is None:
-            return None
-        total: F64 = np.sqrt(band * band + ((1.0 - corr * corr) * error[cut]) ** 2)
-        return total
+        return None if error is None else band_total(corr, band, error[cut])
 
     def state(self) -> dict[str, F64]:
         """Return copies of all arrays that make up the state."""
@@ -292,3 +289,12 @@ def sampling_band(known: Correlation) -> F64:
     n_eff = np.where(known.n_eff > 0.0, known.n_eff, np.nan)
     band: F64 = (1.0 - known.corr * known.corr) * np.sqrt((1.0 + known.kappa) / n_eff)
     return band
+
+
+def band_total(corr: F64, band: F64, error: F64) -> F64:
+    """Return the standard error of sampling and tracking, (n, n) as the arguments.
+
+    ``error`` is what ``Tracking.tracking_error`` returns.
+    """
+    total: F64 = np.sqrt(band * band + ((1.0 - corr * corr) * error) ** 2)
+    return total

@@ -46,7 +46,8 @@ class Matrix:
     standard deviation of the return over ``horizon_ns``; times ``annualisation`` it is per
     year. ``band`` is the standard error of sampling; ``band_total`` adds the tracking error
     when it is known. ``audit`` says how another estimate of the same correlations compares.
-    Fields that a later estimator fills are None.
+    Fields that a later estimator fills are None. ``base_currency`` is the one that returns were
+    converted to; None: as prices are quoted.
 
     What the methods compute is as good as ``corr`` and ``vol`` are: weights and positions are in
     money, returns are taken to be small enough that those of a portfolio are the weighted sum of
@@ -88,6 +89,7 @@ class Matrix:
     audit: Mapping[str, object] | None = None
     model_version: int = 1
     schema_version: int = 1
+    base_currency: str | None = None
 
     def index(self, symbol: str) -> int:
         """Return the row of a symbol.

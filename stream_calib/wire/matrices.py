@@ -28,11 +28,12 @@ CHUNK_BYTES = 900_000
 SCHEMA_VERSION = 1
 TRIANGLES = ("corr", "n_eff", "band")
 _TIMES = ("as_of_ns", "data_from_ns", "horizon_ns", "bar_ns")
+_ABSENT = ("audit", "base_currency")  # where there is none
 _PLAIN = tuple(
     field.name
     for field in fields(Matrix)
     if field.name
-    not in {*TRIANGLES, *_TIMES, "vol", "staleness_ns", "quality", "regime", "band_total", "audit"}
+    not in {*TRIANGLES, *_TIMES, *_ABSENT, "vol", "staleness_ns", "quality", "regime", "band_total"}
 )
 _OPTIONAL = ("raw_variances", "floored_variances")  # absent where they do not apply
 _SUMMARIES = ("effective_bets", "crisis_distance")  # absent where they are not known
@@ -150,7 +151,7 @@ def _head(matrix: Matrix) -> dict[str, Any]:
             **{key: x for key in _SUMMARIES if (x := getattr(regime, key)) is not None},
             **({} if shift_ns is None else {"since_shift_ns": str(shift_ns)}),
         },
-        **({} if matrix.audit is None else {"audit": matrix.audit}),
+        **{name: x for name in _ABSENT if (x := getattr(matrix, name)) is not None},
     }
 
 
@@ -204,6 +205,7 @@ def _matrix(document: Mapping[str, Any]) -> Matrix:
             *(quality.get(key) for key in _OPTIONAL),
         ),
         audit=document.get("audit"),
+        base_currency=document.get("base_currency"),
         regime=_regime({**document["regime"]}),
     )
 

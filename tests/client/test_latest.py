@@ -33,7 +33,7 @@ class FakeLog:
         self.position = self.arrived = 0
         self.is_away = False
 
-    async def ends(self) -> Ends:
+    async def ends(self, seconds: float) -> Ends:
         if self.is_away:
             message = "nobody answers"
             raise TransportError(message)

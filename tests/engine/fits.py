@@ -33,7 +33,7 @@ def made_up(number: int, symbols: Sequence[str]) -> Fit:
             "garch_se": np.full((6, len(symbols)), np.nan),
             "target": target[upper],
             "asymmetry": 0.5 * target[upper] if MODELS[kind] == "adcc" else np.empty(0),
-            "counts": np.full(len(symbols), 20.0),
+            "counts": np.full(len(symbols), 20.0 * number),
             "bars": np.array([20.0]),
             "loglik": np.array([-1.0, -2.0]),
             "target_average": np.array([0.1]),

@@ -46,11 +46,16 @@ def stormy_settings(random: Random, symbols: Sequence[str] = SYMBOLS) -> Config:
     """Settings under which everything happens within a few hundred ticks."""
     sessions = ["00:00-22:14", "22:14-23:00"] if random.random() < 0.5 else ["00:00-22:14"]
     calendars = {symbol: "x" for symbol in symbols if random.random() < 0.3}
+    returns = {symbol: "diff" for symbol in symbols if random.random() < 0.2}
+    currency = {"base": "USD", "symbols": {"A": "EUR"}, "rates": {"EUR": "1/B"}}
+    # drawn beside the others, so that all else stays what it was
+    is_converted = Random(str(random.getstate())).random() < 0.2 and {"A", "B"} <= set(symbols)
     return settings(
         symbols,
+        universe__currency=currency if is_converted and not {"A", "B"} & returns.keys() else None,
         calendar__x={"sessions": sessions, "days": ["mon", "tue", "wed"]},
         universe__calendars=calendars,
-        universe__returns={symbol: "diff" for symbol in symbols if random.random() < 0.2},
+        universe__returns=returns,
         universe__filter={"enabled": random.random() < 0.6},
         universe__audit=random.random() < 0.5,
         universe__ewma={

@@ -10,9 +10,9 @@ from stream_calib.estimation.calibration.model import calibrate
 from stream_calib.estimation.dcc_model import FIT_LAYOUT
 from stream_calib.values import F64, Fit, FitFailure, FitRequest
 from tests.engine.driver import settings
-from tests.engine.regimes import DCC, Regimes, regime_settings
+from tests.engine.regimes import DCC, Regimes, names, regime_settings
 from tests.engine.schedule import bits_of
-from tests.estimation.truths import broken
+from tests.estimation.truths import broken, truth
 
 N, BEFORE, AFTER = 12, 1000, 250
 SEED = 5
@@ -86,6 +86,46 @@ def test_what_the_loop_remembers_is_kept_to_the_last_bit() -> None:
     # to the order of what they say, which is that of the bytes to be published
     one, other = (orjson.dumps([list(turn) for _, turn in run.turns]) for run in (cut, whole))
     assert one == other
+    assert bits_of(cut.layer.state()) == bits_of(whole.layer.state())
+
+
+GROWING = {**DCC, "first_fit_bars": 200, "refit_bars": 100}
+
+
+def growing(n: int = 6) -> Regimes:
+    """A universe whose scheduled fits rest on more and more bars."""
+    return Regimes(settings(names(n), universe__dcc=GROWING, universe__drift={}))
+
+
+def test_a_reference_that_rests_on_twice_as_much_takes_over_once_it_can_see() -> None:
+    run = growing().feed(0.01 * truth("average_15", 6, 900, 3))
+    watched = run.of("drift_watched")
+    # fits of 200, 300, 400, ... bars: of 400 the next one is twice the first
+    assert [told["fitted_bars"] for _, told in watched] == [200.0, 400.0]
+    assert len(run.of("drift_blind")) == 1  # the old one sees until the new one does
+    begun = [bar for bar, _ in run.of("refit_installed")][2]
+    assert begun + 250 <= watched[1][0] < begun + 350  # 250 to compare with, after a transient
+    assert not run.of("drift_alarm")
+
+
+def test_an_alarm_ends_what_was_to_take_over() -> None:
+    calm = 0.01 * truth("average_15", 6, 450, 3)
+    crash = 0.01 * np.repeat(truth("average_15", 6, 150, 4)[:, :1], 6, axis=1)
+    crash += 0.001 * truth("average_15", 6, 150, 5)
+    run = growing().feed(calm)
+    assert any(name.startswith("cycle.watch.successor") for name in run.layer.state())
+    run.feed(crash[:60])
+    assert run.of("drift_alarm")
+    assert not any(name.startswith("cycle.watch.successor") for name in run.layer.state())
+
+
+def test_what_is_to_take_over_is_kept_to_the_last_bit() -> None:
+    returns = 0.01 * truth("average_15", 6, 800, 3)
+    whole, cut = growing().feed(returns), growing()
+    for start in range(0, len(returns), 97):
+        cut.feed(returns[start : start + 97])
+        cut.restore()
+    assert cut.turns == whole.turns
     assert bits_of(cut.layer.state()) == bits_of(whole.layer.state())
 
 
