@@ -8,7 +8,8 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stream_calib.client import Problem, subscribe
+    from stream_calib.client import Problem, read_matrices, subscribe, subscribe_sync
+    from stream_calib.client.fits import read_fit
     from stream_calib.config import Config, load_config
     from stream_calib.errors import StreamCalibError
     from stream_calib.estimation.calibration.dcc import fit_dcc
@@ -43,10 +44,13 @@ _PUBLIC = {
     "fit_dcc": "stream_calib.estimation.calibration.dcc",
     "hayashi_yoshida": "stream_calib.estimation.hayashi_yoshida",
     "load_config": "stream_calib.config",
+    "read_fit": "stream_calib.client.fits",
+    "read_matrices": "stream_calib.client",
     "replay": "stream_calib.service.replay",
     "shrink_target": "stream_calib.estimation.shrinkage",
     "simulate": "stream_calib.simulation",
     "subscribe": "stream_calib.client",
+    "subscribe_sync": "stream_calib.client",
 }
 __all__ = [
     "Config",
@@ -65,10 +69,13 @@ __all__ = [
     "fit_garch",
     "hayashi_yoshida",
     "load_config",
+    "read_fit",
+    "read_matrices",
     "replay",
     "shrink_target",
     "simulate",
     "subscribe",
+    "subscribe_sync",
 ]
 
 

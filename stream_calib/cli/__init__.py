@@ -13,6 +13,7 @@ from stream_calib.cli import (
     config,
     demo,
     doctor,
+    export,
     feed,
     fit,
     replay,
@@ -54,6 +55,7 @@ app.command("replay")(replay.replay)
 app.command("feed")(feed.feed)
 app.command("fit")(fit.fit)
 app.command("watch")(watch.watch)
+app.command("export")(export.export)
 app.command("simulate")(simulate.simulate)
 app.command("doctor")(doctor.doctor)
 app.command("warmup")(run.warmup)

@@ -93,7 +93,8 @@ async def _replay(
             for runner, effects in itertools.chain([first], steps):
                 tallies[runner.universe.name].add(effects)
                 if sink is not None:
-                    await sink.publish(runner.outputs(effects))
+                    fits, runner.fits = runner.fits, []
+                    await sink.publish(fits + runner.outputs(effects))
         finally:
             if sink is not None:
                 await sink.close()

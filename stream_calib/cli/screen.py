@@ -8,6 +8,8 @@ from rich.style import Style
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.progress import Progress
 
     from stream_calib.values import Effects, Matrix
@@ -95,6 +97,20 @@ def matrix_line(matrix: "Matrix") -> str:
         f"min eigenvalue {quality.min_eigenvalue:.2g}"
         f"{f'  repair {quality.repair:.2g}' if quality.repair else ''}"
     )
+
+
+def pairs_line(matrix: "Matrix", pairs: "Sequence[tuple[str, str]]") -> str:
+    """Describe some pairs of a matrix on one line: correlation and its 95 % bounds."""
+    from stream_calib.wire.cloudevents import rfc3339
+
+    parts = []
+    for a, b in pairs:
+        if a in matrix.symbols and b in matrix.symbols:
+            found = matrix.pair(a, b)
+            bounds = f"[{found.lower:+.2f} {found.upper:+.2f}]"
+            parts.append(f"{a}~{b} {found.corr:+.3f} {bounds}")
+    when, name = rfc3339(matrix.as_of_ns)[:23], f"{matrix.universe}|{matrix.estimator}"
+    return f"{when}Z  {name} #{matrix.sequence}  {'  '.join(parts)}"
 
 
 def _style(value: float) -> Style:

@@ -4,7 +4,8 @@ Times are int64 nanoseconds since the epoch, event time unless a name says other
 """
 
 from stream_calib.values.drift import Alarm, DriftStatus
-from stream_calib.values.estimates import Correlation, Matrix, Quality, Regime, ReturnBlock
+from stream_calib.values.estimates import Correlation, ReturnBlock
+from stream_calib.values.matrix import Matrix, Pair
 from stream_calib.values.models import (
     Calibration,
     DccParams,
@@ -12,6 +13,7 @@ from stream_calib.values.models import (
     FitFailure,
     FitRequest,
     GarchParams,
+    PublishedFit,
 )
 from stream_calib.values.records import (
     Malformed,
@@ -33,6 +35,7 @@ from stream_calib.values.steps import (
     Snapshot,
     Step,
 )
+from stream_calib.values.summaries import Quality, Regime
 from stream_calib.values.units import (
     F64,
     FACTOR,
@@ -79,7 +82,9 @@ __all__ = [
     "Matrix",
     "Move",
     "Output",
+    "Pair",
     "Progress",
+    "PublishedFit",
     "Quality",
     "Range",
     "RecordBatch",

@@ -83,3 +83,21 @@ class Calibration:
     time_ns: int
     model: str
     details: Mapping[str, object]
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedFit:
+    """A fit that came into force, as a reader of the topics finds it.
+
+    ``symbols`` are the n of the fit, in its order; ``params`` and ``garch`` are as fitted, NaN
+    for symbols that were left out; ``long_run`` (n, n) is the correlation that forecasts return
+    to: the target with a unit diagonal, and for those left out its average.
+    """
+
+    universe: str
+    model_version: int
+    time_ns: int
+    symbols: tuple[str, ...]
+    params: DccParams
+    garch: GarchParams
+    long_run: F64

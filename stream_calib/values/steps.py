@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_calib.values.drift import DriftStatus
-from stream_calib.values.estimates import Matrix
+from stream_calib.values.matrix import Matrix
 from stream_calib.values.models import Calibration, Fit, FitFailure
 from stream_calib.values.records import Reject, Source, TickBatch, Watermark
 

@@ -14,6 +14,13 @@ def rfc3339(time_ns: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
+def parse_rfc3339(text: str) -> int:
+    """Read a time in UTC as ``rfc3339`` writes it, or with fewer digits."""
+    whole, _, rest = text.removesuffix("Z").partition(".")
+    moment = datetime.fromisoformat(f"{whole}+00:00")
+    return int(moment.timestamp()) * 1_000_000_000 + int(f"{rest:0<9}")
+
+
 def headers(
     type_: str, id_: str, universe: str, time_ns: int, content_type: str, value: bytes, **more: str
 ) -> tuple[tuple[str, bytes], ...]:

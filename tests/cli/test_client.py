@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stream_calib.client import _Assembly
+from stream_calib.client.assembly import Assembly
 from stream_calib.errors import InputError
 from stream_calib.values import Matrix, Output
 from stream_calib.wire.matrices import encode
@@ -39,7 +39,7 @@ def read(
     outputs: Sequence[Output | None], universe: str | None = None, estimator: str | None = None
 ) -> list[tuple[str, int]]:
     """Return universe and sequence of what comes out; None is a deleted key."""
-    assembly = _Assembly(universe, estimator)
+    assembly = Assembly(universe, estimator)
     found = []
     for offset, output in enumerate(outputs):
         at = {"topic": TOPIC, "offset": offset, "partition": output.partition if output else 0}

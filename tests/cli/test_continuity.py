@@ -10,7 +10,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 import stream_calib as sc
-from stream_calib.client import _Chunk, _Continuity, _Fault
+from stream_calib.client.assembly import Chunk, Continuity
+from stream_calib.client.problem import Fault
 
 DAMAGED = b"damaged"
 
@@ -23,10 +24,10 @@ def chunk(sequence: int, number: int = 1, count: int = 1, value: bytes = b"", id
         "chunk": b"%d/%d" % (number, count),
         "crc32": b"%08x" % zlib.crc32(good),
     }
-    return _Chunk("fx", "ewma", sequence, number, count, 0, value or good, headers)
+    return Chunk("fx", "ewma", sequence, number, count, 0, value or good, headers)
 
 
-def chunks(sequence: int, count: int, *numbers: int) -> list[_Chunk]:
+def chunks(sequence: int, count: int, *numbers: int) -> list[Chunk]:
     return [chunk(sequence, number, count) for number in numbers or range(1, count + 1)]
 
 
@@ -37,9 +38,9 @@ class Seen(NamedTuple):
     matrices: list[int]
 
 
-def follow(records: Iterable[_Chunk], first: int | None = None) -> Seen:
+def follow(records: Iterable[Chunk], first: int | None = None) -> Seen:
     seen = Seen([], [])
-    continuity = _Continuity(first)
+    continuity = Continuity(first)
     for record in records:
         faults, whole = continuity.add(record)
         seen.faults.extend(fault[:3] for fault in faults)
@@ -60,9 +61,9 @@ def test_good_log_has_no_problem(first: int | None, count: int) -> None:
 
 
 def test_gap_is_told_before_the_matrix_after_it() -> None:
-    continuity = _Continuity()
+    continuity = Continuity()
     assert continuity.add(chunk(3)) == ([], [chunk(3)])
-    assert continuity.add(chunk(7)) == ([_Fault("gap", 4, 7, 0)], [chunk(7)])
+    assert continuity.add(chunk(7)) == ([Fault("gap", 4, 7, 0)], [chunk(7)])
 
 
 def test_first_matrix_read_is_where_it_begins() -> None:
@@ -164,7 +165,7 @@ class Sent:
     kept: tuple[int, ...]
     damaged: int = 0
 
-    def records(self) -> list[_Chunk]:
+    def records(self) -> list[Chunk]:
         return [
             chunk(self.sequence, n, self.count, DAMAGED if n == self.damaged else b"")
             for n in self.kept
@@ -254,7 +255,7 @@ def test_any_log_gives_the_right_matrices_and_problems(log: list[Sent], first: i
     ),
     st.none() | st.integers(1, 8),
 )
-def test_whatever_is_in_the_log_nothing_is_hidden(log: list[_Chunk], first: int | None) -> None:
+def test_whatever_is_in_the_log_nothing_is_hidden(log: list[Chunk], first: int | None) -> None:
     clean = [c for sequence in range(7, 12) for c in chunks(sequence, 3)]
     faults, matrices = follow([*log, *clean], first)
     assert matrices == sorted(set(matrices))

@@ -14,7 +14,7 @@ from stream_calib import errors
 from stream_calib.cli import EXIT_CODES, app
 from tests.cli.command import COMMAND, Done
 
-VERBS = ("demo", "run", "replay", "feed", "watch", "simulate", "warmup", "topics", "config")
+VERBS = ("demo", "run", "replay", "feed", "watch", "export", "simulate", "warmup", "topics")
 HELP_S = 0.3
 SLOW_IMPORTS = {"numba", "numpy", "scipy", "aiokafka", "aiohttp", "pydantic", "prometheus_client"}
 

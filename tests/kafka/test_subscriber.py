@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 import stream_calib as sc
-from stream_calib import client
+from stream_calib.client import connection, finding
 from stream_calib.errors import InputError
 from stream_calib.values import Matrix, Output
 from stream_calib.wire.matrices import encode
@@ -146,7 +146,8 @@ class Counting(AIOKafkaConsumer):  # type: ignore[misc]
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Offsets of all records that subscribers read."""
     monkeypatch.setattr(Counting, "records", [], raising=False)
-    monkeypatch.setattr(client, "AIOKafkaConsumer", Counting)
+    for module in (connection, finding):
+        monkeypatch.setattr(module, "AIOKafkaConsumer", Counting)
     return Counting.records
 
 

@@ -1,0 +1,171 @@
+"""Matrices out of what ``replay --out`` has written."""
+
+import base64
+import gzip
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+
+import orjson
+import zstandard
+
+from stream_calib.client.assembly import Assembly
+from stream_calib.client.problem import NO_PARTITION, Problem, warn
+from stream_calib.client.start import Given, Start
+from stream_calib.errors import InputError
+from stream_calib.values import Matrix
+from stream_calib.wire.cloudevents import JSON_TYPE
+
+CHUNK_BYTES = 256 * 1024
+LINE_BYTES = 16 * 1024 * 1024  # beyond, it is not a file of lines
+MATRIX_TYPE = "stream_calib.matrix.v1"
+VALUE = b',"value":'
+
+
+def read_matrices(
+    paths: Iterable[str | Path] | str | Path,
+    *,
+    universe: str | None = None,
+    estimator: str | None = None,
+    start: Given = "earliest",
+    on_problem: Callable[[Problem], None] | None = None,
+) -> Iterator[Matrix]:
+    """Yield the matrices in output files of ``replay``, as ``subscribe`` would.
+
+    Parameters
+    ----------
+    paths
+        One file of JSON lines or several, which go on where the one before ends; each plain,
+        ``.gz`` or ``.zst``. Lines of other topics are passed over.
+    universe, estimator
+        Only these; None is all.
+    start
+        ``earliest``, a sequence (of the ``universe`` that is named), or a time with a zone.
+    on_problem
+        Called when matrices are missing, repeated or torn, before the next one is yielded; by
+        default the problem is logged as a warning.
+
+    Yields
+    ------
+    Matrix
+        In the order of the lines; chunks put together.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, a line is no output of ``replay``, or ``start`` cannot be
+        understood.
+
+    Examples
+    --------
+    >>> import stream_calib as sc
+    >>> for matrix in sc.read_matrices("matrices.jsonl"):  # doctest: +SKIP
+    ...     print(matrix.to_pandas())
+    """
+    begin = Start.of(start, universe)
+    if begin.reset == "latest":
+        message = "start: a file has no latest, only 'earliest', a sequence or a time"
+        raise InputError(message)
+    if isinstance(paths, str | Path):
+        paths = [paths]
+    return _read(
+        [Path(path) for path in paths], Assembly(universe, estimator, begin, on_problem or warn)
+    )
+
+
+def _read(paths: Iterable[Path], assembly: Assembly) -> Iterator[Matrix]:
+    for path in paths:
+        for record in records_in(path, lambda headers: headers.get("ce_type") == MATRIX_TYPE):
+            matrix = assembly.add(record)
+            if matrix is not None:
+                yield matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of an output file, as its record would come from Kafka; ``offset`` counts from 1."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    headers: list[tuple[str, bytes]]
+    value: bytes
+
+
+def records_in(path: Path, is_wanted: Callable[[Mapping[str, str]], bool]) -> Iterator[Line]:
+    """Yield the records of an output file whose headers are wanted.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or a line is no output of ``replay``.
+    """
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            document, value = _split(line)
+            headers: Mapping[str, str] = document["headers"]
+            if not is_wanted(headers):
+                continue
+            if headers.get("content-type") != JSON_TYPE:
+                value = base64.b64decode(orjson.loads(value), validate=True)
+            fields = [(name, text.encode()) for name, text in headers.items()]
+            key = document["key"].encode()
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise InputError(f"{path}: line {number} is no output record of replay") from None
+        yield Line(str(path), NO_PARTITION, number, key, fields, value)
+
+
+def _split(line: bytes) -> tuple[dict[str, Any], bytes]:
+    # The value is what its checksum is of, to the byte; it is the last field.
+    head, found, value = line.rstrip().partition(VALUE)  # no quote stands bare in a text
+    if found and value.endswith(b"}"):
+        return orjson.loads(head + b"}"), value[:-1]
+    document = orjson.loads(line)  # written anew by somebody
+    return document, orjson.dumps(document["value"])
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    rest = b""
+    try:
+        for chunk in _chunks(path):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+            if len(rest) > LINE_BYTES:
+                raise InputError(f"{path}: it has no line ends where a record should end")
+    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError):
+        raise InputError(f"{path}: its compressed data are damaged") from None
+    except EOFError:
+        raise InputError(f"{path}: it is cut off, its compressed data do not end") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if rest:
+        yield rest
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        if path.suffix == ".zst":
+            yield from _frames(file)
+            return
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _frames(file: BufferedIOBase) -> Iterator[bytes]:
+    # The library's own reader takes a file that is cut off for a complete one.
+    frame = None
+    while data := file.read(CHUNK_BYTES // 16):
+        while data:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(data)
+            data = frame.unused_data
+            if frame.eof:
+                frame = None
+    if frame is not None:
+        raise EOFError
