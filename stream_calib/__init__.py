@@ -4,7 +4,7 @@ Public names are loaded when first used, so that ``import stream_calib as sc`` i
 numba compiles only for what needs it.
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
+        from importlib import metadata
+
         return metadata.version("stream-calib")
     if name not in _PUBLIC:
         message = f"module 'stream_calib' has no attribute {name!r}"

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
 
 from stream_calib.cli.options import Bootstrap, ConfigFile, overrides
@@ -70,6 +69,8 @@ def run(
     settings = load_config(config, flags)
     configure_logging(settings.log)
     compile_s = load_kernels()
+    import structlog
+
     from stream_calib.service.repetition import Allowed
 
     allowed = Allowed(genesis, reset_state, accept_gap, accept_divergence)
@@ -78,6 +79,8 @@ def run(
 
 
 async def _serve(settings: "Config", compile_s: float, allowed: "Allowed") -> None:
+    import structlog
+
     from stream_calib.service.wiring import kafka_service
 
     log = structlog.get_logger()
@@ -94,6 +97,8 @@ async def _serve(settings: "Config", compile_s: float, allowed: "Allowed") -> No
 
 
 def _announce(service: "Service", compile_s: float) -> None:
+    import structlog
+
     http = service.http.url or "off"
     structlog.get_logger().info("running", http=http, kernels_s=round(compile_s, 2))
 
@@ -128,6 +133,8 @@ async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+        import structlog
+
         structlog.get_logger().warning("stopped without waiting for Kafka any longer")
     finally:
         for timer in timers:
@@ -136,6 +143,8 @@ async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
 
 def configure_logging(config: "LogConfig") -> None:
     """Log to standard error: readable on a terminal, JSON lines elsewhere."""
+    import structlog
+
     as_json = config.format == "json" or (config.format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[config.level.upper()]
     renderer: structlog.typing.Processor = (
