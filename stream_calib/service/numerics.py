@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 from stream_calib.kernels._jit import processor
 
-STATE_VERSION = 4  # of the arrays that make up the state
+STATE_VERSION = 5  # of the arrays that make up the state
 LIBRARIES = ("numba", "llvmlite", "numpy", "scipy")
 
 

@@ -25,6 +25,7 @@ from stream_calib.wire.calibrations import encode_calibration
 from stream_calib.wire.fits import encode_fit
 from stream_calib.wire.journal import RecordDigest
 from stream_calib.wire.ticks import decode, symbol_tables
+from stream_calib.wire.universes import encode_description
 
 Ask = Callable[[FitRequest], Fit | FitFailure | None]
 
@@ -112,7 +113,7 @@ class Runner:
         self._symbols = symbol_tables(config.input, universe.symbols)
         self._partition = config.universe.index(universe) if partition is None else partition
         prefix = config.output.prefix
-        names = ("correlations", "events", "rejects", "calibrations", "fits")
+        names = ("correlations", "events", "rejects", "calibrations", "universes", "fits")
         self._topics = {name: f"{prefix}.{name}" for name in names}
 
     def turn(
@@ -181,6 +182,10 @@ class Runner:
         """Encode what a step brought about."""
         topics, partition = self._topics, self._partition
         out = [
+            encode_description(description, topics["universes"], partition)
+            for description in effects.descriptions
+        ]
+        out += [
             record
             for matrix in effects.matrices
             for record in matrices.encode(matrix, topics["correlations"], partition)

@@ -43,7 +43,7 @@ MATRIX_BYTES_MAX = 1_000_000  # a chunk of 900 kB with its key and headers
 JOURNAL_BYTES_MAX = 4 * 2**20
 SAMPLE_RECORDS = 20_000  # of the input, to see how often symbols tick
 HISTORY_MS = 24 * 3_600_000  # the promised history of matrices
-ROLES = ("correlations", "events", "rejects", "calibrations", "journal", "fits")
+ROLES = ("correlations", "events", "rejects", "calibrations", "universes", "journal", "fits")
 
 
 def _nothing(_point: str) -> None: ...
@@ -284,6 +284,7 @@ def output_topics(config: Config, replication: int = 1) -> list[TopicSpec]:
         "events": {"cleanup.policy": "delete"},
         "rejects": {"cleanup.policy": "delete"},
         "calibrations": {"cleanup.policy": "compact"},
+        "universes": {"cleanup.policy": "compact"},
         "journal": for_ever | {"max.message.bytes": str(JOURNAL_BYTES_MAX)},
         "fits": for_ever | {"max.message.bytes": str(MATRIX_BYTES_MAX)},
     }

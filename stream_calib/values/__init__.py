@@ -24,6 +24,7 @@ from stream_calib.values.records import (
 )
 from stream_calib.values.steps import (
     Change,
+    Description,
     Effects,
     Event,
     JournalEntry,
@@ -67,6 +68,7 @@ __all__ = [
     "Change",
     "Correlation",
     "DccParams",
+    "Description",
     "DriftStatus",
     "Effects",
     "Event",

@@ -33,7 +33,7 @@ from tests.simulation.memory import MemoryDisk, MemorySnapshots
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 SYMBOLS = ("A", "B", "C", "D")
-OUTPUTS = ("correlations", "events", "rejects", "calibrations")
+OUTPUTS = ("correlations", "events", "rejects", "calibrations", "universes")
 NOTHING = Allowed()
 BUILD = Build("1.2.3", {"simulated": "1"})
 LIVES_MAX = 60
