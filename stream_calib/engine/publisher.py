@@ -87,7 +87,7 @@ class Publisher:
         self._canonical = np.argsort(np.array(universe.symbols))
         names = NUMBERED if universe.dcc.enabled else ("ewma", "events")
         self.sequences = dict.fromkeys(names, 0)
-        self._described = ""  # the settings that subscribers were last told of
+        self._described = False  # whether subscribers know what this universe is
 
     def note_drift(self, level: float | None, shift_ns: int | None) -> None:
         """Let matrices say how near the next alarm is, and when the present regime began."""
@@ -109,13 +109,13 @@ class Publisher:
         """Go on from what ``facts`` returned."""
         self.resume(facts["sequences"])
         self.model_version = facts["model_version"]
-        self._described = facts.get("described", "")  # states before version 5 do not know
+        self._described = facts.get("described", False)  # unknown before version 5
 
     def describe(self, matrices: Sequence[Matrix]) -> tuple[Description, ...]:
         """Return what the universe is, before the first matrices under its settings."""
-        if not matrices or self._described == self.fingerprint:
+        if not matrices or self._described:
             return ()
-        self._described = self.fingerprint
+        self._described = True
         universe = self._universe
         every_ns = universe.bar * universe.every
         told = {"ewma": ("filtered", universe.bar, every_ns)}
