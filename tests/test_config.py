@@ -134,6 +134,8 @@ def test_wrong_variable_is_refused_with_its_path(
         ({"kafka": {"bootstrap_servers": 5}}, "kafka.bootstrap_servers: must be text"),
         ({"input": {"topics": "ticks"}}, "input.topics: must be a list"),
         ({"input": {"topics": []}}, "input.topics: must not be empty"),
+        ({"input": {"topics_pattern": "("}}, "topics_pattern '(' is no regular expression"),
+        ({"input": {"topics_pattern": "a", "topics": []}}, "input.topics: must not be empty"),
         ({"input": {"topics": ["a b"]}}, "input.topics[0]: must be made of letters"),
         ({"time": {"max_gap": "0s"}}, "time.max_gap: must be more than 0"),
         ({"time": {"flush_after": "10ms"}}, "time.flush_after 10ms is shorter than the bar"),
@@ -329,7 +331,12 @@ STATE_KEYS: dict[str, list[dict[str, Any]]] = {
 OTHER_KEYS: dict[str, list[dict[str, Any]]] = {
     "universe": [{"topics": ["other"]}],
     "time": [{"idle_slack": "9s"}, {"flush_after": "9s"}],
-    "input": [{"topics": ["other"]}, {"max_records": 7}, {"exchanges": {"other": "X"}}],
+    "input": [
+        {"topics": ["other"]},
+        {"topics_pattern": "ticks-.*"},
+        {"max_records": 7},
+        {"exchanges": {"other": "X"}},
+    ],
     "kafka": [{"bootstrap_servers": "b:2"}, {"client_id": "x"}, {"connect_timeout": "1s"}],
     "output": [{"prefix": "x"}],
     "delivery": [
@@ -496,3 +503,23 @@ def test_settings_cannot_be_changed() -> None:
     with pytest.raises(Exception, match="frozen"):
         config.app = "x"
     assert KafkaConfig() == config.kafka
+
+
+def test_a_pattern_stands_for_whole_names_of_topics_that_are_not_our_own() -> None:
+    config = parse(input={"topics_pattern": "trades-.*|calib.*|__.*"})
+    (universe,) = config.universe
+    assert config.input.topics is None
+    assert config.topics_of(universe) == ()
+    assert config.reads(universe, "trades-a")
+    assert config.reads(universe, "calibrated")
+    for topic in ("ticks", "my-trades-a", "trades", "calib.events", "__consumer_offsets"):
+        assert not config.reads(universe, topic)
+    both = parse(input={"topics_pattern": "trades-.*", "topics": ["ticks"]})
+    assert both.topics_of(universe) == ("ticks",)
+    assert both.reads(universe, "trades-a")
+    named = parse(input={"topics_pattern": "trades-.*"}, universe=[UNIVERSE | {"topics": ["t"]}])
+    assert named.reads(named.universe[0], "t")
+    assert not named.reads(named.universe[0], "trades-a")
+    # what a journal says is put over the settings of today
+    again = config.under(config.settings(universe))
+    assert again.reads(again.universe[0], "trades-a")

@@ -68,17 +68,39 @@ class KafkaConfig(Section):
 class InputConfig(Section):
     """Where ticks come from and how they are written.
 
+    ``topics_pattern`` is a regular expression for whole names of topics, those that appear later
+    too; beside it ``topics`` may be left out. Topics of our own and of Kafka's never match.
     ``aliases`` are symbols by the other names that messages have for them. ``exchanges`` are
     those of the symbols of a topic, where its messages do not name it (ccxt), or cannot know it
     (BINANCE for spot and futures alike).
     """
 
-    topics: Annotated[tuple[TopicName, ...], Field(min_length=1)] = ("ticks",)
+    topics: Annotated[tuple[TopicName, ...], Field(min_length=1)] | None = ("ticks",)
+    topics_pattern: str | None = None
     format: str = "auto"
     max_records: Annotated[int, Field(ge=1, le=100_000)] = 5000
     rejects_per_second: Annotated[int, Field(ge=0)] = 100
     aliases: dict[Name, Name] = Field(default_factory=dict)
     exchanges: dict[TopicName, ExchangeName] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pattern_alone(cls, section: object) -> object:
+        if isinstance(section, Mapping) and section.get("topics_pattern") is not None:
+            return {"topics": None, **section}
+        return section
+
+    @model_validator(mode="after")
+    def _coherent(self) -> "InputConfig":
+        if self.topics is None and self.topics_pattern is None:
+            message = "topics or topics_pattern is needed"
+            raise ValueError(message)
+        try:
+            re.compile(self.topics_pattern or "")
+        except re.error as error:
+            message = f"topics_pattern {self.topics_pattern!r} is no regular expression ({error})"
+            raise ValueError(message) from None
+        return self
 
 
 class TimeConfig(Section):
@@ -294,8 +316,18 @@ class Config(Section):
         return max(self.time.max_jump, 10 * universe.bar)
 
     def topics_of(self, universe: UniverseConfig) -> tuple[str, ...]:
-        """Input topics of ``universe``."""
-        return self.input.topics if universe.topics is None else universe.topics
+        """Input topics of ``universe`` that are named."""
+        return (self.input.topics or ()) if universe.topics is None else universe.topics
+
+    def reads(self, universe: UniverseConfig, topic: str) -> bool:
+        """Tell whether ``universe`` reads a topic, by its name or because it matches."""
+        if topic in self.topics_of(universe):
+            return True
+        pattern = self.input.topics_pattern
+        if pattern is None or universe.topics is not None:
+            return False
+        ours = topic.startswith(("__", f"{self.output.prefix}."))
+        return not ours and re.fullmatch(pattern, topic) is not None
 
     def settings(self, universe: UniverseConfig) -> dict[str, Any]:
         """Every setting that can change the bytes published for ``universe``, as JSON values."""
@@ -315,10 +347,14 @@ class Config(Section):
 
     def _namings(self, universe: UniverseConfig) -> dict[str, dict[str, str]]:
         """Return the other names of this universe's symbols, told where there are any."""
-        names, topics = self.input.aliases, self.topics_of(universe)
+        names = self.input.aliases
         namings = {
             "aliases": {name: own for name, own in names.items() if own in universe.symbols},
-            "exchanges": {t: own for t, own in self.input.exchanges.items() if t in topics},
+            "exchanges": {
+                topic: own
+                for topic, own in self.input.exchanges.items()
+                if self.reads(universe, topic)
+            },
         }
         return {key: own for key, own in namings.items() if own}
 

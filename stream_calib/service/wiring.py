@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,9 @@ from stream_calib.adapters.kafka import (
     TopicSpec,
     check_input_topics,
     check_output_topics,
+    list_partitions,
     read_tails,
+    select_input_topics,
 )
 from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.adapters.snapshots import SnapshotFolder
@@ -188,7 +191,7 @@ def kafka_service(
     at = crash_points()
 
     def new_source(universe: UniverseConfig) -> ports.RecordSource:
-        return KafkaSource(config.kafka, config.topics_of(universe))
+        return kafka_source(config, universe)
 
     def new_log(universe: UniverseConfig) -> ports.CommitLog:
         return kafka_log(config, universe, at)
@@ -231,14 +234,39 @@ async def check_topics(config: Config) -> list[str]:
     """Refuse topics that are missing or would lose records; return what should be warned of."""
     last = len(config.universe) - 1
     checked = await check_output_topics(config.kafka, topics_by_role(config), last)
-    names = {topic for u in config.universe for topic in config.topics_of(u)}
-    return [*checked.warnings, *await check_input_topics(config.kafka, names)]
+    named = _named_topics(config)
+    warnings = [*checked.warnings, *await check_input_topics(config.kafka, named)]
+    if config.input.topics_pattern is None:
+        return warnings
+    matched = await _matched_topics(config)
+    if not named and not matched:
+        return [*warnings, f"No topic matches {config.input.topics_pattern!r} yet"]
+    selected = await select_input_topics(config.kafka, matched)
+    return [*warnings, *selected.unread, *selected.warnings]
 
 
 async def recent_records(config: Config, n: int) -> list[RecordBatch]:
     """Return about the last ``n`` records of the input topics."""
-    names = {topic for u in config.universe for topic in config.topics_of(u)}
+    names = _named_topics(config)
+    if config.input.topics_pattern is not None:
+        names |= await _matched_topics(config)
     return await read_tails(config.kafka, sorted(names), n)
+
+
+def kafka_source(config: Config, universe: UniverseConfig) -> KafkaSource:
+    """Build the source of a universe on Kafka, with the topics that match, now and later."""
+    matches = None if config.input.topics_pattern is None else partial(config.reads, universe)
+    return KafkaSource(config.kafka, config.topics_of(universe), matches)
+
+
+def _named_topics(config: Config) -> set[str]:
+    return {topic for u in config.universe for topic in config.topics_of(u)}
+
+
+async def _matched_topics(config: Config) -> set[str]:
+    there = await list_partitions(config.kafka)
+    matched = {t for t in there if any(config.reads(u, t) for u in config.universe)}
+    return matched - _named_topics(config)
 
 
 def kafka_log(
@@ -293,6 +321,6 @@ def output_topics(config: Config, replication: int = 1) -> list[TopicSpec]:
 
 
 def input_topics(config: Config, partitions: int, replication: int = 1) -> list[TopicSpec]:
-    """Return the input topics of all universes."""
-    names = sorted({topic for u in config.universe for topic in config.topics_of(u)})
+    """Return the input topics of all universes that are named."""
+    names = sorted(_named_topics(config))
     return [TopicSpec(name, partitions, replication, {}) for name in names]

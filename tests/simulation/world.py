@@ -171,7 +171,10 @@ class World:
             self.config.universe[0],
             Outside(
                 lambda: SimulatedSource(
-                    self.log, process, self._is_grown, self.config.input.topics
+                    self.log,
+                    process,
+                    self._is_grown,
+                    self.config.topics_of(self.config.universe[0]),
                 ),
                 lambda: log(self.broker, process),
                 MemorySnapshots(self.disk, self.config.snapshots.keep, process.at),
