@@ -134,6 +134,12 @@ def test_wrong_variable_is_refused_with_its_path(
         ({"kafka": {"bootstrap_servers": 5}}, "kafka.bootstrap_servers: must be text"),
         ({"input": {"topics": "ticks"}}, "input.topics: must be a list"),
         ({"input": {"topics": []}}, "input.topics: must not be empty"),
+        ({"input": {"schema_registry": "ftp://a"}}, "input: schema_registry must be an http"),
+        ({"input": {"schema_registry_username": "me"}}, "_PASSWORD) go together"),
+        (
+            {"input": {"schema_registry_password": "x"}},
+            "STREAM_CALIB__INPUT__SCHEMA_REGISTRY_PASSWORD",
+        ),
         ({"input": {"topics_pattern": "("}}, "topics_pattern '(' is no regular expression"),
         ({"input": {"topics_pattern": "a", "topics": []}}, "input.topics: must not be empty"),
         ({"input": {"topics": ["a b"]}}, "input.topics[0]: must be made of letters"),
@@ -322,6 +328,8 @@ STATE_KEYS: dict[str, list[dict[str, Any]]] = {
     ],
     "time": [{"lateness": "3s"}, {"max_ahead": "2m"}, {"max_jump": "2h"}, {"max_gap": "2h"}],
     "input": [
+        {"schema_registry": "http://a"},
+        {"schema_registry": "http://a", "missing_schemas": "reject"},
         {"format": "native"},
         {"rejects_per_second": 5},
         {"aliases": {"X:a": "A"}},
@@ -334,6 +342,7 @@ OTHER_KEYS: dict[str, list[dict[str, Any]]] = {
     "input": [
         {"topics": ["other"]},
         {"topics_pattern": "ticks-.*"},
+        {"missing_schemas": "reject"},  # without a registry there are none
         {"max_records": 7},
         {"exchanges": {"other": "X"}},
     ],
@@ -441,6 +450,7 @@ def test_every_setting_was_judged_for_the_fingerprint() -> None:
         if section in {"kafka", "http", "log"}:
             continue  # how to reach and to watch it
         names = {f"{section}.{field.alias or name}" for name, field in fields.items()}
+        names -= {f"input.schema_registry_{own}" for own in ("username", "password")}  # as above
         assert names <= judged, names - judged
 
 
@@ -523,3 +533,21 @@ def test_a_pattern_stands_for_whole_names_of_topics_that_are_not_our_own() -> No
     # what a journal says is put over the settings of today
     again = config.under(config.settings(universe))
     assert again.reads(again.universe[0], "trades-a")
+
+
+def test_the_address_of_a_registry_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refusal(input={"schema_registry": f"http://me:{SECRET}@a"})
+    assert "schema_registry_username" in said
+    assert SECRET not in said
+    monkeypatch.setenv("STREAM_CALIB__INPUT__SCHEMA_REGISTRY_PASSWORD", SECRET)
+    config = parse(input={"schema_registry": "http://a", "schema_registry_username": "me"})
+    (universe,) = config.universe
+    assert SECRET not in str(config.settings(universe)) + repr(config)
+
+
+def test_a_journal_from_before_there_was_a_registry_is_repeated_without() -> None:
+    before, now = parse(), parse(input={"schema_registry": "http://a"})
+    (universe,) = now.universe
+    assert now.under(before.settings(universe)).input.schema_registry is None
+    again = now.under(now.settings(universe))
+    assert (again.input.schema_registry, again.input.missing_schemas) == ("http://a", "wait")

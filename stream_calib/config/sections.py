@@ -18,6 +18,7 @@ from stream_calib.config.durations import (
     format_duration,
     parse_duration,
 )
+from stream_calib.config.input import InputConfig, Name, TopicName
 from stream_calib.config.tick_layer import (
     CalendarConfig,
     DiurnalConfig,
@@ -30,9 +31,6 @@ from stream_calib.config.tick_layer import (
 ENV_PREFIX = "STREAM_CALIB__"
 CALENDARS_MAX = 16  # of one universe: each is a clock of its own
 WINDOW_BARS_MAX = 1000  # each bar costs a pass over the bars of a window, for each symbol
-Name = Annotated[str, Field(min_length=1)]
-ExchangeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
-TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
 class KafkaConfig(Section):
@@ -62,44 +60,6 @@ class KafkaConfig(Section):
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             message = "ssl_certfile is needed with ssl_keyfile"
             raise ValueError(message)
-        return self
-
-
-class InputConfig(Section):
-    """Where ticks come from and how they are written.
-
-    ``topics_pattern`` is a regular expression for whole names of topics, those that appear later
-    too; beside it ``topics`` may be left out. Topics of our own and of Kafka's never match.
-    ``aliases`` are symbols by the other names that messages have for them. ``exchanges`` are
-    those of the symbols of a topic, where its messages do not name it (ccxt), or cannot know it
-    (BINANCE for spot and futures alike).
-    """
-
-    topics: Annotated[tuple[TopicName, ...], Field(min_length=1)] | None = ("ticks",)
-    topics_pattern: str | None = None
-    format: str = "auto"
-    max_records: Annotated[int, Field(ge=1, le=100_000)] = 5000
-    rejects_per_second: Annotated[int, Field(ge=0)] = 100
-    aliases: dict[Name, Name] = Field(default_factory=dict)
-    exchanges: dict[TopicName, ExchangeName] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _pattern_alone(cls, section: object) -> object:
-        if isinstance(section, Mapping) and section.get("topics_pattern") is not None:
-            return {"topics": None, **section}
-        return section
-
-    @model_validator(mode="after")
-    def _coherent(self) -> "InputConfig":
-        if self.topics is None and self.topics_pattern is None:
-            message = "topics or topics_pattern is needed"
-            raise ValueError(message)
-        try:
-            re.compile(self.topics_pattern or "")
-        except re.error as error:
-            message = f"topics_pattern {self.topics_pattern!r} is no regular expression ({error})"
-            raise ValueError(message) from None
         return self
 
 
@@ -342,7 +302,12 @@ class Config(Section):
             "universe": universe.model_dump(mode="json", by_alias=True, exclude={"topics"}),
             "time": self.time.model_dump(mode="json", exclude={"idle_slack", "flush_after"}),
             "input": self.input.model_dump(mode="json", include={"format", "rejects_per_second"})
-            | self._namings(universe),
+            | self._namings(universe)
+            | (
+                {}
+                if self.input.schema_registry is None
+                else {"schemas": self.input.missing_schemas}
+            ),
         }
 
     def _namings(self, universe: UniverseConfig) -> dict[str, dict[str, str]]:
@@ -360,7 +325,11 @@ class Config(Section):
 
     def under(self, settings: Mapping[str, Any]) -> "Config":
         """Return the configuration of one universe with what ``settings`` once returned."""
-        document = self.model_dump()
+        document, own = self.model_dump(), dict(settings["input"])
+        if (missing := own.pop("schemas", None)) is None:
+            own["schema_registry"] = None
+        else:
+            own["missing_schemas"] = missing
         time = document["time"] | settings["time"]
         flush_after = self.time.flush_after
         if flush_after is not None and flush_after < parse_duration(settings["universe"]["bar"]):
@@ -369,7 +338,7 @@ class Config(Section):
             **document
             | {
                 "time": time,
-                "input": document["input"] | {"aliases": {}, "exchanges": {}} | settings["input"],
+                "input": document["input"] | {"aliases": {}, "exchanges": {}} | own,
                 "refit": document["refit"] | settings.get("refit", {}),
                 "calendar": document["calendar"] | settings.get("calendar", {}),
                 "universe": [settings["universe"]],

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from stream_calib import ports
 from stream_calib.config import Config, UniverseConfig
@@ -110,6 +111,7 @@ class Runner:
         self._pacer = Pacer(config, universe)
         self.observer = observer
         self._format = config.input.format
+        self._framed = config.input.schema_registry is not None
         self._symbols = symbol_tables(config.input, universe.symbols)
         self._partition = config.universe.index(universe) if partition is None else partition
         prefix = config.output.prefix
@@ -166,6 +168,8 @@ class Runner:
     def decode(self, batch: RecordBatch) -> TickBatch:
         """Turn records into ticks."""
         started_s = time.perf_counter()
+        if batch.schemas and not self._framed:
+            batch = replace(batch, schemas={})  # the entry is from before there was a registry
         ticks = decode(batch, self._format, self._symbols)
         self.observer.decoded(self.universe.name, ticks, time.perf_counter() - started_s)
         return ticks

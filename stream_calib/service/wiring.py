@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,10 +27,12 @@ from stream_calib.adapters.kafka import (
     select_input_topics,
 )
 from stream_calib.adapters.prometheus import PrometheusObserver
+from stream_calib.adapters.registry import FramedSource, SchemaRegistry
 from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.adapters.workers.process import ProcessFitter
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.trading_time import check_calendars
+from stream_calib.errors import ConfigError
 from stream_calib.service.crash import crash_points
 from stream_calib.service.diagnosis import slow_symbols, tick_rates_hz
 from stream_calib.service.loop import OnEffects, calm_collector, probe_stalls
@@ -221,7 +224,7 @@ def embedded_service(
     """Build the service on the in-process log; it ends when ``finished`` and all is read."""
 
     def new_source(universe: UniverseConfig) -> ports.RecordSource:
-        return EmbeddedSource(log, config.topics_of(universe), finished)
+        return with_schemas(config, EmbeddedSource(log, config.topics_of(universe), finished))
 
     def new_log(universe: UniverseConfig) -> ports.CommitLog:
         return EmbeddedCommitLog(log, topics_by_role(config), config.universe.index(universe))
@@ -253,10 +256,30 @@ async def recent_records(config: Config, n: int) -> list[RecordBatch]:
     return await read_tails(config.kafka, sorted(names), n)
 
 
-def kafka_source(config: Config, universe: UniverseConfig) -> KafkaSource:
+def kafka_source(config: Config, universe: UniverseConfig) -> ports.RecordSource:
     """Build the source of a universe on Kafka, with the topics that match, now and later."""
     matches = None if config.input.topics_pattern is None else partial(config.reads, universe)
-    return KafkaSource(config.kafka, config.topics_of(universe), matches)
+    return with_schemas(config, KafkaSource(config.kafka, config.topics_of(universe), matches))
+
+
+def with_schemas(config: Config, source: ports.RecordSource) -> ports.RecordSource:
+    """Let records come with their schemas, where there is a registry.
+
+    Raises
+    ------
+    ConfigError
+        The extra that reads Avro is not installed.
+    """
+    own = config.input
+    if own.schema_registry is None:
+        return source
+    if find_spec("fastavro") is None:
+        message = "input.schema_registry needs an extra: pip install 'stream-calib[avro]'"
+        raise ConfigError(message)
+    secret = own.schema_registry_password
+    password = None if secret is None else secret.get_secret_value()
+    registry = SchemaRegistry(own.schema_registry, own.schema_registry_username, password)
+    return FramedSource(source, registry, rejects_missing=own.missing_schemas == "reject")
 
 
 def _named_topics(config: Config) -> set[str]:

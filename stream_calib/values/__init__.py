@@ -20,6 +20,7 @@ from stream_calib.values.records import (
     Reject,
     Source,
     TickBatch,
+    ValueSchema,
     Watermark,
 )
 from stream_calib.values.steps import (
@@ -92,6 +93,7 @@ __all__ = [
     "Source",
     "Step",
     "TickBatch",
+    "ValueSchema",
     "Watermark",
     "eigenvalue_floor",
 ]

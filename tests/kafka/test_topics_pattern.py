@@ -17,7 +17,7 @@ from stream_calib.adapters.kafka import (
     read_journal,
 )
 from stream_calib.config import Config
-from stream_calib.config.sections import InputConfig
+from stream_calib.config.input import InputConfig
 from stream_calib.service import wiring
 from stream_calib.service.recovery import decode_journal
 from stream_calib.service.replay import repeat_journal
