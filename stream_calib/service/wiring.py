@@ -27,7 +27,7 @@ from stream_calib.adapters.kafka import (
     select_input_topics,
 )
 from stream_calib.adapters.prometheus import PrometheusObserver
-from stream_calib.adapters.registry import FramedSource, SchemaRegistry
+from stream_calib.adapters.registry import FramedSource, SchemaRegistry, complete
 from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.adapters.workers.process import ProcessFitter
 from stream_calib.config import Config, UniverseConfig
@@ -253,7 +253,14 @@ async def recent_records(config: Config, n: int) -> list[RecordBatch]:
     names = _named_topics(config)
     if config.input.topics_pattern is not None:
         names |= await _matched_topics(config)
-    return await read_tails(config.kafka, sorted(names), n)
+    batches = await read_tails(config.kafka, sorted(names), n)
+    registry = _registry(config)
+    if registry is None:
+        return batches
+    try:
+        return [*await complete(batches, registry)]
+    finally:
+        await registry.close()
 
 
 def kafka_source(config: Config, universe: UniverseConfig) -> ports.RecordSource:
@@ -270,16 +277,22 @@ def with_schemas(config: Config, source: ports.RecordSource) -> ports.RecordSour
     ConfigError
         The extra that reads Avro is not installed.
     """
+    registry = _registry(config)
+    if registry is None:
+        return source
+    return FramedSource(source, registry, rejects_missing=config.input.missing_schemas == "reject")
+
+
+def _registry(config: Config) -> SchemaRegistry | None:
     own = config.input
     if own.schema_registry is None:
-        return source
+        return None
     if find_spec("fastavro") is None:
         message = "input.schema_registry needs an extra: pip install 'stream-calib[avro]'"
         raise ConfigError(message)
     secret = own.schema_registry_password
     password = None if secret is None else secret.get_secret_value()
-    registry = SchemaRegistry(own.schema_registry, own.schema_registry_username, password)
-    return FramedSource(source, registry, rejects_missing=own.missing_schemas == "reject")
+    return SchemaRegistry(own.schema_registry, own.schema_registry_username, password)
 
 
 def _named_topics(config: Config) -> set[str]:

@@ -8,6 +8,8 @@ from pydantic import SecretStr
 
 from stream_calib.config import Config
 from stream_calib.config.input import InputConfig
+from stream_calib.service import wiring
+from stream_calib.service.diagnosis import tick_rates_hz
 from stream_calib.service.replay import repeat_journal
 from stream_calib.values import SECOND_NS
 from tests.contract.registries import running_registry
@@ -62,6 +64,9 @@ async def test_avro_is_read_once_its_schema_is_there_and_repeated(kafka_bootstra
             registry.add(2, DEBEZIUM)
             await service.until_seen(160)
             assert service.outcomes["applied"] == 160
+        (sample,) = await wiring.recent_records(config, 1000)
+        rates_hz = tick_rates_hz(config, config.universe[0], [sample])
+        assert (rates_hz > 0.5).all()  # what doctor and the start of the service look at
         n_asked = len(registry.asked)
         entries = [entry async for entry, _ in repeat_journal(config, config.universe[0])]
         assert sum(r.n_records for e in entries for m in e.moves for r in m.ranges) == 160

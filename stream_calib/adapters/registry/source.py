@@ -1,6 +1,7 @@
 """A record source whose records name their schemas: each batch comes with those that it needs."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -166,6 +167,20 @@ class FramedSource:
         return (
             f"The schema registry at {self._registry.url} knows no schema {frame[1:].hex()} (hex)"
         )
+
+
+async def complete(
+    batches: Sequence[RecordBatch], registry: SchemaRegistry
+) -> tuple[RecordBatch, ...]:
+    """Return the batches with the schemas that can be had now."""
+    found: dict[bytes, ValueSchema] = {}
+    for frame in {frame for batch in batches for frame in _frames(batch)}:
+        with contextlib.suppress(TransportError):
+            found[frame] = await registry.get(frame)
+    return tuple(
+        replace(batch, schemas={f: found[f] for f in _frames(batch) if f in found})
+        for batch in batches
+    )
 
 
 def _frames(batch: RecordBatch) -> list[bytes]:

@@ -31,11 +31,6 @@ def frame_of(value: bytes | None) -> bytes:
     return value[:size] if len(value) > size else b""
 
 
-def body(value: bytes) -> bytes:
-    """Return a record's value without its frame."""
-    return value[FRAMES.get(value[0], 0) :]
-
-
 def open_frame(value: bytes, schemas: Mapping[bytes, ValueSchema]) -> object:
     """Return the document in a framed record.
 
@@ -53,28 +48,29 @@ def open_frame(value: bytes, schemas: Mapping[bytes, ValueSchema]) -> object:
         is not of its schema; ``schema`` where that is missing or cannot be read; ``unsupported``
         where it is of another kind.
     """
-    inner, reason = body(value), "json"
-    if inner is value or not inner:
-        raise MalformedError(reason)
-    schema = schemas.get(frame_of(value))
-    if schema is None or schema.kind == "JSON":
-        try:
-            return orjson.loads(inner)
-        except orjson.JSONDecodeError:
-            reason = "frame"
-            raise MalformedError(reason) from None
-    if schema.kind != "AVRO":
+    frame = frame_of(value)
+    schema = schemas.get(frame)
+    if schema is not None and schema.kind == "AVRO":
+        read = _reader(schema)
+        if read is None:
+            reason = "schema"
+            raise MalformedError(reason)
+        return read(value, len(frame))
+    if schema is not None and schema.kind != "JSON":
         reason = "schema" if schema.kind == "MISSING" else "unsupported"
         raise MalformedError(reason)
-    read = _reader(schema)
-    if read is None:
-        reason = "schema"
+    if not frame:
+        reason = "json"
         raise MalformedError(reason)
-    return read(inner)
+    try:
+        return orjson.loads(value[len(frame) :])
+    except orjson.JSONDecodeError:
+        reason = "frame"
+        raise MalformedError(reason) from None
 
 
 @lru_cache(maxsize=SCHEMAS_MAX)
-def _reader(schema: ValueSchema) -> Callable[[bytes], object] | None:
+def _reader(schema: ValueSchema) -> Callable[[bytes, int], object] | None:
     """Return what reads bodies of a schema; None where the schema cannot be read."""
     import fastavro
     from fastavro.schema import SchemaParseException, UnknownType
@@ -89,15 +85,18 @@ def _reader(schema: ValueSchema) -> Callable[[bytes], object] | None:
     # only these hold anything that JSON does not
     has_bytes = any(f'"{word}"' in text for text in schema.texts for word in ("bytes", "fixed"))
 
-    def read(inner: bytes) -> object:
-        stream = io.BytesIO(inner)
+    read_one = fastavro.schemaless_reader
+
+    def read(value: bytes, start: int) -> object:
+        stream = io.BytesIO(value)
+        stream.seek(start)
         try:
-            document = fastavro.schemaless_reader(stream, parsed, None)
+            document = read_one(stream, parsed, None)
         # whatever garbage makes the library stumble over is no message of this schema
         except Exception:
             document, whole = None, False
         else:
-            whole = stream.tell() == len(inner)
+            whole = stream.tell() == len(value)
         if not whole:
             reason = "avro"
             raise MalformedError(reason) from None

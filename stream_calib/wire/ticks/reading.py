@@ -21,7 +21,7 @@ from stream_calib.wire.ticks.fields import (
     UnusualError,
 )
 from stream_calib.wire.ticks.formats import Columns, Document, Format
-from stream_calib.wire.ticks.frames import open_frame
+from stream_calib.wire.ticks.frames import FRAMES, open_frame
 from stream_calib.wire.ticks.layouts import Layout, Row
 
 BULK_MIN = 32  # below this, reading one by one costs less
@@ -121,12 +121,19 @@ class Reader:
     def read(self, rows_of: Sequence[int], values: Sequence[bytes | None]) -> None:
         """Take in records, with their rows in the batch."""
         loads, flat, by_rows = orjson.loads, self._flat, self._by_rows
+        schemas, framed = self._schemas, bool(self._schemas)
         for row, value in zip(rows_of, values, strict=True):
             place = row << ROW_SHIFT
             try:
-                document = loads(value)  # type: ignore[arg-type]
+                if framed and value and value[0] in FRAMES:
+                    document = open_frame(value, schemas)
+                else:
+                    document = loads(value)  # type: ignore[arg-type]
             except orjson.JSONDecodeError:
                 self._read_bytes(place, value)
+                continue
+            except MalformedError as error:
+                self._refuse(place, str(error))
                 continue
             if type(document) is not dict:
                 self._read_document(place, document)
