@@ -110,8 +110,11 @@ async def test_a_partition_waits_for_its_schema_and_the_others_go_on(
         assert prices(await poll(source, 1)) == {Q: [6.0]}
         assert not source.exhausted()
         assert source.ends()[P] == 4  # it is seen to be behind
+        with pytest.raises(TransportError, match="knows no schema 00000009"):
+            await source.bounds([P, Q])  # which is what readiness asks for
         registry.add(9, TICK)
         assert prices(await poll(source, 3)) == {P: [2.0, 3.0, 7.0]}
+        assert await source.bounds([P]) == {P: (0, 4)}
         assert source.exhausted()
 
 
@@ -192,8 +195,11 @@ async def test_schemas_that_refer_to_others_come_whole(registry: Registry) -> No
     }  # round it goes
     client = SchemaRegistry(registry.url)
     found = await client.get(frame(5))
-    await client.close()
     assert found.texts == ('"b"', '"a"', '"own"')
+    registry.add(6, "own", references=[refers("gone", version=3)])
+    with pytest.raises(TransportError, match="does not know version 3 of 'gone'"):
+        await client.get(frame(6))
+    await client.close()
 
 
 @pytest.mark.asyncio

@@ -82,8 +82,12 @@ class SchemaRegistry:
                     )
                 subject = quote(place[0], safe="")
                 of = await self._ask(f"/subjects/{subject}/versions/{place[1]}")
-                if of is not None:
-                    texts += await self._texts(of, seen)
+                if of is None:
+                    raise TransportError(
+                        f"The schema registry at {self.url} does not know version {place[1]} of "
+                        f"{place[0]!r}, which another schema refers to"
+                    )
+                texts += await self._texts(of, seen)
             return [*texts, str(found["schema"])]
         except (AttributeError, KeyError, TypeError, ValueError):
             raise self._no_registry() from None

@@ -41,6 +41,7 @@ class FramedSource:
         self._rejects_missing = rejects_missing
         self._known: dict[bytes, ValueSchema] = {}
         self._asked: dict[bytes, asyncio.Task[None]] = {}
+        self._reasons: dict[bytes, str] = {}  # why what was asked for has not come
         self._held: dict[Source, RecordBatch] = {}
         self._paused: frozenset[Source] = frozenset()
 
@@ -84,7 +85,16 @@ class FramedSource:
         return not self._held and self._inner.exhausted()
 
     async def bounds(self, sources: Sequence[Source]) -> Mapping[Source, tuple[int, int]]:
-        """Return the first position and the one after the last."""
+        """Return the first position and the one after the last.
+
+        Raises
+        ------
+        TransportError
+            The source within cannot tell, or a partition waits for a schema: whoever asks whether
+            all is well hears what is not.
+        """
+        if self._held and self._reasons:
+            raise TransportError(next(iter(self._reasons.values())))
         return await self._inner.bounds(sources)
 
     async def read(self, source: Source, start: int, stop: int, max_records: int) -> RecordBatch:
@@ -137,10 +147,12 @@ class FramedSource:
                 if found != MISSING or self._rejects_missing:
                     self._known[frame] = found
                     del self._asked[frame]
+                    self._reasons.pop(frame, None)
                     return
                 reason = self._missing(frame)
             except TransportError as error:
                 reason = str(error)
+            self._reasons[frame] = reason
             log.warning("waiting for a schema", reason=reason)
             await asyncio.sleep(wait_s)
             wait_s = min(2.0 * wait_s, RETRY_MAX_S)
