@@ -9,6 +9,9 @@ from stream_calib.adapters.files.tables import ROWS
 from stream_calib.errors import LostInputError
 from stream_calib.values import RecordBatch, Source
 
+OPEN_MAX = 256  # files at once
+WAITING_MAX = 250_000  # records of other topics of the same file
+
 
 class FileSource:
     """Reads files of recorded ticks, a part at a time; positions are record numbers.
@@ -16,6 +19,10 @@ class FileSource:
     A file is one topic, named after it, with partition 0; a ``.tsv`` file holds the topics
     that its lines name, and the topic of a ``.zip`` file is named by its folders too. Where two
     files hold the same topic, each is a partition of it.
+
+    However many files there are, OPEN_MAX are open at once; of those that wait the one of which
+    least was taken is closed, and read again up to there when it goes on. A file whose topics
+    are read at very different paces is read once for each of them.
 
     Parameters
     ----------
@@ -31,6 +38,7 @@ class FileSource:
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self._paths = [Path(path) for path in paths]
         self._files: dict[Source, LinesFile] = {}
+        self._open: set[LinesFile] = set()
         self._positions: dict[Source, int] = {}
         self._new: tuple[Source, ...] = ()
         self._paused: frozenset[Source] = frozenset()
@@ -48,6 +56,7 @@ class FileSource:
         """
         for path in self._paths:
             file = LinesFile(path)
+            self._keep_few_open(file)
             for topic in file.topics:
                 partition = sum(source.topic == topic for source in self._files)
                 self._files[Source(topic, partition)] = file
@@ -107,7 +116,7 @@ class FileSource:
             if source in self._files and source not in self._counts:
                 file = LinesFile(self._files[source].path, source.topic)
                 self._counts[source] = 0
-                while values := file.take(source.topic, ROWS):
+                while values := file.take(source.topic, ROWS)[0]:
                     self._counts[source] += len(values)
         return {source: self._counts[source] for source in sources if source in self._files}
 
@@ -187,10 +196,34 @@ class FileSource:
                 work.exception()  # seen, so that nobody complains about it
 
     def _next(self, source: Source, n: int) -> RecordBatch:
-        values = self._files[source].take(source.topic, n)
+        file = self._files[source]
+        values, stamps_ms = file.take(source.topic, n)
         before = self._positions[source]
         after = self._positions[source] = before + len(values)
-        return RecordBatch(source, before, after, range(before, after), [-1] * len(values), values)
+        if file.n_waiting > WAITING_MAX and len(file.topics) > 1:
+            self._read_apart(file)
+        else:
+            self._keep_few_open(file)
+        return RecordBatch(source, before, after, range(before, after), stamps_ms, values)
+
+    def _read_apart(self, file: LinesFile) -> None:
+        for source, own in self._files.items():
+            if own is file:
+                position = self._positions[source]
+                self._files[source] = LinesFile(file.path, source.topic, position)
+        file.close()
+        self._open.discard(file)
+
+    def _keep_few_open(self, file: LinesFile) -> None:
+        self._open.add(file)
+        if len(self._open) <= OPEN_MAX:
+            return
+        self._open = {one for one in self._open if one.is_open}
+        while len(self._open) > OPEN_MAX:
+            others = self._open - {file}
+            cheapest = min(others, key=lambda one: (one.n_taken, str(one.path)))
+            cheapest.park()
+            self._open.remove(cheapest)
 
     def _seek(self, source: Source, position: int) -> bool:
         # Tells whether the position is there.
@@ -199,6 +232,7 @@ class FileSource:
             self._files[source] = LinesFile(file.path, source.topic)
             self._positions[source] = 0
             file.forget(source.topic)
+            self._open -= {file}
         while (ahead := position - self._positions[source]) > 0:
             if not self._next(source, min(ahead, ROWS)).values:
                 return False

@@ -1,0 +1,93 @@
+"""Databento's CSV and binary files (DBN), as the JSON that ``wire/ticks/databento`` reads.
+
+Both hold the same records: trades, ``mbp-1``, ``tbbo``, ``bbo``, ``ohlcv``. Of DBN all versions
+are read, by Databento's own library (the extra ``databento``), which names the symbols by the
+mappings in its head. Prices of a CSV have a point (pretty), or are whole numbers of 1e-9; times
+are ns, or text; a price or a time that there is not is an empty cell.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+
+import orjson
+
+from stream_calib.adapters.files.tables import Cell, Rows, unread
+from stream_calib.adapters.files.unpacking import Member
+from stream_calib.errors import InputError
+
+KEYS = {"ts_event", "rtype"}
+TOP = {"bid_px": "bid_px_00", "ask_px": "ask_px_00", "bid_sz": "bid_sz_00", "ask_sz": "ask_sz_00"}
+WHOLE = {"instrument_id", "rtype"}
+HEAD = ("ts_event", "rtype", "instrument_id")
+FIELDS = ("ts_recv", "symbol", "action", "price", "close")
+
+
+def rows(names: Sequence[str]) -> Rows | None:
+    """Return what reads the rows under this header, None if it is not Databento's."""
+    if not set(names) >= KEYS:
+        return None
+    place = {name: i for i, name in enumerate(names)}
+    top = {key: place[name] for key, name in TOP.items() if name in place}
+    own = {name: place[name] for name in FIELDS if name in place}
+    head = {name: place[name] for name in HEAD if name in place}
+
+    def read(row: Sequence[Cell]) -> bytes:
+        if len(row) != len(names):
+            return unread(row)
+        try:
+            record: dict[str, object] = {"hd": _picked(row, head), **_picked(row, own)}
+        except ValueError:
+            return unread(row)
+        if top:
+            record["levels"] = [_picked(row, top)]
+        return orjson.dumps(record)
+
+    return lambda block: [read(row) for row in block if row]
+
+
+def dbn_lines(member: Member) -> Iterator[list[bytes]]:
+    """Yield the records of a DBN file as lines of JSON, a block at a time.
+
+    Raises
+    ------
+    InputError
+        It is no DBN, or cut off; or the library is not there.
+    """
+    try:
+        from databento_dbn import Compression, DBNError, Encoding, Transcoder  # noqa: PLC0415
+    except ImportError:
+        raise InputError(
+            f"{member.label}: DBN is read by the extra databento "
+            "(pip install 'stream-calib[databento]')"
+        ) from None
+    out, size = io.BytesIO(), 0
+    try:
+        transcoder = Transcoder(
+            out,
+            Encoding.from_str("json"),
+            Compression.from_str("none"),
+            pretty_px=False,
+            pretty_ts=False,
+            map_symbols=True,
+        )
+        for chunk in member.chunks:
+            size += len(chunk)
+            transcoder.write(chunk)
+            transcoder.flush()
+            yield out.getvalue().splitlines()
+            out.seek(0)
+            out.truncate()
+        if not size or transcoder.buffer():
+            raise InputError(f"{member.label}: it is cut off in the middle of a record")
+    except DBNError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{member.label}: it is not DBN ({reason})") from None
+
+
+def _picked(row: Sequence[Cell], places: Mapping[str, int]) -> dict[str, object]:
+    # texts stay texts: the decoder reads numbers in them, and knows the scale of whole ones
+    return {
+        name: int(value) if name in WHOLE else value
+        for name, i in places.items()
+        if (value := row[i]) is not None and value != ""
+    }
