@@ -198,7 +198,7 @@ def test_csv_of_databento_is_read_whichever_way_it_is_written(
     read = decoded(path, ["DATABENTO:ESH1"])
     assert (one(read.asset), one(read.time_ns)) == (0, HAPPENED)
     assert (one(read.price), one(read.bid), one(read.ask)) == (3720.25, 3720.25, 3720.5)
-    assert [why for _, why in read.malformed] == ["json"]
+    assert [why for _, why in read.malformed] == ["field"]
     trade = row.replace(",1,1,", ",0,1,").rsplit(",", 5)[0]
     read = decoded(written(tmp_path, "u.csv", DATABENTO_TRADES, trade), ["DATABENTO:5482"])
     assert (one(read.asset), one(read.price)) == (0, 3720.25)

@@ -7,22 +7,18 @@ Columns have the names they have in CSV, an index of pandas is the first. Of the
   UTC.
 - Null and NaN are not observed: the record does not have them.
 - Decimals and texts that are plain numbers are numbers; dictionaries are what they stand for.
-
-The text of a record is put together column by column: that is six times as fast as an object
-for every row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
-from stream_calib.adapters.files.layouts import named, plain_table
-from stream_calib.adapters.files.tables import cell, is_wide, native_names, unread, zoned
+from stream_calib.adapters.files.layouts import named
+from stream_calib.adapters.files.tables import Texts, cell
 from stream_calib.errors import InputError
-from stream_calib.wire.ticks.fields import MalformedError, time_ns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +27,6 @@ ARROW = {".parquet": "Parquet", ".pq": "Parquet", ".arrow": "Arrow", ".feather":
 CELLS = 1 << 17  # of a batch
 MAGIC = b"ARROW1"
 UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
-Texts = list[bytes | None]  # JSON of each value of a column, None for what was not observed
 
 
 def arrow_records(path: Path) -> Iterator[list[bytes]]:
@@ -94,52 +89,10 @@ def _ordered(batch: "pa.RecordBatch", schema: "pa.Schema") -> "pa.RecordBatch":
 
 
 def _records(batch: "pa.RecordBatch") -> list[bytes]:
-    names = [_name(name) for name in batch.schema.names]
-    if not names or not batch.num_rows:
-        return []
-    texts = [_texts(column) for column in batch.columns]
-    if "ts_utc" in names:
-        at = names.index("ts_utc")
-        texts[at] = [_zoned(text) for text in texts[at]]
-    if not plain_table(names):
-        values = [[None if t is None else orjson.loads(t) for t in column] for column in texts]
-        return named(names)(list(zip(*values, strict=True)))
-    if is_wide(names):
-        return _wide(names, texts)
-    pieces = [
-        _pieces(b"," + orjson.dumps(name) + b":", column)
-        for name, column in zip(native_names(names), texts, strict=True)
+    names = [
+        "" if name.startswith("__index_level_") else name.strip() for name in batch.schema.names
     ]
-    return [b"{%b}" % b"".join(row)[1:] for row in zip(*pieces, strict=True)]
-
-
-def _name(name: str) -> str:
-    return "" if name.startswith("__index_level_") else name.strip()
-
-
-def _pieces(key: bytes, texts: Texts) -> list[bytes]:
-    if None in texts:
-        return [b"" if text is None else key + text for text in texts]
-    return [key + text for text in texts]  # type: ignore[operator]
-
-
-def _wide(names: Sequence[str], texts: Sequence[Texts]) -> list[bytes]:
-    symbols = [orjson.dumps(name) for name in names[1:]]
-    out: list[bytes] = []
-    for time, *row in zip(*texts, strict=True):
-        try:
-            at_ns = time_ns(zoned(None if time is None else orjson.loads(time)))
-        except MalformedError:
-            out.append(
-                unread([None if text is None else orjson.loads(text) for text in (time, *row)])
-            )
-            continue
-        out += [
-            b'{"symbol":%b,"time":%d,"price":%b}' % (symbol, at_ns, text)
-            for symbol, text in zip(symbols, row, strict=True)
-            if text is not None
-        ]
-    return out
+    return named(names).read(lambda i: _texts(batch.column(i))) if names else []
 
 
 def _texts(column: "pa.Array") -> Texts:
@@ -163,10 +116,6 @@ def _texts(column: "pa.Array") -> Texts:
     return [
         None if value is None else orjson.dumps(value, default=str) for value in column.to_pylist()
     ]
-
-
-def _zoned(text: bytes | None) -> bytes | None:
-    return None if text is None else orjson.dumps(zoned(orjson.loads(text)))
 
 
 def _text(value: str | None) -> bytes | None:

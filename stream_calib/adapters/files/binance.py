@@ -14,8 +14,10 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stream_calib.adapters.files.tables import Cell, Columns, cell
-from stream_calib.wire.ticks.fields import inside
+import orjson
+
+from stream_calib.adapters.files.tables import Column, Table, objects, pieces
+from stream_calib.wire.ticks.fields import MalformedError, inside
 
 _NAME = re.compile(
     r"([A-Z0-9_]+)-(trades|aggTrades|bookTicker|\d+(?:s|m|h|d|w|mo))-\d{4}-\d\d(?:-\d\d)?\.csv"
@@ -40,11 +42,11 @@ QUOTES = _Kind(
 BARS = _Kind({"time": 6, "price": 4}, frozenset({11, 12}), ("open_time", "open"))
 
 
-def columns(first: Sequence[str], file_name: str) -> tuple[Columns, bool] | None:
-    """Return where the fields of a tick lie, and whether the first row is a header.
+def table(first: Sequence[str], file_name: str) -> tuple[Table, bool] | None:
+    """Return what reads the rows of a dump, and whether the first of them is a header.
 
     None if the name is not that of a dump, or the first row is neither a header that is known
-    nor of as many numbers as it should be.
+    nor of as many cells as it should be.
     """
     found = _NAME.fullmatch(file_name)
     if found is None:
@@ -54,10 +56,20 @@ def columns(first: Sequence[str], file_name: str) -> tuple[Columns, bool] | None
     named = tuple(first[: len(kind.header)]) == kind.header
     if len(first) not in kind.counts or not (named or first[0].isdigit()):
         return None
-    symbol = f"BINANCE:{symbol}"
-    time = _inside if kind is BARS else cell
-    return Columns(lambda _row: symbol, kind.places, kind.counts, time), named
+    head = b',"symbol":"BINANCE:%b"' % symbol.encode()
+
+    def read(column: Column) -> list[bytes]:
+        times = column(kind.places["time"])
+        if kind is BARS:
+            times = [_inside(text) for text in times]
+        prices = [pieces(key, column(i)) for key, i in kind.places.items() if key != "time"]
+        return objects([head] * len(times), pieces("time", times), *prices)
+
+    return Table(kind.counts, read), named
 
 
-def _inside(text: Cell) -> Cell:
-    return inside(cell(text))
+def _inside(text: bytes | None) -> bytes | None:
+    try:
+        return b"%d" % inside(orjson.loads(text or b"null"))
+    except MalformedError:
+        return text  # whoever decodes it says so

@@ -9,40 +9,37 @@ are ns, or text; a price or a time that there is not is an empty cell.
 import io
 from collections.abc import Iterator, Mapping, Sequence
 
-import orjson
-
-from stream_calib.adapters.files.tables import Cell, Rows, unread
+from stream_calib.adapters.files.tables import Column, Table, objects, pieces
 from stream_calib.adapters.files.unpacking import Member
 from stream_calib.errors import InputError
 
 KEYS = {"ts_event", "rtype"}
+# keys in JSON: names of columns
+HEAD = {name: name for name in ("ts_event", "rtype", "instrument_id")}
+FIELDS = {name: name for name in ("ts_recv", "symbol", "action", "price", "close")}
 TOP = {"bid_px": "bid_px_00", "ask_px": "ask_px_00", "bid_sz": "bid_sz_00", "ask_sz": "ask_sz_00"}
-WHOLE = {"instrument_id", "rtype"}
-HEAD = ("ts_event", "rtype", "instrument_id")
-FIELDS = ("ts_recv", "symbol", "action", "price", "close")
 
 
-def rows(names: Sequence[str]) -> Rows | None:
+def table(names: Sequence[str]) -> Table | None:
     """Return what reads the rows under this header, None if it is not Databento's."""
     if not set(names) >= KEYS:
         return None
     place = {name: i for i, name in enumerate(names)}
-    top = {key: place[name] for key, name in TOP.items() if name in place}
-    own = {name: place[name] for name in FIELDS if name in place}
-    head = {name: place[name] for name in HEAD if name in place}
 
-    def read(row: Sequence[Cell]) -> bytes:
-        if len(row) != len(names):
-            return unread(row)
-        try:
-            record: dict[str, object] = {"hd": _picked(row, head), **_picked(row, own)}
-        except ValueError:
-            return unread(row)
-        if top:
-            record["levels"] = [_picked(row, top)]
-        return orjson.dumps(record)
+    def read(column: Column) -> list[bytes]:
+        def of(keys: Mapping[str, str]) -> list[list[bytes]]:
+            return [pieces(key, column(place[name])) for key, name in keys.items() if name in place]
 
-    return lambda block: [read(row) for row in block if row]
+        fields = [_under(b',"hd":%b', of(HEAD)), *of(FIELDS)]
+        if top := of(TOP):
+            fields.append(_under(b',"levels":[%b]', top))
+        return objects(*fields)
+
+    return Table(frozenset({len(names)}), read)
+
+
+def _under(key: bytes, fields: Sequence[Sequence[bytes]]) -> list[bytes]:
+    return [key % one for one in objects(*fields)]
 
 
 def dbn_lines(member: Member) -> Iterator[list[bytes]]:
@@ -82,12 +79,3 @@ def dbn_lines(member: Member) -> Iterator[list[bytes]]:
     except DBNError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{member.label}: it is not DBN ({reason})") from None
-
-
-def _picked(row: Sequence[Cell], places: Mapping[str, int]) -> dict[str, object]:
-    # texts stay texts: the decoder reads numbers in them, and knows the scale of whole ones
-    return {
-        name: int(value) if name in WHOLE else value
-        for name, i in places.items()
-        if (value := row[i]) is not None and value != ""
-    }

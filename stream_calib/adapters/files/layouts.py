@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from stream_calib.adapters.files import binance, databento, tardis
-from stream_calib.adapters.files.tables import Rows, cell, picked, plain
+from stream_calib.adapters.files.tables import Table, cell, plain
 from stream_calib.errors import InputError
 
 
-def reader(first: Sequence[str], name: str, label: str) -> tuple[Rows, bool]:
+def table(first: Sequence[str], name: str, label: str) -> tuple[Table, bool]:
     """Return what reads the rows of a table, and whether the first row is its header.
 
     Parameters
@@ -24,9 +24,9 @@ def reader(first: Sequence[str], name: str, label: str) -> tuple[Rows, bool]:
     InputError
         The first row is neither a header nor of a layout that has none.
     """
-    dump = binance.columns(first, name)
+    dump = binance.table(first, name)
     if dump is not None:
-        return picked(dump[0]), dump[1]
+        return dump
     names = [text.strip() for text in first]
     if names and not isinstance(cell(names[0]), str):
         raise InputError(
@@ -36,16 +36,6 @@ def reader(first: Sequence[str], name: str, label: str) -> tuple[Rows, bool]:
     return named(names), True
 
 
-def named(names: Sequence[str]) -> Rows:
+def named(names: Sequence[str]) -> Table:
     """Return what reads the rows of a table whose columns have these names."""
-    return _known(names) or plain(names)
-
-
-def plain_table(names: Sequence[str]) -> bool:
-    """Tell whether a table with these columns is of nobody's layout in particular."""
-    return _known(names) is None
-
-
-def _known(names: Sequence[str]) -> Rows | None:
-    columns = tardis.columns(names)
-    return databento.rows(names) if columns is None else picked(columns)
+    return tardis.table(names) or databento.table(names) or plain(names)

@@ -39,7 +39,7 @@ import zstandard
 from stream_calib.adapters.files.arrow import ARROW, arrow_records
 from stream_calib.adapters.files.captures import is_capture, received
 from stream_calib.adapters.files.databento import dbn_lines
-from stream_calib.adapters.files.layouts import reader
+from stream_calib.adapters.files.layouts import table
 from stream_calib.adapters.files.lean import is_lean, layout_of, ticks
 from stream_calib.adapters.files.tables import ROWS
 from stream_calib.adapters.files.unpacking import Member, members, unpacked_name
@@ -248,11 +248,11 @@ def _csv(member: Member) -> Iterator[list[bytes]]:
     rows = csv.reader(texts())
     try:
         first = next(rows, [])
-        read, has_header = reader(first, member.name, member.label)
+        found, has_header = table(first, member.name, member.label)
         if not has_header:
-            yield read([first])
+            yield found.records([first])
         while part := list(itertools.islice(rows, ROWS)):
-            yield read(part)
+            yield found.records(part)
     except csv.Error as error:
         raise InputError(f"{member.label}: line {number} is not CSV ({error})") from None
     except UnicodeDecodeError:

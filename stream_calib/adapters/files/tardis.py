@@ -12,7 +12,9 @@ when Tardis received it, and where the venue said no time the two are equal.
 
 from collections.abc import Sequence
 
-from stream_calib.adapters.files.tables import Cell, Columns, cell
+import orjson
+
+from stream_calib.adapters.files.tables import Column, Table, Texts, objects, pieces
 
 KEYS = ("exchange", "symbol", "timestamp", "local_timestamp")
 # native name: name of the column, of which the first that is there counts
@@ -28,8 +30,8 @@ FIELDS = {
 }
 
 
-def columns(names: Sequence[str]) -> Columns | None:
-    """Return where the fields of a tick lie under this header, None if it is not Tardis's."""
+def table(names: Sequence[str]) -> Table | None:
+    """Return what reads the rows under this header, None if it is not Tardis's."""
     if tuple(names[:4]) != KEYS:
         return None
     places = {
@@ -39,8 +41,19 @@ def columns(names: Sequence[str]) -> Columns | None:
     }
     if places.keys().isdisjoint({"price", "bid", "ask"}):
         return None
-    return Columns(_symbol, places, frozenset({len(names)}), cell)
+
+    def read(column: Column) -> list[bytes]:
+        symbols = pieces("symbol", _symbols(column(0), column(1)))
+        return objects(symbols, *(pieces(field, column(i)) for field, i in places.items()))
+
+    return Table(frozenset({len(names)}), read)
 
 
-def _symbol(row: Sequence[Cell]) -> str:
-    return f"{str(row[0]).upper().replace('-', '_')}:{row[1]}"
+def _symbols(exchanges: Texts, symbols: Texts) -> Texts:
+    pairs = list(zip(exchanges, symbols, strict=True))
+    known: dict[tuple[bytes | None, bytes | None], bytes | None] = dict.fromkeys(pairs)
+    for pair in known:
+        exchange, symbol = (orjson.loads(text or b'""') for text in pair)
+        if exchange and symbol:
+            known[pair] = orjson.dumps(f"{str(exchange).upper().replace('-', '_')}:{symbol}")
+    return [known[pair] for pair in pairs]
