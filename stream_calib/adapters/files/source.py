@@ -83,6 +83,16 @@ class FileSource:
                 batches.append(batch)
         return batches
 
+    def take_of(self, source: Source, max_records: int) -> RecordBatch:
+        """Return the next records of one source, none at its end.
+
+        Raises
+        ------
+        InputError
+            A file is cut off or damaged.
+        """
+        return self._next(source, max_records)
+
     def take_range(self, source: Source, start: int, stop: int, max_records: int) -> RecordBatch:
         """Return the records of one source from number ``start`` on.
 
