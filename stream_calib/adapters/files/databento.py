@@ -76,6 +76,9 @@ def dbn_lines(member: Member) -> Iterator[list[bytes]]:
             out.truncate()
         if not size or transcoder.buffer():
             raise InputError(f"{member.label}: it is cut off in the middle of a record")
-    except DBNError as error:
+    except BaseException as error:
+        # of a damaged head the library panics, which is no Exception
+        if not isinstance(error, DBNError) and type(error).__name__ != "PanicException":
+            raise
         reason = " ".join(str(error).split())
         raise InputError(f"{member.label}: it is not DBN ({reason})") from None
