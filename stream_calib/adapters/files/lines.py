@@ -25,7 +25,6 @@ By the name without ``.gz`` and ``.zst``, in which any but ``.zip`` and Arrow's 
     is, with the time of that as the log's (``captures``).
 """
 
-import csv
 import gzip
 import itertools
 import zipfile
@@ -38,10 +37,9 @@ import zstandard
 
 from stream_calib.adapters.files.arrow import ARROW, arrow_records
 from stream_calib.adapters.files.captures import is_capture, received
+from stream_calib.adapters.files.commas import csv_records
 from stream_calib.adapters.files.databento import dbn_lines
-from stream_calib.adapters.files.layouts import table
 from stream_calib.adapters.files.lean import is_lean, layout_of, ticks
-from stream_calib.adapters.files.tables import ROWS
 from stream_calib.adapters.files.unpacking import Member, members, unpacked_name
 from stream_calib.errors import InputError
 
@@ -198,7 +196,7 @@ def _member(member: Member, path: Path) -> Iterator[Block]:
         case ".tsv":
             yield from _tsv(member)
         case ".csv":
-            yield from (Block(topic, values) for values in _csv(member))
+            yield from (Block(topic, values) for values in csv_records(member))
         case ".dbn":
             yield from (Block(topic, lines) for lines in dbn_lines(member))
         case _:
@@ -233,27 +231,3 @@ def _tsv(member: Member) -> Iterator[Block]:
                     f"{member.label}: line {number} has no tab between topic and value"
                 )
         yield from (Block(topic, values) for topic, values in found.items())
-
-
-def _csv(member: Member) -> Iterator[list[bytes]]:
-    number = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal number
-        for lines in member.lines():
-            for line in lines:
-                number += 1
-                yield f"{line.decode()}\n"
-
-    rows = csv.reader(texts())
-    try:
-        first = next(rows, [])
-        found, has_header = table(first, member.name, member.label)
-        if not has_header:
-            yield found.records([first])
-        while part := list(itertools.islice(rows, ROWS)):
-            yield found.records(part)
-    except csv.Error as error:
-        raise InputError(f"{member.label}: line {number} is not CSV ({error})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{member.label}: line {number} is not UTF-8 text") from None
