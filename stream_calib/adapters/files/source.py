@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
 from stream_calib.adapters.files.lines import LinesFile
 from stream_calib.adapters.files.tables import ROWS
 from stream_calib.errors import LostInputError
 from stream_calib.values import RecordBatch, Source
 
-OPEN_MAX = 256  # files at once
+OPEN_MAX = 800  # files at once; fewer where the system allows a process fewer
 WAITING_MAX = 250_000  # records of other topics of the same file
 
 
@@ -20,9 +21,10 @@ class FileSource:
     that its lines name, and the topic of a ``.zip`` file is named by its folders too. Where two
     files hold the same topic, each is a partition of it.
 
-    However many files there are, OPEN_MAX are open at once; of those that wait the one of which
-    least was taken is closed, and read again up to there when it goes on. A file whose topics
-    are read at very different paces is read once for each of them.
+    However many files there are, OPEN_MAX are open at once. One that others have to wait for is
+    closed, and read again up to there when it goes on: one that was left alone while all could
+    have had their turn, or if there is none, the last one that had it. A file whose topics are
+    read at very different paces is read once for each of them.
 
     Parameters
     ----------
@@ -38,7 +40,10 @@ class FileSource:
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self._paths = [Path(path) for path in paths]
         self._files: dict[Source, LinesFile] = {}
-        self._open: set[LinesFile] = set()
+        self._used: dict[LinesFile, int] = {}  # that are open, and when, the last one last
+        self._turn = 0
+        limit = getrlimit(RLIMIT_NOFILE)[0]
+        self._open_max = OPEN_MAX if limit == RLIM_INFINITY else min(OPEN_MAX, max(2, limit // 2))
         self._positions: dict[Source, int] = {}
         self._new: tuple[Source, ...] = ()
         self._paused: frozenset[Source] = frozenset()
@@ -222,18 +227,21 @@ class FileSource:
                 position = self._positions[source]
                 self._files[source] = LinesFile(file.path, source.topic, position)
         file.close()
-        self._open.discard(file)
+        self._used.pop(file, None)
 
     def _keep_few_open(self, file: LinesFile) -> None:
-        self._open.add(file)
-        if len(self._open) <= OPEN_MAX:
+        self._turn += 1
+        self._used.pop(file, None)
+        self._used[file] = self._turn
+        if len(self._used) <= self._open_max:
             return
-        self._open = {one for one in self._open if one.is_open}
-        while len(self._open) > OPEN_MAX:
-            others = self._open - {file}
-            cheapest = min(others, key=lambda one: (one.n_taken, str(one.path)))
-            cheapest.park()
-            self._open.remove(cheapest)
+        self._used = {one: turn for one, turn in self._used.items() if one.is_open or one is file}
+        while len(self._used) > self._open_max:
+            oldest, *_, last, _ = self._used
+            waits = self._turn - self._used[oldest] > len(self._files)
+            parked = oldest if waits else last
+            parked.park()
+            del self._used[parked]
 
     def _seek(self, source: Source, position: int) -> bool:
         # Tells whether the position is there.
@@ -242,7 +250,7 @@ class FileSource:
             self._files[source] = LinesFile(file.path, source.topic)
             self._positions[source] = 0
             file.forget(source.topic)
-            self._open -= {file}
+            self._used.pop(file, None)
         while (ahead := position - self._positions[source]) > 0:
             if not self._next(source, min(ahead, ROWS)).values:
                 return False
