@@ -13,6 +13,7 @@ import pytest
 
 from stream_calib.adapters.files import FileSource
 from stream_calib.service.feeding import recorded
+from tests.contract.test_files_garbage import dbn
 
 N, N_SYMBOLS, ROUNDS, AT_ONCE = 200_000, 50, 5, 5000
 CSV_RATIO_MIN = 1.2  # of a loop that makes an object of every row
@@ -53,6 +54,7 @@ def folder(tmp_path: Path) -> Path:
         file.write(",".join(names) + "\n")
         for at, row in zip(times[::N_SYMBOLS].tolist(), wide.tolist(), strict=True):
             file.write(f"{at},{','.join(map(str, row))}\n")
+    (tmp_path / "ticks.dbn").write_bytes(dbn(N))
     for i in range(10):
         part, whole = tmp_path / f"part{i}.jsonl", tmp_path / "ticks.jsonl"
         with part.open("wb") as out, whole.open("rb") as lines:
@@ -86,7 +88,7 @@ def bench_files(folder: Path) -> None:
         "csv.DictReader and orjson": lambda: by_row(folder / "ticks.csv"),
         **{
             name: lambda path=folder / name: ours(path)  # type: ignore[misc]
-            for name in (*names, "BTCUSDT-trades-2025-01-02.csv")
+            for name in (*names, "BTCUSDT-trades-2025-01-02.csv", "ticks.dbn")
         },
         "ten files merged, labelled": lambda: sum(
             1 for _ in recorded([folder / f"part{i}.jsonl" for i in range(10)], "t")

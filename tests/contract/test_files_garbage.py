@@ -53,7 +53,7 @@ def as_parquet(content: bytes, kind: str) -> bytes:
     return out.getvalue()
 
 
-def dbn() -> bytes:
+def dbn(n: int = 20) -> bytes:
     library = pytest.importorskip("databento_dbn", reason="the extra databento is not installed")
     head = library.Metadata(
         dataset="GLBX.MDP3",
@@ -69,7 +69,7 @@ def dbn() -> bytes:
     side = library.Side.from_str("A")
     action = library.Action.from_str("T")
     trade = library.TradeMsg(1, 5482, NS, 3720 * 10**9, 5, action, side, 0, NS)
-    return bytes(head.encode()) + 20 * bytes(trade)
+    return bytes(head) + n * bytes(trade)
 
 
 FILES = {
