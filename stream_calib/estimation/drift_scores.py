@@ -58,7 +58,8 @@ def crisis_direction(target: F64) -> F64:
     leading = decompose(target).vectors[:, -1]
     leading = -leading if math.fsum(leading) < 0.0 else leading
     against = leading * math.sqrt(len(leading)) < -WEAK
-    found = [_settled(target, signs) for signs in (np.ones(len(target)), 1.0 - 2.0 * against)]
+    starts: tuple[F64, F64] = np.ones(len(target)), np.where(against, -1.0, 1.0)
+    found = [_settled(target, signs) for signs in starts]
     together, apart = (math.fsum(signs * _pulls(target, signs)) for signs in found)
     return found[0] if together >= apart else found[1]
 

@@ -21,7 +21,7 @@ N, ARL0 = 100, 1e4
 MIXED = np.array([0.25, 0.4, 0.6, 1.5, 2.0, 3.0, 5.0])  # th that a mixture reckons with
 CHANGED = (0.4, 1.5, 2.3, 4.0)  # th that come
 BLOCK = 25  # rows within which a first passage is not told: a four-hundredth of ARL0
-MIXTURE, RANKS = "mixture", "ranks"
+MIXTURE, RANKS, KNOWN, SCALED = "mixture", "ranks", "known", "scale known"
 PASTS = (500, 2000)  # scores that a rank is taken among at the change
 LONGEST = 3000  # rows after which a change is missed; as often as not none is
 Squares = tuple[F64, F64]  # y^2 and q of a row, (runs,) each
@@ -59,12 +59,18 @@ def mixture(runs: int) -> Update:
     return update
 
 
-def known(runs: int, ratios: Sequence[float] = CHANGED) -> Update:
-    """Page's CUSUM that is told th and the scale of the row: W' = max(W, 0) + ln f1(y) / f0(y)."""
+def known(runs: int, ratios: Sequence[float] = CHANGED, *, scaled: bool = False) -> Update:
+    """Page's CUSUM that is told th: W' = max(W, 0) + ln L.
+
+    It sees what the mixture sees, or with ``scaled`` y itself, the scale of the row being known.
+    """
     th, sums = np.array(ratios), np.zeros((runs, len(ratios)))
 
     def update(squares: Squares) -> F64:
-        ratio = -0.5 * np.log(th) + 0.5 * (1.0 - 1.0 / th) * squares[0][:, None]
+        if scaled:
+            ratio = -0.5 * np.log(th) + 0.5 * (1.0 - 1.0 / th) * squares[0][:, None]
+        else:
+            ratio = log_ratio(th, squares)
         np.maximum(sums, 0.0, out=sums)
         np.add(sums, ratio, out=sums)
         return sums.copy()
@@ -166,10 +172,15 @@ def ranked_delays(threshold: float, ratio: float, past: int, runs: int, seed: in
 
 
 class Row(NamedTuple):
-    """Mean delays with a variance ratio: known change, mixture, and ranks by their past."""
+    """Mean delays with a variance ratio.
+
+    Of CUSUMs that know the change, one of them the scale of rows as well; of the mixture; and
+    of ranks, by how many scores they begin with.
+    """
 
     ratio: float
     known: float
+    scaled: float
     mixture: float
     ranks: Mapping[int, float]
     missed: Mapping[int, float]  # share of runs in which ranks found nothing in LONGEST rows
@@ -187,33 +198,37 @@ class Study(NamedTuple):
     rows: Sequence[Row]
 
 
-def study(
-    runs: int, delay_runs: int, ranked_runs: int = 0, seed: int = 0, arl0: float = ARL0
-) -> Study:
+def study(runs: int, delay_runs: int, ranked_runs: int = 0, seed: int = 0) -> Study:
     """Set thresholds on ``runs`` runs, and compare delays; without ``ranked_runs`` not our bets."""
-    mixed = calibrate(mixture(runs), runs, seed, arl0)
-    told = calibrate(known(runs), runs, seed, arl0)
-    own = calibrate(ranked(runs, seed), runs, seed, arl0) if ranked_runs else []
+    mixed = calibrate(mixture(runs), runs, seed)[0]
+    told = calibrate(known(runs), runs, seed)
+    scaled = calibrate(known(runs, scaled=True), runs, seed)
+    own = calibrate(ranked(runs, seed), runs, seed)[0] if ranked_runs else None
     out = []
     for k, ratio in enumerate(CHANGED):
         after = seed + 100 + k
-        floor = delays(known(delay_runs, [ratio]), [told[k].threshold], ratio, delay_runs, after)
-        found = delays(mixture(delay_runs), [mixed[0].threshold], ratio, delay_runs, after)
+
+        def mean(
+            update: Update, limit: Calibrated, ratio: float = ratio, seed: int = after
+        ) -> float:
+            return float(delays(update, [limit.threshold], ratio, delay_runs, seed).mean())
+
         ranks = {
-            past: ranked_delays(own[0].threshold, ratio, past, ranked_runs, after)
-            for past in (PASTS if own else ())
+            past: ranked_delays(own.threshold, ratio, past, ranked_runs, after)
+            for past in PASTS
+            if own is not None
         }
         out.append(
             Row(
                 ratio,
-                float(floor.mean()),
-                float(found.mean()),
+                mean(known(delay_runs, [ratio]), told[k]),
+                mean(known(delay_runs, [ratio], scaled=True), scaled[k]),
+                mean(mixture(delay_runs), mixed),
                 {past: float(rows.mean()) for past, rows in ranks.items()},
                 {past: float((rows == LONGEST).mean()) for past, rows in ranks.items()},
             )
         )
-    reached = {f"known {ratio:g}": c.arl0 for ratio, c in zip(CHANGED, told, strict=True)}
-    reached[MIXTURE] = mixed[0].arl0
-    if own:
-        reached[RANKS] = own[0].arl0
+    reached = {MIXTURE: mixed.arl0} | ({} if own is None else {RANKS: own.arl0})
+    for name, found in ((KNOWN, told), (SCALED, scaled)):
+        reached |= {f"{name} {th:g}": c.arl0 for th, c in zip(CHANGED, found, strict=True)}
     return Study(reached, out)
