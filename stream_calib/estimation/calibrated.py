@@ -53,6 +53,9 @@ def misfit(fit: Fit, n: int) -> str:
         return "what it says of dependence is none"
     if np.isinf(dependence).any():
         return "what it says of dependence is none"
+    kept = fit.arrays.get("kept", np.zeros(1))
+    if kept.shape != (1,) or not 0.0 <= kept[0] <= 1.0:
+        return "what it keeps is no share"
     try:
         packed_start(params, n)
     except ValueError as error:

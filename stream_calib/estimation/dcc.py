@@ -216,6 +216,26 @@ class Dcc:
         """Return excess kurtosis / 3 of the z, pooled, within [0, 3]."""
         return min(KAPPA_MAX, max(0.0, pool_kappa(self._fourth)))
 
+    def begin_near(self, old: Self, kept: float) -> None:
+        """Begin with part of what another one has learned beside its own target.
+
+            R = C + kept (R_old - C_old)
+
+        Parameters
+        ----------
+        old
+            Of the same symbols.
+        kept
+            In [0, 1]. R is positive definite if R_old is, and C - kept C_old not negative.
+        """
+        n = self.n
+        if old.n != n or not 0.0 <= kept <= 1.0:
+            message = f"old must be of {n} symbols and kept from 0 to 1, not {old.n} and {kept}"
+            raise ValueError(message)
+        self._corr[:] = _scaled(self._target, n) + kept * (old._corr - _scaled(old._target, n))
+        grown = old._diagonal / old._target[_own(n)] - 1.0
+        self._diagonal[:] = self._target[_own(n)] * (1.0 + kept * grown)
+
     def reset_to_target(self) -> None:
         """Forget the news: Q is the target again, as at the start."""
         self._corr[:] = _scaled(self._target, self.n)

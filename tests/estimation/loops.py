@@ -19,6 +19,7 @@ from stream_calib.estimation.calibration import tilting
 from stream_calib.estimation.calibration.tilting import move_target
 from stream_calib.estimation.contest import Contest
 from stream_calib.estimation.dcc import Dcc
+from stream_calib.estimation.dcc_model import REMEMBERED
 from stream_calib.estimation.drift import DriftDetector
 from stream_calib.estimation.shrinkage import shrink_target
 from stream_calib.values import F64, Alarm, DccParams
@@ -144,7 +145,11 @@ class Loop:
             self._contest = Contest(self.settings.margin)
         # else the lead is kept: what challenges may change, if by the past alone
         own = replace(self._prior, target=moved.target)
+        before = Dcc(self._prior, self.n, clock=self.clock)
+        for row in self._rows[max(0, self._change - REMEMBERED) : self._change]:
+            before.update(row[None, :])
         self._challenger = Dcc(own, self.n, clock=self.clock)
+        self._challenger.begin_near(before, moved.kept)
         self._challenger.update(post)
         self._tell("fitted")
 

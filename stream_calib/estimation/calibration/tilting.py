@@ -26,7 +26,7 @@ class Moved(NamedTuple):
 
     ``fused`` and ``loosened``: g and h of the tilt; ``prior_rows`` that the tilted target counts
     for; ``gain``: nats per row by which targets made in this way forecast later rows better
-    than the old one, by the directions of the returns.
+    than the old one, by the directions of the returns; ``kept``: share of the old target in it.
     """
 
     target: F64
@@ -34,6 +34,7 @@ class Moved(NamedTuple):
     loosened: float
     prior_rows: float
     gain: float
+    kept: float
 
 
 def move_target(params: DccParams, z: F64, dropped: int = 0) -> Moved:
@@ -81,7 +82,7 @@ def _moved(params: DccParams, z: F64, dropped: int) -> Moved:
     first = moves[: max(1, len(news) // FOLDS)].any(axis=0)
     known = np.flatnonzero(first & (moves.sum(axis=0) >= MOVES_MIN))
     if len(known) < 2:
-        return Moved(params.target.copy(), 0.0, 0.0, math.inf, 0.0)
+        return Moved(params.target.copy(), 0.0, 0.0, math.inf, 0.0, 1.0)
     if len(known) < n:
         part = _moved(part_of(params, known), np.ascontiguousarray(z[:, known]), dropped)
         return part._replace(target=_extended(params.target, known, part.target))
@@ -92,7 +93,8 @@ def _moved(params: DccParams, z: F64, dropped: int) -> Moved:
     fused, loosened = tilts.likely()
     prior_rows = float(_priors(rows, n)[best])
     target = _blend(tilts.at(fused, loosened), rows, FOLDS, prior_rows)
-    return Moved(target, fused, loosened, prior_rows, float(gains[best]))
+    kept = (1.0 - fused - loosened) * prior_rows / (prior_rows + float(rows.ends[-1]))
+    return Moved(target, fused, loosened, prior_rows, float(gains[best]), kept)
 
 
 def part_of(params: DccParams, known: I64) -> DccParams:
