@@ -168,6 +168,7 @@ class DccLayer:
                 "first_fit_bars": settings.first_fit_bars,
                 "pooled_below_bars": settings.pooled_below_bars,
                 "from_ns": times_ns[0],
+                "watched": self._universe.drift.detector != "none",
                 BY_NAME: True,
                 **more,
             },

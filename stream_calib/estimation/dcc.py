@@ -166,6 +166,15 @@ class Dcc:
         held = read_correlation(self._corr, self._rows, self._news, CORRELATION_CAP, corr, n_eff)
         return Correlation(corr, np.ones(self.n), n_eff, self.kappa(), held)
 
+    def next_corr(self) -> F64:
+        """Return the ``corr`` of ``correlation`` (n, n) without what it is worth."""
+        square = np.empty((1, self.n, self.n))
+        held = np.clip(self._corr, -CORRELATION_CAP, CORRELATION_CAP)
+        held[_own(self.n)] = 1.0
+        unfold_triangles(held[None], square)
+        corr: F64 = square[0]
+        return corr
+
     def next_triangle(self) -> F64:
         """Return the forecast for the next row as a triangle (m,), no correlation held back."""
         return self._corr.copy()
@@ -207,7 +216,7 @@ class Dcc:
             raise ValueError(message)
         mean = self.long_run()
         left = (self.params.a + self.params.b) ** np.arange(steps, dtype=np.float64)
-        first = self.correlation().corr
+        first = self.next_corr()
         path = mean + left[:, None, None] * (first - mean)
         path[0] = first  # to the last bit
         return path

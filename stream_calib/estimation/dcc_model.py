@@ -99,7 +99,7 @@ class DccModel:
 
     def forecast(self) -> F64:
         """Return the correlation of the next bar (n, n)."""
-        return self._dcc.correlation().corr
+        return self._dcc.next_corr()
 
     def correlation(self) -> Correlation:
         """Return what is known of the next bar, with ``vol`` per bar."""

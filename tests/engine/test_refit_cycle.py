@@ -74,6 +74,16 @@ def test_no_forecast_jumps_without_a_turn(shifted: Regimes) -> None:
     assert moves[swaps[0] - first - 1] > np.quantile(quiet, 0.99)
 
 
+@pytest.mark.parametrize("detector", ["conformal", "none"])
+def test_what_a_watch_needs_is_asked_for_where_there_is_one(detector: str) -> None:
+    def answer(_: FitRequest) -> None:
+        return None
+
+    run = Regimes(regime_settings(N, detector=detector), answer).feed(market()[:610])
+    ((_, request),) = run.requests
+    assert request.settings["watched"] is (detector == "conformal")
+
+
 def test_what_the_loop_remembers_is_kept_to_the_last_bit() -> None:
     returns = market()
     whole = Regimes(regime_settings(N)).feed(returns)

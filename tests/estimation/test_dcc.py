@@ -77,6 +77,15 @@ def test_what_it_begins_with_must_be_of_its_symbols_and_a_share() -> None:
         dcc_of().begin_near(dcc_of(), 1.5)
 
 
+@pytest.mark.parametrize("model", ["dcc", "cdcc", "adcc"])
+def test_the_correlations_of_the_next_row_alone_are_those_of_the_forecast(model: str) -> None:
+    dcc = dcc_of(model)
+    alike = np.full((1, 3), 1e9)  # all three move as one, up to the cap
+    dcc.update(np.vstack([news(30), alike]))
+    assert dcc.correlation().capped > 0
+    assert dcc.next_corr().tobytes() == dcc.correlation().corr.tobytes()
+
+
 def test_the_triangle_of_the_next_row_is_the_forecast_and_a_copy() -> None:
     dcc = dcc_of()
     dcc.update(news(30))

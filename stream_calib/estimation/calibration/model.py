@@ -45,8 +45,9 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
         ``arrays``: ``returns`` (t, n), NaN where not observed, ``exposure`` (t, n) in bars and
         ``elapsed`` (t,). ``settings``: those of ``DccConfig`` by name, but for ``enabled``,
         ``bar``, ``window_bars`` and ``refit_bars``. With ``kind`` "target" it is a request as
-        ``refit_target`` has it. With ``by_name`` the fit says so too: whoever asked has put the
-        symbols in the order of their names, and puts them back.
+        ``refit_target`` has it. With ``watched`` false nothing is measured for a watch for
+        drift. With ``by_name`` the fit says so too: whoever asked has put the symbols in the
+        order of their names, and puts them back.
 
     Returns
     -------
@@ -202,7 +203,9 @@ def _arrays(
         "loglik": np.array(
             [dcc.loglik if n_fitted <= FULL_MAX else math.nan, dcc.composite_loglik]
         ),
-        "dependence": _dependence(dcc, z),
+        "dependence": _dependence(dcc, z)
+        if request.settings.get("watched", True)
+        else np.full(3, np.nan),
         "target_average": np.array([math.fsum(dcc.target[upper]) / len(upper[0])]),
         **{
             f"diagnostics.{group}.{name}": np.array([float(value)])
