@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stream_calib.engine.reordering import turned
 from stream_calib.estimation.calibrated import BY_NAME, dcc_params
 from stream_calib.estimation.calibration.model import calibrate
+from stream_calib.estimation.dcc_model import FIT_LAYOUT
 from stream_calib.values import F64, Fit, FitFailure, FitRequest
 from tests.engine.driver import settings
 from tests.engine.regimes import Regimes, names
@@ -60,9 +62,6 @@ def _regimes(n: int, detector: str, answer: object = calibrate) -> Regimes:
 
 
 def _as_listed(fit: Fit, n: int) -> Fit:
-    from stream_calib.engine.reordering import turned
-    from stream_calib.estimation.dcc_model import FIT_LAYOUT
-
     assert BY_NAME in fit.arrays
     places = np.argsort(np.argsort(np.array(names(n))))
     return Fit(fit.model, turned(fit.arrays, FIT_LAYOUT, places, n))

@@ -8,9 +8,11 @@ from stream_calib.engine.refit_cycle import Turn
 from stream_calib.estimation.calibration.model import calibrate
 from stream_calib.values import F64, Fit, FitFailure, FitRequest
 from tests.engine.driver import settings
+from tests.engine.recoveries import cycle_recovery
 from tests.engine.regimes import DCC, Regimes, regime_settings
 from tests.engine.schedule import bits_of
-from tests.estimation.truths import broken
+from tests.estimation.test_refit_loop import BREAKS, MARKS, share
+from tests.estimation.truths import Change, broken
 
 N, BEFORE, AFTER = 12, 1000, 250
 SEED = 5
@@ -207,3 +209,18 @@ def test_without_a_detector_nothing_is_watched() -> None:
     assert {turn.type for _, turn in run.turns} == {"refit_installed"}
     assert run.layer.drift() is None
     assert run.layer.drift_level is None
+
+
+def test_an_own_cycle_makes_a_break_good_as_the_rows_alone_do() -> None:
+    # a jump that is noticed after 22 bars, and installed after 26
+    found = cycle_recovery(20, 3, "fusing", 0.3, MARKS)
+    assert found.share(80, 120) >= 0.6
+    assert [one.what for one in found.happened][:3] == ["alarm", "fitted", "installed"]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("change", "g"), BREAKS)
+def test_the_criterion_of_recovery_by_the_engine_s_own_cycle(change: Change, g: float) -> None:
+    # ENGINE
+    found = [cycle_recovery(20, seed, change, g, MARKS) for seed in range(16)]
+    assert share(found) >= 0.6

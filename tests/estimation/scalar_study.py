@@ -54,7 +54,8 @@ def mixture(runs: int) -> Update:
     def update(squares: Squares) -> F64:
         np.multiply(chains + 1.0, np.exp(log_ratio(MIXED, squares)), out=chains)
         np.minimum(chains, 1e200, out=chains)
-        return np.log(chains.mean(axis=1, keepdims=True))
+        level: F64 = np.log(chains.mean(axis=1, keepdims=True))
+        return level
 
     return update
 
@@ -90,7 +91,8 @@ def ranked(runs: int, seed: int) -> Update:
         x = rng.standard_normal(runs)
         step = SLOPES * (np.stack([x, -x], axis=1)[:, :, None] - 0.5 * SLOPES)
         np.multiply(chains + 1.0, np.exp(step), out=chains)
-        return np.log(chains.reshape(runs, -1).mean(axis=1))[:, None]
+        level: F64 = np.log(chains.reshape(runs, -1).mean(axis=1))
+        return level[:, None]
 
     return update
 
