@@ -160,7 +160,7 @@ def fit_files(
     Yields
     ------
     universe, request, answer
-        What was fitted to, and what came of it.
+        What was fitted to, and what came of it; symbols in the order of their names.
     """
     runners: dict[str, Runner] = {}
     for runner, _ in replay_effects(files, config, on_records, fitted=False):
