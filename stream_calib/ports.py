@@ -236,3 +236,19 @@ class Observer(Protocol):
 
     def refitted(self, universe: str, seconds: float, outcome: str) -> None:
         """Note that a full fit came back: ``fitted``, or the code of its failure."""
+
+    def viewers(self, count: int) -> None:
+        """Note how many look at the live view."""
+
+    def viewed(self, n_bytes: int, passed_over: int) -> None:
+        """Note a frame that was sent, and how many were passed over because it was newer."""
+
+
+class Viewer(Protocol):
+    """Who shows matrices to people; told on the event loop: never blocks, never raises."""
+
+    def show(self, universe: str, effects: Effects) -> None:
+        """Note what became durable."""
+
+    def progressed(self, universe: str, progress: Progress) -> None:
+        """Note where the universe stands."""

@@ -105,9 +105,13 @@ class SnapshotConfig(Section):
 
 
 class HttpConfig(Section):
-    """The address of /metrics, /healthz and /readyz; beyond loopback a token is required."""
+    """The address of the live view, /metrics, /healthz and /readyz.
+
+    Beyond loopback a token is required.
+    """
 
     enabled: bool = True
+    view: bool = True
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     token: SecretStr | None = None

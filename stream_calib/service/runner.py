@@ -56,6 +56,10 @@ class _Unobserved:
 
     def stalled(self, seconds: float) -> None: ...
 
+    def viewers(self, count: int) -> None: ...
+
+    def viewed(self, n_bytes: int, passed_over: int) -> None: ...
+
 
 def unobserved() -> ports.Observer:
     """Return an observer that looks away."""

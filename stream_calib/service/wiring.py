@@ -13,7 +13,7 @@ import structlog
 
 from stream_calib import ports
 from stream_calib.adapters.embedded import EmbeddedCommitLog, EmbeddedLog, EmbeddedSource
-from stream_calib.adapters.http import Health, HttpServer
+from stream_calib.adapters.http import Health, HttpServer, LiveView
 from stream_calib.adapters.kafka import (
     CommitSettings,
     KafkaCommitLog,
@@ -40,7 +40,7 @@ from stream_calib.service.numerics import Build, numeric_fingerprint
 from stream_calib.service.repetition import Allowed
 from stream_calib.service.universe import Outside, UniverseService
 from stream_calib.service.watchdog import Watchdog
-from stream_calib.values import SECOND_NS, RecordBatch
+from stream_calib.values import SECOND_NS, Effects, Progress, RecordBatch
 from stream_calib.wire.ticks import check_format
 
 VERSION = version("stream-calib")
@@ -96,11 +96,13 @@ class Service:
     ) -> None:
         check_format(config.input.format)
         check_calendars(config)
-        self.observer = PrometheusObserver(version=VERSION)
+        self.observer = _Watched(version=VERSION)
         self.observer.compiled(compile_s)
+        view = _new_view(config, self.observer)
         self.http = HttpServer(
-            config.http, self.observer.render, self._health, VERSION, self._demand_refit
+            config.http, self.observer.render, self._health, VERSION, self._demand_refit, view
         )
+        on_effects = _both(view, on_effects)
         self._config = config
         self._check = adapters.check
         self._warnings: Sequence[str] = ()
@@ -182,6 +184,35 @@ class Service:
             f"universe {u.name}: {reason}" for u in self._universes for reason in u.unready()
         ]
         return Health(ready=not reasons, reasons=tuple(reasons))
+
+
+class _Watched(PrometheusObserver):
+    # Tells the view, where there is one, how far event time has got.
+    viewer: ports.Viewer | None = None
+
+    def progressed(self, universe: str, progress: Progress) -> None:
+        super().progressed(universe, progress)
+        if self.viewer is not None:
+            self.viewer.progressed(universe, progress)
+
+
+def _new_view(config: Config, observer: _Watched) -> LiveView | None:
+    if not (config.http.enabled and config.http.view):
+        return None
+    view = LiveView([universe.name for universe in config.universe], observer)
+    observer.viewer = view
+    return view
+
+
+def _both(view: ports.Viewer | None, on_effects: OnEffects | None) -> OnEffects | None:
+    if view is None or on_effects is None:
+        return on_effects if view is None else view.show
+
+    def note(universe: str, effects: Effects) -> None:
+        view.show(universe, effects)
+        on_effects(universe, effects)
+
+    return note
 
 
 def kafka_service(

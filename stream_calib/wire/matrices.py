@@ -50,7 +50,7 @@ def encode(matrix: Matrix, topic: str, partition: int) -> tuple[Output, ...]:
     key = f"{matrix.universe}|{matrix.estimator}"
     if len(matrix.symbols) <= JSON_MAX_SYMBOLS:
         return (_output(matrix, topic, partition, key, to_json(matrix), JSON_TYPE, "1/1"),)
-    head = orjson.dumps(_head(matrix), option=orjson.OPT_SERIALIZE_NUMPY)
+    head = orjson.dumps(matrix_head(matrix), option=orjson.OPT_SERIALIZE_NUMPY)
     head += b" " * (-len(head) % 4)
     blob = MAGIC + struct.pack("<I", len(head)) + head
     blob += b"".join(triangle.astype("<f4").tobytes() for triangle in _triangles(matrix))
@@ -71,7 +71,7 @@ def encode(matrix: Matrix, topic: str, partition: int) -> tuple[Output, ...]:
 
 def to_json(matrix: Matrix) -> bytes:
     """Turn a matrix of any size into one JSON document."""
-    document = _head(matrix) | dict(zip(TRIANGLES, _triangles(matrix), strict=True))
+    document = matrix_head(matrix) | dict(zip(TRIANGLES, _triangles(matrix), strict=True))
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -128,7 +128,8 @@ def _rounded(band: F64) -> F64:
     return errors
 
 
-def _head(matrix: Matrix) -> dict[str, Any]:
+def matrix_head(matrix: Matrix) -> dict[str, Any]:
+    """Return all of a matrix but its triangles, as it stands on the wire."""
     quality, regime = matrix.quality, matrix.regime
     shift_ns = regime.since_shift_ns
     return {

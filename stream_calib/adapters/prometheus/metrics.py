@@ -106,6 +106,10 @@ METRICS = (
     Metric("refits_total", "counter", ("universe", "outcome"), "Full fits, and why they failed."),
     Metric("refit_seconds", "histogram", _U, "Time of one full fit, off the event loop.", _SLOW_S),
     Metric("model_version", "gauge", _U, "Number of the model in force; 1 before the first fit."),
+    # who looks
+    Metric("view_clients", "gauge", (), "Viewers of the live view."),
+    Metric("view_frames_total", "counter", ("outcome",), "Matrices for viewers: sent, passed_over."),
+    Metric("view_bytes_total", "counter", (), "Bytes of the matrices sent to viewers."),
     # the watch for drift
     Metric("drift_level_ratio", "gauge", _U, "Statistic over its threshold: an alarm at 1."),
     Metric("drift_alarms_total", "counter", ("universe", "alternative"), "Alarms, by their name."),

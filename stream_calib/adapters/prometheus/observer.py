@@ -195,6 +195,16 @@ class PrometheusObserver:
         """Count how late the event loop woke up."""
         self._histogram["event_loop_lag_seconds"]().observe(seconds)
 
+    def viewers(self, count: int) -> None:
+        """Show how many look."""
+        self._gauge["view_clients"]().set(count)
+
+    def viewed(self, n_bytes: int, passed_over: int) -> None:
+        """Count frames that were sent, and those passed over."""
+        self._counter["view_frames_total"]("sent").inc()
+        self._counter["view_frames_total"]("passed_over").inc(passed_over)
+        self._counter["view_bytes_total"]().inc(n_bytes)
+
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return all metrics and their content type.
 

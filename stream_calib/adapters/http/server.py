@@ -1,29 +1,27 @@
-"""The HTTP face of the service: /metrics, /healthz, /readyz, /version, POST /refit/<universe>."""
+"""Listens: /metrics, /healthz, /readyz, /version, POST /refit/<universe>, and the live view."""
 
 import asyncio
 import contextlib
 import errno
 import functools
-import hmac
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import orjson
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
+from stream_calib.adapters.http.admission import Admission
+from stream_calib.adapters.http.answers import Request, as_json, plain
+from stream_calib.adapters.http.live import LiveView
+from stream_calib.adapters.http.pages import Pages
 from stream_calib.config import HttpConfig
 from stream_calib.errors import ConfigError, PortInUseError
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
 CLOSE_S = 3.0
 REFIT_PATH = "/refit/"
 LINGER_S = 0.5  # an unwanted body is read no longer than this
+CONNECTIONS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Health:
 
 
 class HttpServer:
-    """Answers GET and HEAD on four paths and POST on one, on the event loop it is started on.
+    """Answers on the event loop it is started on.
 
     Parameters
     ----------
@@ -55,6 +53,8 @@ class HttpServer:
     refit
         Has a full fit made for the universe of a name: whether it will be; None: there is none
         of that name.
+    view
+        What the live view shows, which is there where this is.
 
     Attributes
     ----------
@@ -71,6 +71,7 @@ class HttpServer:
         health: Callable[[], Health],
         version: str,
         refit: Callable[[str], bool | None],
+        view: LiveView | None = None,
     ) -> None:
         self.port = 0
         self.url = ""
@@ -81,7 +82,10 @@ class HttpServer:
         self._refit = refit
         self._runner: web.ServerRunner | None = None
         token = config.token
-        self._token = None if token is None else token.get_secret_value().encode()
+        self._admission = Admission(None if token is None else token.get_secret_value())
+        self._view = view
+        self._showing: asyncio.Task[None] | None = None
+        self._viewed = None if view is None else Pages(view, self._admission)
         self._pages = {
             "/metrics": self._metrics,
             "/healthz": self._healthz,
@@ -99,9 +103,9 @@ class HttpServer:
         ConfigError
             The address cannot be listened on.
         """
-        server = web.Server(
+        server = _Server(
             self._answer,
-            request_factory=functools.partial(_Request, loop=asyncio.get_running_loop()),
+            request_factory=functools.partial(Request, loop=asyncio.get_running_loop()),
             access_log=None,
             lingering_time=LINGER_S,
         )
@@ -122,6 +126,8 @@ class HttpServer:
             message = f"http.host: cannot listen on {host}:{port} ({reason})"
             raise ConfigError(message) from None
         self._runner = runner
+        if self._view is not None:
+            self._showing = asyncio.create_task(self._view.run())
         bound, self.port = runner.addresses[0][:2]
         self.url = f"http://{_reachable(bound)}:{self.port}"
         return self.port
@@ -129,43 +135,40 @@ class HttpServer:
     async def close(self) -> None:
         """Stop listening and drop connections within a few seconds; never raises."""
         runner, self._runner = self._runner, None
+        if self._showing is not None:
+            self._showing.cancel()
         if runner is not None:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CLOSE_S):
                     await runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path != "/healthz" and not self._admitted(request):
-            return _plain(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+        if self._viewed is not None and self._viewed.owns(request.path):
+            return await self._viewed.answer(request)
+        if request.path != "/healthz" and not self._admission.bearer(request):
+            return plain(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
         if request.path.startswith(REFIT_PATH):
             return self._refit_page(request)
         page = self._pages.get(request.path)
         if page is None:
-            return _plain(404, "not found")
+            return plain(404, "not found")
         if request.method not in {"GET", "HEAD"}:
-            return _plain(405, "only GET and HEAD", {"Allow": "GET, HEAD"})
+            return plain(405, "only GET and HEAD", {"Allow": "GET, HEAD"})
         if request.can_read_body:
-            return _plain(413, "a request has no body here")
+            return plain(413, "a request has no body here")
         return await page(request)
-
-    def _admitted(self, request: web.BaseRequest) -> bool:
-        if self._token is None:
-            return True
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        secret = given.strip().encode(errors="surrogateescape")
-        return hmac.compare_digest(secret, self._token) and scheme.lower() == "bearer"
 
     def _refit_page(self, request: web.BaseRequest) -> web.Response:
         if request.method != "POST":
-            return _plain(405, "only POST", {"Allow": "POST"})
-        if self._token is None:
-            return _plain(403, "set http.token to allow it: without one anybody could")
+            return plain(405, "only POST", {"Allow": "POST"})
+        if self._admission.is_open:
+            return plain(403, "set http.token to allow it: without one anybody could")
         done = self._refit(request.path.removeprefix(REFIT_PATH))
         if done is None:
-            return _plain(404, "no universe of that name")
+            return plain(404, "no universe of that name")
         if not done:
-            return _plain(503, "the universe is not at work, or has no model to fit")
-        return _json({"refit": "at the next bar"}, 202)
+            return plain(503, "the universe is not at work, or has no model to fit")
+        return as_json({"refit": "at the next bar"}, 202)
 
     async def _metrics(self, request: web.BaseRequest) -> web.Response:
         accept = ",".join(request.headers.getall("Accept", []))
@@ -174,32 +177,23 @@ class HttpServer:
 
     async def _healthz(self, request: web.BaseRequest) -> web.Response:
         alive = self._health().alive
-        return _json({"alive": alive}, 200 if alive else 503)
+        return as_json({"alive": alive}, 200 if alive else 503)
 
     async def _readyz(self, request: web.BaseRequest) -> web.Response:
         health = self._health()
         body = {"ready": health.ready, "reasons": health.reasons}
-        return _json(body, 200 if health.ready else 503)
+        return as_json(body, 200 if health.ready else 503)
 
     async def _about(self, request: web.BaseRequest) -> web.Response:
-        return _json({"version": self._version}, 200)
+        return as_json({"version": self._version}, 200)
 
 
-class _Request(web.BaseRequest):
-    # Every answer passes here, also the one to a request that could not be read.
-    async def _prepare_hook(self, resp: web.StreamResponse) -> None:
-        resp.headers.popall("Server", None)
-        resp.headers.update(HEADERS)
-
-
-def _json(body: dict[str, Any], status: int) -> web.Response:
-    return web.Response(
-        body=orjson.dumps(body) + b"\n", status=status, content_type="application/json"
-    )
-
-
-def _plain(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(text=text + "\n", status=status, headers=headers)
+class _Server(web.Server):
+    # Whoever comes when there are too many is sent away before anything is read.
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            transport.abort()
 
 
 def _reachable(host: str) -> str:

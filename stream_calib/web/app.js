@@ -1,0 +1,281 @@
+// The live view: what is chosen, and what is done with each frame.
+
+import { badges, fillBadges } from "./badges.js";
+import { drawLegend, isDark } from "./colours.js";
+import { Connection, get } from "./connection.js";
+import { nameOf, save, toCsv, toPicture } from "./downloads.js";
+import { fillEvents } from "./events.js";
+import { sameSymbols, signed } from "./frames.js";
+import { HeatMap } from "./heatmap.js";
+import { Ordering } from "./ordering.js";
+import { PairPanel, RegimePanel } from "./panels.js";
+import { fillPairs, fillRow, strongestAndWeakest } from "./tables.js";
+import { startTheme } from "./theme.js";
+
+const POLL_MS = 2000;
+const TABLES_MS = 1000;
+const REORDER_MS = 3000;
+const EVENTS_SHOWN = 100;
+const NAMES = { ewma: "EWMA", dcc: "DCC", difference: "DCC \u2212 EWMA" };
+const LIMITS = { difference: 0.5 }; // ends of the scale; elsewhere 1
+
+const part = (id) => document.getElementById(id);
+
+class App {
+  constructor() {
+    this.frame = null; // what is shown
+    this.waiting = null; // what came, and is not shown yet
+    this.paused = false;
+    this.universe = null;
+    this.estimator = null;
+    this.pair = null; // symbols of the chosen pair
+    this.drawn = 0;
+    this.clusteredMs = -Infinity;
+    this.tabledMs = -Infinity;
+    this.receivedMs = performance.now();
+    this.stepMs = 0;
+    this.progress = null;
+    this.connected = false;
+    this.events = [];
+    this.ordering = new Ordering();
+    this.heat = new HeatMap(part("heat"), {
+      onChoose: (a, b) => this.choose(a, b),
+      onHover: (cell, x, y) => this.tip(cell, x, y),
+    });
+    this.pairPanel = new PairPanel(part("selected"), part("announced"), part("pair-chart"));
+    this.regimePanel = new RegimePanel(part("regime-text"), part("regime-chart"), part("drift-chart"));
+    startTheme(part("theme"), () => this.recolour());
+    this.listen();
+    this.connection = new Connection({
+      onFrame: (frame) => this.receive(frame),
+      onState: (connected) => {
+        this.connected = connected;
+        this.badge();
+      },
+    });
+    this.poll();
+  }
+
+  listen() {
+    part("universe").addEventListener("change", (event) => this.watch(event.target.value, null));
+    part("estimators").addEventListener("change", (event) => this.watch(this.universe, event.target.value));
+    part("pause").addEventListener("click", () => this.pause(!this.paused));
+    part("reorder").addEventListener("click", () => {
+      this.ordering = new Ordering();
+      this.clusteredMs = -Infinity;
+      if (this.frame) this.draw(this.frame);
+    });
+    for (const id of ["row", "column"]) part(id).addEventListener("change", () => this.choose(part("row").value, part("column").value));
+    part("csv").addEventListener("click", (event) => this.download(event, async (frame) => {
+      save(new Blob([toCsv(frame, this.heat.order)], { type: "text/csv" }), nameOf(frame, "csv"));
+    }));
+    part("png").addEventListener("click", (event) => this.download(event, async (frame) => {
+      save(await toPicture(frame, part("heat")), nameOf(frame, "png"));
+    }));
+    document.addEventListener("click", (event) => {
+      if (!part("downloads").contains(event.target)) part("downloads").open = false;
+    });
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") part("downloads").open = false;
+    });
+  }
+
+  download(event, make) {
+    event.preventDefault();
+    if (this.frame) make(this.frame);
+  }
+
+  async poll() {
+    try {
+      await this.refresh();
+      if (this.universe) await this.pollEvents();
+    } catch {
+      this.progress = null; // the service is away; the socket says so
+    }
+    this.badge();
+    setTimeout(() => this.poll(), POLL_MS);
+  }
+
+  take(universes) {
+    const names = universes.map((one) => one.name);
+    const select = part("universe");
+    if (!sameSymbols(names, [...select.options].map((option) => option.value))) {
+      select.replaceChildren(...names.map((name) => new Option(name, name)));
+    }
+    const own = universes.find((one) => one.name === (this.universe ?? names[0]));
+    if (!own) return;
+    this.progress = own.progress;
+    const estimators = Object.keys(NAMES).filter((name) => name in own.estimators);
+    estimators.push(...Object.keys(own.estimators).filter((name) => !(name in NAMES)));
+    this.offer(estimators);
+    if (this.universe === null || this.estimator === null) {
+      if (estimators.length) this.watch(own.name, estimators[0]);
+      else this.universe = own.name;
+    }
+  }
+
+  offer(estimators) {
+    const set = part("estimators");
+    const there = [...set.querySelectorAll("input")].map((input) => input.value);
+    if (sameSymbols(there, estimators)) return;
+    set.querySelectorAll("label").forEach((label) => label.remove());
+    for (const name of estimators) {
+      const label = document.createElement("label");
+      const input = Object.assign(document.createElement("input"), { type: "radio", name: "estimator", value: name, checked: name === this.estimator });
+      const text = document.createElement("span");
+      text.textContent = NAMES[name] ?? name;
+      label.append(input, text);
+      set.append(label);
+    }
+  }
+
+  watch(universe, estimator) {
+    const moved = universe !== this.universe;
+    this.universe = universe;
+    this.estimator = estimator;
+    part("universe").value = universe;
+    if (moved) {
+      this.pair = null;
+      this.events = [];
+      fillEvents(part("events"), []);
+      this.offer([]);
+    }
+    if (estimator === null) {
+      this.refresh();
+      return;
+    }
+    for (const input of part("estimators").querySelectorAll("input")) input.checked = input.value === estimator;
+    this.pause(false);
+    this.waiting = null;
+    this.connection.watch(universe, estimator);
+    this.regimePanel.start(universe, estimator);
+    for (const suffix of ["npy", "json"]) {
+      const path = `/api/matrix/${encodeURIComponent(universe)}/${encodeURIComponent(estimator)}`;
+      part(suffix).href = suffix === "json" ? path : `${path}.${suffix}`;
+    }
+  }
+
+  async refresh() {
+    const universes = await get("universes");
+    if (universes) this.take(universes);
+  }
+
+  async pollEvents() {
+    const last = this.events.length ? this.events[this.events.length - 1].sequence : -1;
+    const universe = this.universe;
+    const fresh = await fetch(`/api/events/${encodeURIComponent(universe)}?after=${last}`);
+    if (!fresh.ok) return;
+    const events = await fresh.json();
+    if (!events.length || universe !== this.universe) return;
+    this.events = this.events.concat(events).slice(-EVENTS_SHOWN);
+    fillEvents(part("events"), this.events.slice().reverse());
+    this.regimePanel.mark(this.events);
+  }
+
+  receive(frame) {
+    if (this.frame && this.frame.key === frame.key && frame.timeMs > this.frame.timeMs) this.stepMs = frame.timeMs - this.frame.timeMs;
+    this.receivedMs = performance.now();
+    const isDue = this.waiting === null && !this.paused;
+    this.waiting = frame;
+    if (isDue) requestAnimationFrame(() => this.drawWaiting());
+  }
+
+  drawWaiting() {
+    const frame = this.waiting;
+    if (frame === null || this.paused) return; // unanswered, so that no more than one comes behind it
+    this.waiting = null;
+    this.connection.done();
+    if (frame.head.universe === this.universe && frame.head.estimator === this.estimator) this.draw(frame);
+  }
+
+  pause(paused) {
+    this.paused = paused;
+    part("pause").setAttribute("aria-pressed", String(paused));
+    part("pause").textContent = paused ? "Go on" : "Pause";
+    if (!paused && this.waiting) requestAnimationFrame(() => this.drawWaiting());
+    this.badge();
+  }
+
+  draw(frame) {
+    const first = this.frame === null || this.frame.key !== frame.key;
+    const others = this.frame === null || !sameSymbols(this.frame.symbols, frame.symbols);
+    this.frame = frame;
+    part("shown").hidden = false;
+    part("waiting").hidden = true;
+    const now = performance.now();
+    const anew = now - this.clusteredMs > REORDER_MS && !frame.isDifference;
+    if (anew) this.clusteredMs = now;
+    const { order, changed } = this.ordering.of(frame, { anew });
+    if (others) this.listSymbols(frame);
+    const limit = LIMITS[frame.head.estimator] ?? 1;
+    this.heat.show(frame, order, changed || others, limit);
+    if (first) {
+      part("matrix-title").textContent = frame.isDifference ? "DCC minus EWMA, of the same time" : "Correlations";
+      part("low").textContent = signed(-limit, limit < 1 ? 1 : 0);
+      part("high").textContent = signed(limit, limit < 1 ? 1 : 0);
+    }
+    const there = this.pair !== null && this.pair.every((name) => frame.indexOf(name) >= 0);
+    if (!there || first) {
+      const { i, j } = strongestAndWeakest(frame).strong[0];
+      this.choose(...(there ? this.pair : [frame.symbols[i], frame.symbols[j]]));
+    } else {
+      this.pairPanel.show(frame, ...this.pair);
+      this.heat.choose(...this.pair.map((name) => order.indexOf(frame.indexOf(name))));
+    }
+    this.regimePanel.show(frame);
+    this.badge();
+    if (first || now - this.tabledMs > TABLES_MS) this.table(now);
+    this.drawn += 1;
+    Object.assign(part("heat").dataset, { drawn: this.drawn, sequence: frame.head.sequence, estimator: frame.head.estimator, received: this.connection.received });
+    if (changed || others) part("heat").dataset.order = JSON.stringify(order.map((i) => frame.symbols[i]));
+  }
+
+  listSymbols(frame) {
+    const names = frame.symbols.slice().sort();
+    for (const id of ["row", "column"]) part(id).replaceChildren(...names.map((name) => new Option(name, name)));
+  }
+
+  choose(a, b) {
+    if (!this.frame || a === b) return;
+    this.pair = [a, b];
+    part("row").value = a;
+    part("column").value = b;
+    const places = this.pair.map((name) => this.heat.order.indexOf(this.frame.indexOf(name)));
+    this.heat.choose(...places);
+    this.pairPanel.choose(this.frame, a, b);
+    this.table(performance.now());
+  }
+
+  table(now) {
+    this.tabledMs = now;
+    const { strong, weak } = strongestAndWeakest(this.frame);
+    fillPairs(part("strongest"), this.frame, strong);
+    fillPairs(part("weakest"), this.frame, weak);
+    if (this.pair) fillRow(part("whole-row"), this.frame, this.pair[0]);
+  }
+
+  tip(cell, x, y) {
+    const box = part("tip");
+    box.hidden = cell === null || cell[0] === cell[1];
+    if (box.hidden) return;
+    const [i, j] = cell;
+    box.textContent = `${this.frame.symbols[i]} ~ ${this.frame.symbols[j]} ${signed(this.frame.at(i, j))}`;
+    const room = part("stage").clientWidth - box.offsetWidth;
+    box.style.left = `${Math.max(0, Math.min(x + 12, room))}px`;
+    box.style.top = `${Math.max(0, y - 32)}px`;
+  }
+
+  badge() {
+    const silentS = (performance.now() - this.receivedMs) / 1000;
+    fillBadges(part("badges"), badges({ frame: this.frame, connected: this.connected, paused: this.paused, progress: this.progress, stepMs: this.stepMs, silentS }));
+  }
+
+  recolour() {
+    drawLegend(part("scale"), isDark());
+    this.heat.recolour();
+    this.pairPanel?.lines.recolour();
+    this.regimePanel?.recolour();
+  }
+}
+
+new App();

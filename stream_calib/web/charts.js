@@ -1,0 +1,115 @@
+// Lines over time, by uPlot (uplot/LICENSE).
+
+import { css } from "./colours.js";
+
+const POINTS_MAX = 2000;
+const HEAVY = { alarm: "--mark", refit: "--second" };
+
+export class Lines {
+  // `series`: [{ label, colour, hidden, step }], `band`: [upper, lower] among them
+  constructor(box, { series, band = null, range = null, level = null, marks = false, height = 180 }) {
+    Object.assign(this, { box, series, band, range, level, marks, height });
+    this.data = [[], ...series.map(() => [])];
+    this.marked = [];
+    this.plot = null;
+    this.due = false;
+    new ResizeObserver(() => this.resize()).observe(box);
+  }
+
+  set(times, columns) {
+    this.data = [times, ...columns];
+    this.later();
+  }
+
+  add(time, values) {
+    const times = this.data[0];
+    if (times.length && time <= times[times.length - 1]) return;
+    times.push(time);
+    values.forEach((value, k) => this.data[k + 1].push(value));
+    if (times.length > POINTS_MAX) this.data.forEach((column) => column.splice(0, column.length - POINTS_MAX));
+    this.later();
+  }
+
+  mark(marked) {
+    this.marked = marked;
+    this.later();
+  }
+
+  // Drawn once for all that comes before the next picture of the page.
+  later() {
+    if (this.due) return;
+    this.due = true;
+    requestAnimationFrame(() => {
+      this.due = false;
+      if (this.plot) this.plot.setData(this.data);
+      else this.build();
+    });
+  }
+
+  recolour() {
+    if (this.plot) this.plot.destroy();
+    this.plot = null;
+    this.later();
+  }
+
+  resize() {
+    if (this.plot && this.box.clientWidth) this.plot.setSize({ width: this.box.clientWidth, height: this.height });
+  }
+
+  build() {
+    if (!this.box.clientWidth || !window.uPlot) return;
+    const axis = { stroke: css("--quiet"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+    const options = {
+      width: this.box.clientWidth,
+      height: this.height,
+      legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false } },
+      scales: { x: { time: true, range: wide }, y: this.range ? { range: this.range } : {} },
+      axes: [axis, { ...axis, size: 42, values: (_, ticks) => ticks.map((x) => String(x).replace("-", "\u2212")) }],
+      series: [{}, ...this.series.map((one) => ({
+        label: one.label,
+        stroke: one.colour ? css(one.colour) : "transparent",
+        width: one.colour ? 1.6 : 0,
+        points: { show: false },
+        spanGaps: false,
+      }))],
+      hooks: { draw: [(plot) => this.over(plot)] },
+    };
+    if (this.band) options.bands = [{ series: this.band, fill: css("--band") }];
+    this.plot = new window.uPlot(options, this.data, this.box);
+  }
+
+  over(plot) {
+    const { ctx: context, bbox: box } = plot;
+    context.save();
+    context.beginPath();
+    context.rect(box.left, box.top, box.width, box.height);
+    context.clip();
+    if (this.level !== null) {
+      const y = plot.valToPos(this.level, "y", true);
+      stroke(context, css("--mark"), [4, 4], box.left, y, box.left + box.width, y);
+    }
+    if (this.marks) {
+      for (const { time, kind } of this.marked) {
+        const x = plot.valToPos(time, "x", true);
+        stroke(context, css(HEAVY[kind] ?? "--quiet"), kind === "alarm" ? [] : [2, 3], x, box.top, x, box.top + box.height);
+      }
+    }
+    context.restore();
+  }
+}
+
+function wide(_, low, high) {
+  // the first points have no width of time yet
+  return low === high || low === null ? [(low ?? 0) - 30, (high ?? 0) + 30] : [low, high];
+}
+
+function stroke(context, colour, dash, x0, y0, x1, y1) {
+  context.strokeStyle = colour;
+  context.lineWidth = 1.5;
+  context.setLineDash(dash);
+  context.beginPath();
+  context.moveTo(x0, y0);
+  context.lineTo(x1, y1);
+  context.stroke();
+}

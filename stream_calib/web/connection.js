@@ -1,0 +1,73 @@
+// What comes from the service: frames over a WebSocket, the rest by asking.
+
+import { Frame } from "./frames.js";
+
+const RETRY_MS = [300, 1000, 3000, 5000];
+
+export class Connection {
+  constructor({ onFrame, onState }) {
+    this.onFrame = onFrame;
+    this.onState = onState;
+    this.wanted = null;
+    this.failures = 0;
+    this.received = 0;
+    this.unanswered = 0;
+    this.open();
+  }
+
+  open() {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = new WebSocket(`${scheme}://${location.host}/ws`);
+    socket.binaryType = "arraybuffer";
+    socket.addEventListener("open", () => {
+      this.failures = 0;
+      this.unanswered = 0;
+      this.onState(true);
+      this.ask();
+    });
+    socket.addEventListener("message", (event) => {
+      this.received += 1;
+      this.unanswered += 1;
+      this.onFrame(new Frame(event.data));
+    });
+    socket.addEventListener("close", () => {
+      this.onState(false);
+      const wait = RETRY_MS[Math.min(this.failures, RETRY_MS.length - 1)];
+      this.failures += 1;
+      setTimeout(() => this.open(), wait);
+    });
+    this.socket = socket;
+  }
+
+  watch(universe, estimator) {
+    this.wanted = [universe, estimator];
+    this.done();
+    this.ask();
+  }
+
+  ask() {
+    if (this.wanted) this.send({ watch: this.wanted });
+  }
+
+  // Another frame is sent once one that was sent is done with.
+  done() {
+    if (this.unanswered) this.send({ drawn: this.unanswered });
+    this.unanswered = 0;
+  }
+
+  send(message) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+}
+
+export async function get(...parts) {
+  const response = await fetch(`/api/${parts.map(encodeURIComponent).join("/")}`);
+  if (response.status === 401) location.reload(); // the service began anew and asks for the token
+  return response.ok ? response.json() : null;
+}
+
+export async function getHistory(universe, estimator, a, b) {
+  const query = new URLSearchParams({ pair: `${a},${b}` });
+  const response = await fetch(`/api/history/${encodeURIComponent(universe)}/${encodeURIComponent(estimator)}?${query}`);
+  return response.ok ? response.json() : null;
+}

@@ -1,0 +1,189 @@
+"""A headless Chromium, driven through its DevTools protocol."""
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+STARTS_S = 60
+ANSWERS_S = 60
+BLOCKED = "Refused to"  # how Chromium begins what it says of the content policy
+
+
+class Page:
+    """One tab: what it shows, what was done to it, and what it complained of."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._loaded = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def open(self, url: str) -> None:
+        """Load a page and wait for it."""
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            await self.call(f"{domain}.enable")
+        self._loaded.clear()
+        await self.call("Page.navigate", url=url)
+        await asyncio.wait_for(self._loaded.wait(), ANSWERS_S)
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """Call a method of the protocol."""
+        number = next(self._numbers)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._socket.send_json({"id": number, "method": method, "params": params})
+        return await asyncio.wait_for(answer, ANSWERS_S)
+
+    async def run(self, script: str) -> Any:
+        """Return what an expression of JavaScript is."""
+        done = await self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
+        if "exceptionDetails" in done:
+            raise AssertionError(f"{script}: {done['exceptionDetails']}")
+        return done["result"].get("value")
+
+    async def until(self, script: str, seconds: float = 20.0) -> Any:
+        """Wait until an expression is true, and return it."""
+        end_s = time.monotonic() + seconds
+        while not (found := await self.run(script)):
+            if time.monotonic() > end_s:
+                text = await self.run("document.body.innerText")
+                raise AssertionError(f"never true: {script}; {self.complaints}; page: {text!r}")
+            await asyncio.sleep(0.03)
+        return found
+
+    async def press(self, key: str, **more: Any) -> None:
+        """Press a key."""
+        for kind in ("keyDown", "keyUp"):
+            await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, **more)
+
+    async def click(self, x: float, y: float) -> None:
+        """Click somewhere."""
+        await self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.call(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+            )
+
+    async def hover(self, x: float, y: float) -> None:
+        """Move the pointer."""
+        await self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    async def resize(self, width: int, height: int, scale: float = 1.0) -> None:
+        """Give the window a size."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=width < 700,
+        )
+
+    async def prefer(self, **features: str) -> None:
+        """Set media features, as prefers_color_scheme="dark"."""
+        named = [{"name": n.replace("_", "-"), "value": value} for n, value in features.items()]
+        await self.call("Emulation.setEmulatedMedia", features=named)
+
+    async def picture(self) -> bytes:
+        """Return the window as PNG."""
+        done = await self.call("Page.captureScreenshot", format="png")
+        return base64.b64decode(done["data"])
+
+    async def close(self) -> None:
+        """Stop listening."""
+        self._reading.cancel()
+        await self._socket.close()
+
+    async def _read(self) -> None:
+        async for message in self._socket:
+            said = message.json()
+            if "id" in said:
+                answer = self._answers.pop(said["id"])
+                if answer.cancelled():
+                    continue
+                if "error" in said:
+                    answer.set_exception(AssertionError(said["error"]))
+                else:
+                    answer.set_result(said["result"])
+            else:
+                self._note(said["method"], said["params"])
+
+    def _note(self, method: str, params: dict[str, Any]) -> None:
+        match method:
+            case "Page.loadEventFired":
+                self._loaded.set()
+            case "Runtime.exceptionThrown":
+                self.complaints.append(str(params["exceptionDetails"]))
+            case "Runtime.consoleAPICalled" if params["type"] in {"error", "warning", "assert"}:
+                self.complaints.append(str(params["args"]))
+            case "Log.entryAdded" if params["entry"]["level"] in {"error", "warning"}:
+                entry = params["entry"]
+                self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
+            case "Network.requestWillBeSent":
+                self.requests.append(params["request"]["url"])
+            case "Network.webSocketCreated":
+                self.requests.append(params["url"])
+
+
+@contextlib.asynccontextmanager
+async def chromium(binary: Path, folder: Path, *flags: str) -> AsyncIterator[Page]:
+    """Start a browser with a profile of its own and yield its tab."""
+    process = await asyncio.create_subprocess_exec(
+        str(binary),
+        "--headless=new",
+        "--no-sandbox",  # root has none
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={folder}",
+        *flags,
+        "about:blank",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        port = await _port(folder / "DevToolsActivePort")
+        async with aiohttp.ClientSession() as client:
+            async with client.get(f"http://127.0.0.1:{port}/json/list") as answer:
+                tabs = [tab for tab in await answer.json() if tab["type"] == "page"]
+            address = tabs[0]["webSocketDebuggerUrl"]
+            socket = await client.ws_connect(address, max_msg_size=0)
+            page = Page(socket)
+            try:
+                yield page
+            finally:
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(page.call("Browser.close"), 5)
+                await page.close()
+    finally:
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _port(file: Path) -> int:
+    end_s = time.monotonic() + STARTS_S
+    while True:
+        with contextlib.suppress(OSError, ValueError):
+            return int(file.read_text().splitlines()[0])  # noqa: ASYNC240 (two lines)
+        if time.monotonic() > end_s:
+            raise AssertionError("Chromium did not start")
+        await asyncio.sleep(0.05)
