@@ -35,9 +35,10 @@ DCC_BAR_NS = 20_000_000_000
 class Show:
     """Keeps what the demo shows: the newest matrices, and the last ones before the break."""
 
-    def __init__(self, truth: "SimulatedTicks", console: Screen) -> None:
+    def __init__(self, truth: "SimulatedTicks", console: Screen, *, stay: bool = False) -> None:
         self.truth = truth
         self.console = console
+        self.stay = stay
         self.tally = Tally()
         self.newest: dict[str, Matrix] = {}  # by estimator
         self.before: dict[str, Matrix] = {}
@@ -94,13 +95,15 @@ class Show:
 
     async def refresh(self, live: Live | None) -> None:
         """Redraw for ever: in place on a terminal, a line a second elsewhere."""
-        told = 0
+        told, before = 0, ""
         while True:
             if live is not None:
                 live.update(self.draw())
             else:
-                first, *others = (line for line in self.progress() if line not in self.shifts)
-                self.console.print("; ".join((first, *others)), markup=False, soft_wrap=True)
+                now = "; ".join(line for line in self.progress() if line not in self.shifts)
+                if now != before:  # nothing moves while it stays
+                    self.console.print(now, markup=False, soft_wrap=True)
+                before = now
                 for line in self.shifts[told:]:
                     self.console.print(line, markup=False, soft_wrap=True)
                 told = len(self.shifts)
@@ -126,19 +129,23 @@ def demo(
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="How long to feed the ticks.")] = 15.0,
     http_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of /metrics; if in use, a free one.")
+        int, typer.Option(min=0, max=65535, help="Port of the live view; if in use, a free one.")
     ] = 9464,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Keep the live view up at the end, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """See correlations estimated, broken, and found again.
 
-    Two hours of ticks from replay_data/ pass in a quarter of a minute. It ends by itself with a
-    table of estimated against true correlations.
+    Two hours of ticks from replay_data/ pass in a quarter of a minute. A browser shows it live at
+    the address that is printed. It ends by itself with a table of estimated against true
+    correlations.
     """
     console = Screen(highlight=False)
     console.print(f"kernels ready after {load_kernels(fits=True):.1f} s")
     from stream_calib.simulation import simulate
 
-    show = Show(simulate(seed=SEED, rate_hz=RATE_HZ), console)
+    show = Show(simulate(seed=SEED, rate_hz=RATE_HZ), console, stay=stay)
     if kafka is None:
         asyncio.run(_on_embedded(show, seconds, http_port))
     else:
@@ -166,10 +173,11 @@ async def _on_embedded(show: Show, seconds: float, port: int) -> None:
         log.create_topic(name)
     service = embedded_service(config, log, fed_all.is_set, show.note)
 
-    async def feed(_: asyncio.Event) -> None:
+    async def feed(stop: asyncio.Event) -> None:
         async for values in _paced(show, seconds):
             for value in values:
                 log.append(ticks, 0, None, value)
+        await _stay(show, stop)
         fed_all.set()
 
     await _play(show, service, feed)
@@ -207,16 +215,24 @@ async def _on_kafka(show: Show, seconds: float, port: int, address: str) -> None
         except TimeoutError:
             message = f"Kafka at {address} has not carried all ticks after {GIVE_UP_S:g} s"
             raise TransportError(message) from None
+        await _stay(show, stop)
         stop.set()
 
     await _play(show, service, feed)
+
+
+async def _stay(show: Show, stop: asyncio.Event) -> None:
+    if show.stay:
+        show.console.print("all ticks are in; Ctrl-C ends it", soft_wrap=True)
+        await stop.wait()
 
 
 async def _play(
     show: Show, service: "Service", feed: Callable[[asyncio.Event], Coroutine[None, None, None]]
 ) -> None:
     def started() -> None:
-        show.console.print(f"metrics at {service.http.url}/metrics", soft_wrap=True)
+        url = service.http.url
+        show.console.print(f"live view at {url}/  (metrics at {url}/metrics)", soft_wrap=True)
 
     live = Live(show.draw(), console=show.console) if show.console.is_terminal else None
     async with stopping_on_signals() as stop:

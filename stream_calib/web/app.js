@@ -34,6 +34,7 @@ class App {
     this.tabledMs = -Infinity;
     this.receivedMs = performance.now();
     this.stepMs = 0;
+    this.passedOver = false;
     this.progress = null;
     this.connected = false;
     this.events = [];
@@ -89,6 +90,7 @@ class App {
     try {
       await this.refresh();
       if (this.universe) await this.pollEvents();
+      await this.fillGaps();
     } catch {
       this.progress = null; // the service is away; the socket says so
     }
@@ -160,6 +162,14 @@ class App {
     if (universes) this.take(universes);
   }
 
+  // Frames that were passed over on their way here are in the service's past.
+  async fillGaps() {
+    if (!this.passedOver || this.frame === null) return;
+    this.passedOver = false;
+    await this.regimePanel.fetch(this.universe, this.estimator);
+    if (this.pair) await this.pairPanel.fetch(this.frame, ...this.pair);
+  }
+
   async pollEvents() {
     const last = this.events.length ? this.events[this.events.length - 1].sequence : -1;
     const universe = this.universe;
@@ -199,6 +209,7 @@ class App {
   draw(frame) {
     const first = this.frame === null || this.frame.key !== frame.key;
     const others = this.frame === null || !sameSymbols(this.frame.symbols, frame.symbols);
+    this.passedOver ||= !first && frame.head.sequence > this.frame.head.sequence + 1;
     this.frame = frame;
     part("shown").hidden = false;
     part("waiting").hidden = true;

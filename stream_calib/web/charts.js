@@ -7,7 +7,7 @@ const HEAVY = { alarm: "--mark", refit: "--second" };
 
 export class Lines {
   // `series`: [{ label, colour, hidden, step }], `band`: [upper, lower] among them
-  constructor(box, { series, band = null, range = null, level = null, marks = false, height = 180 }) {
+  constructor(box, { series, band = null, range = null, level = null, marks = false, height = 220 }) {
     Object.assign(this, { box, series, band, range, level, marks, height });
     this.data = [[], ...series.map(() => [])];
     this.marked = [];
@@ -28,6 +28,16 @@ export class Lines {
     values.forEach((value, k) => this.data[k + 1].push(value));
     if (times.length > POINTS_MAX) this.data.forEach((column) => column.splice(0, column.length - POINTS_MAX));
     this.later();
+  }
+
+  // Put the past under what has been drawn since: both may lack points that the other has.
+  merge(times, columns) {
+    const [own, ...values] = this.data;
+    const rows = new Map();
+    times.forEach((time, k) => rows.set(time, columns.map((column) => column[k])));
+    own.forEach((time, k) => rows.set(time, values.map((column) => column[k])));
+    const all = [...rows.keys()].sort((a, b) => a - b).slice(-POINTS_MAX);
+    this.set(all, columns.map((_, c) => all.map((time) => rows.get(time)[c])));
   }
 
   mark(marked) {
@@ -65,7 +75,8 @@ export class Lines {
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false } },
       scales: { x: { time: true, range: wide }, y: this.range ? { range: this.range } : {} },
-      axes: [axis, { ...axis, size: 42, values: (_, ticks) => ticks.map((x) => String(x).replace("-", "\u2212")) }],
+      tzDate: (s) => window.uPlot.tzDate(new Date(1000 * s), "Etc/UTC"),
+      axes: [{ ...axis, space: 70, size: 26, values: clock }, { ...axis, size: 42, values: (_, ticks) => ticks.map((x) => String(x).replace("-", "\u2212")) }],
       series: [{}, ...this.series.map((one) => ({
         label: one.label,
         stroke: one.colour ? css(one.colour) : "transparent",
@@ -97,6 +108,16 @@ export class Lines {
     }
     context.restore();
   }
+}
+
+// UTC, as all times of the service: days, minutes or seconds by how far apart they are.
+function clock(_, ticks) {
+  const step = ticks.length > 1 ? ticks[1] - ticks[0] : 1;
+  return ticks.map((s) => {
+    const iso = new Date(1000 * s).toISOString();
+    if (step >= 86400) return iso.slice(5, 10);
+    return step >= 60 ? iso.slice(11, 16) : iso.slice(11, 19);
+  });
 }
 
 function wide(_, low, high) {

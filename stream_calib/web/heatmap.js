@@ -4,7 +4,7 @@ import { STEPS, css, isDark, scale } from "./colours.js";
 import { plainName } from "./frames.js";
 
 const NAMES_MAX = 40; // symbols that are written beside their rows
-const CROSS_MAX = 4; // width of the lines around the chosen pair, in pixels of the page
+const CROSS_MAX = 3; // width of the lines around the chosen pair, in pixels of the page
 
 export class HeatMap {
   constructor(canvas, { onChoose, onHover }) {
@@ -124,16 +124,18 @@ export class HeatMap {
     const cell = this.side / this.order.length;
     const [a, b] = this.chosen;
     if (a >= this.order.length || b >= this.order.length) return;
-    const thick = Math.max(1, Math.min(CROSS_MAX, cell / 8)) * ratio;
-    const size = Math.max(cell, 5 * ratio);
+    const thick = Math.max(1, Math.min(CROSS_MAX, cell / 10)) * ratio;
+    const size = Math.max(cell, 6 * ratio);
     context.lineWidth = thick;
-    for (const [row, column, colour] of [[a, b, "--text"], [b, a, "--quiet"]]) {
+    for (const [row, column, colour] of [[b, a, "--quiet"], [a, b, "--text"]]) {
       const x = this.edge + (column + 0.5) * cell - size / 2;
       const y = this.edge + (row + 0.5) * cell - size / 2;
-      context.strokeStyle = css("--panel");
-      context.strokeRect(x - thick, y - thick, size + 2 * thick, size + 2 * thick);
-      context.strokeStyle = css(colour);
-      context.strokeRect(x, y, size, size);
+      // within the cell: one line seen on light colours, and one seen on dark ones
+      [colour, "--panel"].forEach((name, k) => {
+        const inset = thick * (k + 0.5);
+        context.strokeStyle = css(name);
+        context.strokeRect(x + inset, y + inset, size - 2 * inset, size - 2 * inset);
+      });
     }
   }
 

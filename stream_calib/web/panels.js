@@ -23,15 +23,19 @@ export class PairPanel {
 
   // Somebody chose: its past is asked for, and it is read out.
   async choose(frame, a, b) {
-    this.asked += 1;
-    const asked = this.asked;
+    this.asked += 1; // what was asked for before is of no use any more
     this.lines.set([], [[], [], []]);
     this.write(frame, a, b);
     this.announced.textContent = this.text.textContent;
+    await this.fetch(frame, a, b);
+  }
+
+  async fetch(frame, a, b) {
+    const asked = this.asked;
     const past = await getHistory(frame.head.universe, frame.head.estimator, a, b);
     if (asked !== this.asked || !past) return;
     const rows = past.corr.map((corr, k) => [...bounds(corr, past.band[k]), corr]);
-    this.lines.set(past.time_ns.map((text) => msOf(text) / 1000), [0, 1, 2].map((c) => rows.map((row) => row[c])));
+    this.lines.merge(past.time_ns.map((text) => msOf(text) / 1000), [0, 1, 2].map((c) => rows.map((row) => row[c])));
   }
 
   show(frame, a, b) {
@@ -63,19 +67,22 @@ export class RegimePanel {
     const series = [{ label: "average correlation", colour: "--accent" }, { label: "first eigenvalue's share", colour: "--second" }];
     this.lines = new Lines(regimeBox, { series, range: unit, marks: true });
     const range = (_, _low, high) => [0, Math.max(1.2, 1.1 * (high ?? 0))];
-    this.drift = new Lines(driftBox, { series: [{ label: "drift level", colour: "--accent" }], range, level: 1, marks: true, height: 120 });
+    this.drift = new Lines(driftBox, { series: [{ label: "drift level", colour: "--accent" }], range, level: 1, marks: true, height: 150 });
   }
 
   async start(universe, estimator) {
     this.key = `${universe}|${estimator}`;
-    const asked = this.key;
     this.lines.set([], [[], []]);
     this.drift.set([], [[]]);
+    await this.fetch(universe, estimator);
+  }
+
+  async fetch(universe, estimator) {
     const past = await get("summary", universe, estimator);
-    if (asked !== this.key || !past) return;
+    if (this.key !== `${universe}|${estimator}` || !past) return;
     const times = past.time_ns.map((text) => msOf(text) / 1000);
-    this.lines.set(times, [past.average_correlation, past.top_eigenvalue_share]);
-    this.drift.set(times.slice(), [past.drift_level]);
+    this.lines.merge(times, [past.average_correlation, past.top_eigenvalue_share]);
+    this.drift.merge(times, [past.drift_level]);
   }
 
   show(frame) {

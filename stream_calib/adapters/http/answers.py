@@ -1,7 +1,5 @@
 """Answers of the HTTP face, and the headers that all of them have."""
 
-from typing import Any
-
 import orjson
 from aiohttp import web
 
@@ -27,7 +25,7 @@ class Request(web.BaseRequest):
             resp.headers.setdefault(name, value)
 
 
-def as_json(body: Any, status: int = 200) -> web.Response:
+def as_json(body: object, status: int = 200) -> web.Response:
     """Answer with JSON."""
     return web.Response(
         body=orjson.dumps(body) + b"\n", status=status, content_type="application/json"

@@ -16,7 +16,9 @@ SPARSE_EVERY = 8
 SUMMARIES_MAX = 2000
 EVENTS_MAX = 200
 SYMBOLS_COME_AND_GO = {"symbol_ready", "symbol_pending"}  # matrices say it, and hundreds at a time
-PENDING_CELLS = 250_000  # matrices that wait to be encoded: the newest of 500 symbols, more of fewer
+PENDING_CELLS = (
+    250_000  # matrices that wait to be encoded: the newest of 500 symbols, more of fewer
+)
 
 Key = tuple[str, str]  # universe, estimator
 
@@ -107,8 +109,12 @@ class LiveView:
         """Note what became durable."""
         if universe not in self._shown:
             return
-        self._events[universe].extend(e for e in effects.events if e.type not in SYMBOLS_COME_AND_GO)
-        at_time = {(m.estimator, m.as_of_ns): m for (name, _), m in self._last.items() if name == universe}
+        self._events[universe].extend(
+            e for e in effects.events if e.type not in SYMBOLS_COME_AND_GO
+        )
+        at_time = {
+            (m.estimator, m.as_of_ns): m for (name, _), m in self._last.items() if name == universe
+        }
         for matrix in effects.matrices:
             self._wait(universe, matrix.estimator, matrix)
             self._last[universe, matrix.estimator] = matrix

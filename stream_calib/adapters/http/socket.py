@@ -8,7 +8,6 @@ passed over. A frame is one binary message (``wire/live``).
 
 import asyncio
 import contextlib
-from typing import Any
 
 import orjson
 from aiohttp import WSMsgType, web
@@ -29,7 +28,7 @@ class _Viewer:
         self.generation = 0
         self.on_their_way = 0
 
-    def hear(self, message: Any) -> bool:
+    def hear(self, message: object) -> bool:
         match message:
             case {"watch": [str(universe), str(estimator)]}:
                 self.key, self.generation = (universe, estimator), 0
@@ -94,8 +93,9 @@ async def _send(
         view.observer.viewed(len(frame.value), passed_over)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> object:
     try:
-        return orjson.loads(text)
+        message: object = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
+    return message

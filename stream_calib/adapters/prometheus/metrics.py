@@ -108,7 +108,9 @@ METRICS = (
     Metric("model_version", "gauge", _U, "Number of the model in force; 1 before the first fit."),
     # who looks
     Metric("view_clients", "gauge", (), "Viewers of the live view."),
-    Metric("view_frames_total", "counter", ("outcome",), "Matrices for viewers: sent, passed_over."),
+    Metric(
+        "view_frames_total", "counter", ("outcome",), "Matrices for viewers: sent, passed_over."
+    ),
     Metric("view_bytes_total", "counter", (), "Bytes of the matrices sent to viewers."),
     # the watch for drift
     Metric("drift_level_ratio", "gauge", _U, "Statistic over its threshold: an alarm at 1."),
