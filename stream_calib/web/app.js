@@ -140,9 +140,9 @@ class App {
       this.pair = null;
       this.events = [];
       fillEvents(part("events"), []);
-      this.offer([]);
     }
     if (estimator === null) {
+      this.offer([]); // until it is known what this universe has
       this.refresh();
       return;
     }

@@ -14,7 +14,6 @@ import aiohttp
 
 STARTS_S = 60
 ANSWERS_S = 60
-BLOCKED = "Refused to"  # how Chromium begins what it says of the content policy
 
 
 class Page:
@@ -102,8 +101,8 @@ class Page:
 
     async def close(self) -> None:
         """Stop listening."""
-        self._reading.cancel()
         await self._socket.close()
+        await self._reading
 
     async def _read(self) -> None:
         async for message in self._socket:
@@ -136,9 +135,31 @@ class Page:
                 self.requests.append(params["url"])
 
 
+class Browser:
+    """A running Chromium."""
+
+    def __init__(self, port: int, client: aiohttp.ClientSession) -> None:
+        self._url = f"http://127.0.0.1:{port}/json"
+        self._client = client
+
+    @contextlib.asynccontextmanager
+    async def tab(self) -> AsyncIterator[Page]:
+        """Yield a new tab."""
+        async with self._client.put(f"{self._url}/new?about:blank") as answer:
+            about = await answer.json()
+        socket = await self._client.ws_connect(about["webSocketDebuggerUrl"], max_msg_size=0)
+        page = Page(socket)
+        try:
+            yield page
+        finally:
+            await page.close()
+            async with self._client.get(f"{self._url}/close/{about['id']}"):
+                pass
+
+
 @contextlib.asynccontextmanager
-async def chromium(binary: Path, folder: Path, *flags: str) -> AsyncIterator[Page]:
-    """Start a browser with a profile of its own and yield its tab."""
+async def chromium(binary: Path, folder: Path) -> AsyncIterator[Browser]:
+    """Start a browser with a profile of its own in ``folder``."""
     process = await asyncio.create_subprocess_exec(
         str(binary),
         "--headless=new",
@@ -151,7 +172,6 @@ async def chromium(binary: Path, folder: Path, *flags: str) -> AsyncIterator[Pag
         "--hide-scrollbars",
         "--remote-debugging-port=0",
         f"--user-data-dir={folder}",
-        *flags,
         "about:blank",
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
@@ -159,18 +179,10 @@ async def chromium(binary: Path, folder: Path, *flags: str) -> AsyncIterator[Pag
     try:
         port = await _port(folder / "DevToolsActivePort")
         async with aiohttp.ClientSession() as client:
-            async with client.get(f"http://127.0.0.1:{port}/json/list") as answer:
-                tabs = [tab for tab in await answer.json() if tab["type"] == "page"]
-            address = tabs[0]["webSocketDebuggerUrl"]
-            socket = await client.ws_connect(address, max_msg_size=0)
-            page = Page(socket)
-            try:
-                yield page
-            finally:
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(page.call("Browser.close"), 5)
-                await page.close()
+            yield Browser(port, client)
     finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
         try:
             await asyncio.wait_for(process.wait(), 10)
         except TimeoutError:

@@ -30,6 +30,7 @@ LOGIN = "/login"
 LOGIN_BYTES_MAX = 2000
 LOGIN_WAIT_S = 0.5  # after a wrong token; one is looked at at a time
 VIEWERS_MAX = 50
+CLOSE_S = 0.5
 RENDERS_MAX = 2  # of matrices to files at a time
 
 
@@ -51,6 +52,13 @@ class Pages:
         self._guessing = asyncio.Lock()
         self._rendering = asyncio.Semaphore(RENDERS_MAX)
         self._n_viewers = 0
+        self._sockets: set[web.WebSocketResponse] = set()
+
+    async def close(self) -> None:
+        """Send viewers away; those that do not answer are left to whoever closes the server."""
+        leaving = [asyncio.create_task(socket.close(code=1001)) for socket in self._sockets]
+        if leaving:
+            await asyncio.wait(leaving, timeout=CLOSE_S)
 
     def owns(self, path: str) -> bool:
         """Tell whether a path is answered here."""
@@ -111,7 +119,7 @@ class Pages:
             return plain(503, f"{VIEWERS_MAX} are looking already")
         self._n_viewers += 1
         try:
-            return await serve_frames(self._view, request)
+            return await serve_frames(self._view, request, self._sockets)
         finally:
             self._n_viewers -= 1
 

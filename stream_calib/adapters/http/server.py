@@ -140,6 +140,8 @@ class HttpServer:
         if runner is not None:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CLOSE_S):
+                    if self._viewed is not None:
+                        await self._viewed.close()
                     await runner.cleanup()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -190,10 +192,16 @@ class HttpServer:
 
 class _Server(web.Server):
     # Whoever comes when there are too many is sent away before anything is read.
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        if len(self.connections) > CONNECTIONS_MAX:
-            transport.abort()
+    def __call__(self) -> RequestHandler:
+        if len(self.connections) >= CONNECTIONS_MAX:
+            return _Full()  # type: ignore[return-value]  # a protocol is all that is asked for
+        return super().__call__()
+
+
+class _Full(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.abort()
 
 
 def _reachable(host: str) -> str:

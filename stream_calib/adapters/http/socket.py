@@ -39,8 +39,10 @@ class _Viewer:
         return True
 
 
-async def serve_frames(view: LiveView, request: web.BaseRequest) -> web.WebSocketResponse:
-    """Carry frames to a client until it leaves."""
+async def serve_frames(
+    view: LiveView, request: web.BaseRequest, sockets: set[web.WebSocketResponse]
+) -> web.WebSocketResponse:
+    """Carry frames to a client until it leaves; it is among ``sockets`` meanwhile."""
     socket = web.WebSocketResponse(
         heartbeat=HEARTBEAT_S,
         compress=False,
@@ -48,6 +50,7 @@ async def serve_frames(view: LiveView, request: web.BaseRequest) -> web.WebSocke
         writer_limit=1,  # what is not sent yet is waited for, so that there is nothing behind it
     )
     await socket.prepare(request)
+    sockets.add(socket)
     viewer, listener = _Viewer(), view.listen()
     assert request.transport is not None
     sending = asyncio.create_task(_send(view, socket, request.transport, viewer, listener))
@@ -58,6 +61,7 @@ async def serve_frames(view: LiveView, request: web.BaseRequest) -> web.WebSocke
                 break
             listener.set()
     finally:
+        sockets.discard(socket)
         view.leave(listener)
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError, OSError):
