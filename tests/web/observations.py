@@ -140,3 +140,5 @@ def tell(observer: Observer, universe: str = "fx", sequence: int = 7) -> None:
     observer.restarted(universe, "TransportError")
     observer.refitted(universe, 0.8, "fitted")
     observer.stalled(0.001)
+    observer.viewers(2)
+    observer.viewed(5_000, 1)

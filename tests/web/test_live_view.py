@@ -17,11 +17,10 @@ from stream_calib.adapters.http.live import FRAMES_BYTES, SPARSE_EVERY
 from stream_calib.adapters.http.pages import VIEWERS_MAX
 from stream_calib.adapters.http.server import CONNECTIONS_MAX
 from stream_calib.adapters.http.socket import MESSAGE_BYTES_MAX, ON_THEIR_WAY
-from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.config import HttpConfig
 from stream_calib.errors import InputError
 from stream_calib.service.runner import unobserved
-from stream_calib.values import SECOND_NS, Event, Quality
+from stream_calib.values import F64, SECOND_NS, Event, Quality
 from stream_calib.wire.live import decode_live, difference, encode_live
 from stream_calib.wire.matrices import decode
 from tests.web.observations import progress
@@ -50,8 +49,8 @@ async def shown(view: LiveView, sequence: int, estimator: str = "ewma") -> None:
     view.leave(listener)
 
 
-def random_corr(n: int, seed: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    corr = np.corrcoef(np.random.default_rng(seed).normal(size=(n, 3 * n + 5)))
+def random_corr(n: int, seed: int) -> F64:
+    corr: F64 = np.asarray(np.corrcoef(np.random.default_rng(seed).normal(size=(n, 3 * n + 5))))
     corr = (corr + corr.T) / 2.0  # symmetric to the last bit, as what is published
     np.fill_diagonal(corr, 1.0)
     return corr
@@ -398,7 +397,7 @@ async def test_a_viewer_gets_the_newest_at_once_and_then_each(
         for k in range(1, 20):
             head, corr, _ = decode_live(await socket.receive_bytes(timeout=10))
             assert head["sequence"] == k
-            np.testing.assert_array_equal(corr, np.float32([0.8] * 3))
+            np.testing.assert_array_equal(corr, np.full(3, 0.8, np.float32))
             await socket.send_json({"drawn": 1})
             view.show("fx", effects_of(matrix_of(blocks(3, 1), k + 1)))
 
@@ -433,7 +432,8 @@ async def test_a_slow_viewer_gets_the_newest_and_no_queue(client: aiohttp.Client
 async def test_a_viewer_that_never_reads_holds_nobody_up(client: aiohttp.ClientSession) -> None:
     n = 300
     async with (
-        serving() as (server, view, _), client.ws_connect(f"{server.url}/ws") as stuck,
+        serving() as (server, view, _),
+        client.ws_connect(f"{server.url}/ws") as stuck,
         client.ws_connect(f"{server.url}/ws", max_msg_size=0) as other,
     ):
         # says that all is drawn and reads nothing: what is sent stays in the sockets
@@ -531,12 +531,6 @@ async def test_closing_ends_viewers_soon(client: aiohttp.ClientSession) -> None:
         assert message.type is aiohttp.WSMsgType.CLOSE
         assert message.data == aiohttp.WSCloseCode.GOING_AWAY
         assert asyncio.get_running_loop().time() - begun_s < 1.5  # .5 s and a busy machine
-
-
-def test_counts_begin_without_viewers() -> None:
-    observer = PrometheusObserver(version="1")
-    observer.viewers(0)
-    assert b"stream_calib_view_clients 0.0" in observer.render("")[0]
 
 
 def test_degraded_matrices_keep_their_reasons_in_the_head() -> None:

@@ -251,6 +251,17 @@ def test_the_watch_for_drift_is_shown_with_what_was_asked_for(
     assert math.isnan(value(observer, "drift_bars_per_alarm", universe="fx") or 0.0)
 
 
+def test_viewers_and_their_frames_are_counted(observer: PrometheusObserver) -> None:
+    observer.viewers(3)
+    assert value(observer, "view_frames_total", outcome="passed_over") == 0
+    observer.viewed(5_000, 4)
+    observer.viewed(5_000, 0)
+    assert value(observer, "view_clients") == 3
+    assert value(observer, "view_frames_total", outcome="sent") == 2
+    assert value(observer, "view_frames_total", outcome="passed_over") == 4
+    assert value(observer, "view_bytes_total") == 10_000
+
+
 def test_nothing_is_registered_for_the_whole_process() -> None:
     before = {family.name for family in REGISTRY.collect()}
     given = CollectorRegistry()

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from stream_calib.adapters.http import HttpServer, LiveView
 from stream_calib.config import HttpConfig
-from stream_calib.values import SECOND_NS, Event, Matrix, Quality
+from stream_calib.values import F64, SECOND_NS, Event, Matrix, Quality
 from tests.web.browser import Browser, Page, chromium
 from tests.web.observations import progress
 from tests.web.showing import T0_NS, blocks, effects_of, matrix_of, serving
@@ -163,7 +163,7 @@ async def test_clusters_stand_together_and_stay(
 async def test_keys_choose_a_pair_and_it_is_read_out(
     page: Page, served: tuple[HttpServer, LiveView]
 ) -> None:
-    corr = np.round(blocks(5, 1) - 0.01 * np.add.outer(range(5), range(5)), 3)
+    corr: F64 = np.round(blocks(5, 1) - 0.01 * np.add.outer(np.arange(5.0), np.arange(5.0)), 3)
     np.fill_diagonal(corr, 1.0)
     await look(page, served, matrix_of(corr, symbols="ABCDE"))
     order = json.loads(await page.run(f"{HEAT}.dataset.order"))
@@ -216,7 +216,7 @@ async def test_the_past_of_the_chosen_pair_is_asked_for(
 async def test_tables_have_the_numbers_of_the_matrix(
     page: Page, served: tuple[HttpServer, LiveView]
 ) -> None:
-    corr = np.corrcoef(np.random.default_rng(11).normal(size=(9, 30)))
+    corr = np.asarray(np.corrcoef(np.random.default_rng(11).normal(size=(9, 30))))
     matrix = matrix_of(corr)
     await look(page, served, matrix)
     rows, columns = np.triu_indices(9, 1)

@@ -198,6 +198,8 @@ class PrometheusObserver:
     def viewers(self, count: int) -> None:
         """Show how many look."""
         self._gauge["view_clients"]().set(count)
+        for outcome in ("sent", "passed_over"):  # from 0 on, or a rate would miss the first
+            self._counter["view_frames_total"](outcome)
 
     def viewed(self, n_bytes: int, passed_over: int) -> None:
         """Count frames that were sent, and those passed over."""
