@@ -250,13 +250,23 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                      "[$__rate_interval]))", "{{instance}} {{generation}}"),), width=6),
         Panel("Running since", "dateTimeFromNow", "Start of the process.",
               (Query(f"max by (instance) (process_start_time_seconds{{{JOB}}} * 1000)",
-                     "{{instance}}"),), "stat", low=None, steps=(("blue", 0),)),
+                     "{{instance}}"),), "stat", width=6, low=None, steps=(("blue", 0),)),
         Panel("Compile time", "s", "To compile the kernels at start, or load them from the cache.",
               (Query(f"max by (instance) (stream_calib_compile_seconds{{{JOB}}})",
-                     "{{instance}}"),), "stat", steps=(("blue", 0), ("yellow", 90))),
+                     "{{instance}}"),), "stat", width=6, steps=(("blue", 0), ("yellow", 90))),
         Panel("Open files", "none", "File descriptors in use, connections among them.",
               (Query(f"max by (instance) (process_open_fds{{{JOB}}})", "{{instance}}"),), "stat",
-              steps=(("blue", 0),)),
+              width=6, steps=(("blue", 0),)),
+        Panel("Viewers", "none", "Who looks at the live view.",
+              (Query(f"max by (instance) (stream_calib_view_clients{{{JOB}}})",
+                     "{{instance}}"),), "stat", width=6, steps=(("blue", 0),)),
+        Panel("Matrices to viewers", "cps",
+              "Sent to browsers, and passed over because a newer one was there.",
+              (Query(f"sum by (instance, outcome) (rate(stream_calib_view_frames_total{{{JOB}}}"
+                     "[$__rate_interval]))", "{{instance}} {{outcome}}"),), width=12),
+        Panel("Bytes to viewers", "Bps", "What the matrices sent to browsers weigh.",
+              (Query(f"sum by (instance) (rate(stream_calib_view_bytes_total{{{JOB}}}"
+                     "[$__rate_interval]))", "{{instance}}"),), width=12),
     ),
 }  # fmt: skip
 
