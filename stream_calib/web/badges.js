@@ -5,7 +5,7 @@ import { timeText } from "./events.js";
 import { seconds } from "./tables.js";
 
 const SILENT_S = 10; // without a frame
-const LATE_STEPS = 4; // publishing periods between the newest tick and the matrix
+const LATE_STEPS = 4; // publishing periods between the newest tick and the matrix, or its horizons
 
 export function badges({ frame, connected, paused, progress, stepMs, silentS }) {
   const found = [];
@@ -19,7 +19,8 @@ export function badges({ frame, connected, paused, progress, stepMs, silentS }) 
   add(`as of ${timeText(frame.timeMs, true)}`, "", `number ${head.sequence}`);
   if (progress?.newest_ns) {
     const age = Math.max(0, (msOf(progress.newest_ns) - frame.timeMs) / 1000);
-    const late = age > 5 && age > (LATE_STEPS * stepMs) / 1000;
+    const periodS = Math.max(stepMs / 1000, Number(head.horizon_ns) / 1e9);
+    const late = age > 5 && age > LATE_STEPS * periodS;
     add(`${seconds(age)} behind the newest tick`, late ? "warn" : "", "In event time");
     if (progress.lag_records > 0) add(`${progress.lag_records.toLocaleString("en")} records unread`);
   }

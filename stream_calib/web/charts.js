@@ -63,7 +63,9 @@ export class Lines {
   }
 
   resize() {
-    if (this.plot && this.box.clientWidth) this.plot.setSize({ width: this.box.clientWidth, height: this.height });
+    if (!this.box.clientWidth) return;
+    if (this.plot) this.plot.setSize({ width: this.box.clientWidth, height: this.height });
+    else this.later(); // there was no room before
   }
 
   build() {

@@ -2,24 +2,41 @@
 
 import asyncio
 import json
-import re
-from collections.abc import AsyncIterator, Callable
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import stream_calib as sc
 from stream_calib.adapters.embedded import EmbeddedLog
+from stream_calib.adapters.kafka import KafkaSink, ensure_topics
 from stream_calib.config import Config, parse_config
-from stream_calib.service.wiring import embedded_service, output_topics
-from stream_calib.simulation import simulate
-from stream_calib.values import Effects, Matrix
+from stream_calib.service.wiring import (
+    Service,
+    embedded_service,
+    input_topics,
+    kafka_service,
+    output_topics,
+)
+from stream_calib.simulation import SimulatedTicks, simulate
+from stream_calib.values import Matrix, Output
+from stream_calib.wire.matrices import decode
 from tests.web.browser import Page, chromium
 
 HEAT = "document.getElementById('heat')"
-"""The chosen row, by symbol, as the page shows it."""
-ROW = """Object.fromEntries([...document.querySelectorAll('#whole-row tbody tr')]
-  .map((row) => [row.cells[0].textContent, row.cells[1].textContent]))"""
+CHOSEN = """(() => {
+  const row = document.getElementById('row');
+  row.dispatchEvent(new Event('change', { bubbles: true }));  // tables are a second old at most
+  const rows = [...document.querySelectorAll('#whole-row tbody tr')];
+  const heat = document.getElementById('heat').dataset;
+  return {
+    estimator: heat.estimator, sequence: Number(heat.sequence), symbol: row.value,
+    row: Object.fromEntries(rows.map(({ cells }) => [cells[0].textContent, cells[1].textContent])),
+  };
+})()"""
 
 
 @pytest.fixture
@@ -33,78 +50,109 @@ async def page(require_binary: Callable[[str], Path], tmp_path: Path) -> AsyncIt
         assert tab.complaints == []
 
 
-def settings(symbols: tuple[str, ...]) -> Config:
+def settings(truth: SimulatedTicks, bootstrap: str | None = None) -> Config:
+    run = f"page-{uuid.uuid4().hex[:8]}"
     universe = {
         "name": "demo",
-        "symbols": list(symbols),
+        "symbols": list(truth.symbols),
         "bar": "5s",
         "every": 4,
         "ewma": {"half_life": "12m", "window": "20s"},
         "dcc": {"bar": "20s", "first_fit_bars": 100, "refit_bars": 50, "window_bars": 300},
     }
-    return parse_config(
-        {
-            "universe": [universe],
-            "input": {"topics": ["ticks"]},
-            "http": {"port": 0},
-            "refit": {"late": "wait"},
-        }
-    )
+    given: dict[str, Any] = {
+        "universe": [universe],
+        "input": {"topics": [f"{run}.ticks"]},
+        "output": {"prefix": run},
+        "http": {"port": 0},
+        "refit": {"late": "wait"},
+        "snapshots": {"enabled": False},
+    }
+    return parse_config(given | ({"kafka": {"bootstrap_servers": bootstrap}} if bootstrap else {}))
 
 
-async def test_the_page_shows_the_numbers_of_the_topic_and_the_break(page: Page) -> None:
-    truth = simulate(seed=20250304, rate_hz=2.0)  # the demo's
-    config = settings(truth.symbols)
-    log, fed, published = EmbeddedLog(), asyncio.Event(), dict[str, Matrix]()
-    for name in ("ticks", *(spec.name for spec in output_topics(config))):
+@pytest.fixture(scope="module")
+def truth() -> SimulatedTicks:
+    return simulate(seed=20250304, rate_hz=2.0)  # those of the demo: a break in the middle
+
+
+async def test_the_page_shows_the_numbers_of_the_topic_and_the_break(
+    page: Page, truth: SimulatedTicks
+) -> None:
+    config = settings(truth)
+    (ticks,) = config.topics_of(config.universe[0])
+    log = EmbeddedLog()
+    for name in (ticks, *(spec.name for spec in output_topics(config))):
         log.create_topic(name)
+    for record in truth.records():
+        log.append(ticks, 0, None, json.dumps(record).encode())
+    seen = await watch(page, embedded_service(config, log, lambda: False), truth)
+    _, stop = log.bounds(f"{config.output.prefix}.correlations", 0)
+    records = log.read(f"{config.output.prefix}.correlations", 0, 0, stop)
+    matrices = [decode(record.value) for record in records if record.value]
+    check(seen, {(m.estimator, m.sequence): m for m in matrices})
 
-    def note(_: str, effects: Effects) -> None:
-        published.update({m.estimator: m for m in effects.matrices})
 
-    service = embedded_service(config, log, fed.is_set, note)
+async def test_the_same_through_a_real_kafka(
+    page: Page, truth: SimulatedTicks, kafka_bootstrap: str
+) -> None:
+    config = settings(truth, kafka_bootstrap)
+    (ticks,) = config.topics_of(config.universe[0])
+    await ensure_topics(config.kafka, [*input_topics(config, 1), *output_topics(config)])
+    sink = KafkaSink(config.kafka)
+    await sink.start()
+    values = [json.dumps(record).encode() for record in truth.records()]
+    for at in range(0, len(values), 5000):
+        await sink.publish([Output(ticks, 0, b"", v, ()) for v in values[at : at + 5000]])
+    await sink.close()
+    seen = await watch(page, kafka_service(config), truth)
+    topic = f"{config.output.prefix}.correlations"
+    stream = sc.subscribe(kafka_bootstrap, topic=topic, start="earliest", follow=False)
+    check(seen, {(m.estimator, m.sequence): m async for m in stream})
+
+
+async def watch(page: Page, service: Service, truth: SimulatedTicks) -> list[dict[str, Any]]:
+    """Look at both estimators until the last ticks are in, and return what was shown."""
     stop = asyncio.Event()
     running = asyncio.create_task(service.run(stop))
-    for record in truth.records():
-        log.append("ticks", 0, None, json.dumps(record).encode())
-    while not service.http.url:  # noqa: ASYNC110 (it has no event for it)
-        await asyncio.sleep(0.01)
-    await page.open(service.http.url)
-    await page.until(f"{HEAT}.dataset.drawn", 60)
-    end_ns = int(truth.time_ns[-1])
-    async with asyncio.timeout(120):
-        while "ewma" not in published or end_ns - published["ewma"].as_of_ns > 30e9:
-            await asyncio.sleep(0.05)
-    for estimator in ("ewma", "dcc"):
-        await page.until(f"document.querySelector('#estimators input[value={estimator}]') != null")
-        await page.run(f"document.querySelector('#estimators input[value={estimator}]').click()")
-        await shows(page, published, estimator)
-    events = "document.getElementById('events').innerText"
-    await page.until(f"/Drift alarm/.test({events}) && /A model is installed/.test({events})")
-    regime = await page.run("document.getElementById('regime-text').textContent")
-    found = re.search(r"Average correlation ([+\u2212][\d.]+)", regime)
-    assert found is not None
-    assert float(found[1]) > 0.5  # .24 before the break, .74 after it
-    fed.set()
-    stop.set()
-    await running
+    try:
+        while not service.http.url:  # noqa: ASYNC110 (it has no event for it)
+            await asyncio.sleep(0.01)
+        await page.open(service.http.url)
+        seen = []
+        for estimator in ("ewma", "dcc"):
+            button = f"document.querySelector('#estimators input[value={estimator}]')"
+            await page.until(f"{button} != null", 90)
+            await page.run(f"{button}.click()")
+            await page.until(f"{HEAT}.dataset.estimator == '{estimator}'")
+            seen.append(await page.run(CHOSEN))
+        # 30 s before the end there is the last matrix but one
+        end_s = int(truth.time_ns[-1]) / 1e9 - 30
+        newest = (
+            "fetch('/api/summary/demo/ewma').then((x) => x.json()).then((x) => x.time_ns.at(-1))"
+        )
+        await page.until(f"{newest}.then((text) => text / 1e9 > {end_s})", 120)
+        events = "document.getElementById('events').innerText"
+        await page.until(f"/Drift alarm/.test({events}) && /A model is installed/.test({events})")
+        await page.run("document.querySelector('#estimators input[value=ewma]').click()")
+        regime = "document.getElementById('regime-text').textContent"
+        average = f"parseFloat({regime}.match(/correlation .([\\d.]+)/)[1])"
+        await page.until(f"{HEAT}.dataset.estimator == 'ewma' && {average} > 0.5")  # .24 before
+        seen.append(await page.run(CHOSEN))
+        await page.open("about:blank")  # or it would ask for what is not there any more
+    finally:
+        stop.set()
+        await running
+    return seen
 
 
-async def shows(page: Page, published: dict[str, Matrix], estimator: str) -> None:
-    """Hold the page's row of numbers against the newest matrix that became durable."""
-    async with asyncio.timeout(20):
-        while True:
-            matrix = published[estimator]
-            wanted = f"'{estimator}|{matrix.sequence}'"
-            script = f"{HEAT}.dataset.estimator + '|' + {HEAT}.dataset.sequence == {wanted}"
-            if await page.run(script):
-                break
-            await asyncio.sleep(0.05)
-    symbol = await page.run("document.getElementById('row').value")
-    await page.run("document.getElementById('row').dispatchEvent(new Event('change'))")
-    row: dict[str, str] = await page.run(ROW)
-    i = matrix.index(symbol)
-    assert set(row) == set(matrix.symbols) - {symbol}
-    shown = [float(text.replace("\u2212", "-")) for text in row.values()]
-    expected = [matrix.corr[i, matrix.index(other)] for other in row]
-    np.testing.assert_allclose(shown, expected, atol=0.000501)  # three digits are shown
+def check(seen: list[dict[str, Any]], matrices: Mapping[tuple[str, int], Matrix]) -> None:
+    """Hold what was shown against what is in the topic."""
+    assert [one["estimator"] for one in seen] == ["ewma", "dcc", "ewma"]
+    for one in seen:
+        matrix = matrices[one["estimator"], one["sequence"]]
+        i = matrix.index(one["symbol"])
+        assert set(one["row"]) == set(matrix.symbols) - {one["symbol"]}
+        shown = [float(text.replace("\u2212", "-")) for text in one["row"].values()]
+        expected = [matrix.corr[i, matrix.index(other)] for other in one["row"]]
+        np.testing.assert_allclose(shown, expected, atol=0.000501)  # three digits are shown
