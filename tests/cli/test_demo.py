@@ -87,6 +87,24 @@ def test_demo_that_is_interrupted_says_so(number: signal.Signals) -> None:
     assert time.monotonic() - started_s < 5.0
 
 
+def test_demo_that_stays_shows_the_live_view_until_it_is_interrupted() -> None:
+    with Forked("demo", "--seconds", "1", "--http-port", "0", "--stay") as process:
+        url = ""
+        for line in process.stdout:
+            if found := re.search(r"live view at (http://127\.0\.0\.1:\d+/)", line):
+                url = found[1]
+            if "Ctrl-C ends it" in line:
+                break
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            assert b"<title>stream_calib</title>" in answer.read()
+        with urllib.request.urlopen(f"{url}api/matrix/demo/ewma.csv", timeout=5) as answer:
+            assert answer.read().startswith(b"symbol,SIM:BANK1,")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, err) == (0, "")
+    assert "True and estimated correlations" in out
+
+
 def test_demo_whose_reader_leaves_ends_quietly() -> None:
     with spawn(*QUICK) as process:
         assert process.stdout is not None

@@ -27,6 +27,9 @@ TYPES = {
 }
 PUBLIC = ("/style.css", "/icon.svg")  # the form that asks for the token needs them
 LOGIN = "/login"
+FOREIGN = (
+    "asked for by another site or under a foreign name; behind a proxy http.token has to be set"
+)
 LOGIN_BYTES_MAX = 2000
 LOGIN_WAIT_S = 0.5  # after a wrong token; one is looked at at a time
 VIEWERS_MAX = 50
@@ -68,7 +71,7 @@ class Pages:
         """Answer a request whose path is one of these."""
         path = request.path
         if not self._admission.same_site(request):
-            return plain(403, "asked for by another site, or by a name that is not this machine's")
+            return plain(403, FOREIGN)
         if path == LOGIN and request.method == "POST":
             return await self._login(request)
         if path not in PUBLIC and not self._admission.looks(request):
