@@ -195,6 +195,7 @@ class App {
     if (frame === null || this.paused) return; // unanswered, so that no more than one comes behind it
     this.waiting = null;
     this.connection.done();
+    if (frame.n < 2) return; // no pair
     if (frame.head.universe === this.universe && frame.head.estimator === this.estimator) this.draw(frame);
   }
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import aiohttp
 import numpy as np
 import pytest
+import structlog
 from pydantic import SecretStr
 
 from stream_calib.adapters.http import HttpServer, LiveView
@@ -505,20 +506,37 @@ async def test_viewers_are_limited_and_room_is_made_again(client: aiohttp.Client
         await (await client.ws_connect(f"{server.url}/ws")).close()
 
 
-async def test_connections_are_limited(client: aiohttp.ClientSession) -> None:
-    async with serving() as (server, _, _):
-        writers = []
-        for _ in range(CONNECTIONS_MAX):
-            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writers.append(writer)
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        with contextlib.suppress(ConnectionResetError):
-            assert await asyncio.wait_for(reader.read(), 10) == b""
-        for one in (*writers, writer):
-            one.close()
-        await asyncio.sleep(0.1)
+async def test_who_only_opens_connections_keeps_nobody_out(client: aiohttp.ClientSession) -> None:
+    async with serving() as (server, view, _), client.ws_connect(f"{server.url}/ws") as viewer:
+        idle = [
+            await asyncio.open_connection("127.0.0.1", server.port)
+            for _ in range(2 * CONNECTIONS_MAX)
+        ]
         async with client.get(f"{server.url}/healthz") as answer:
             assert answer.status == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(idle[0][0].read(), 10) == b""  # the oldest made room
+        last = asyncio.create_task(idle[-1][0].read())
+        await viewer.send_json(WATCH)
+        view.show("fx", effects_of(matrix_of(blocks(3, 1))))
+        await viewer.receive_bytes(timeout=10)
+        assert not last.done()
+        for _, writer in idle:
+            writer.close()
+        await last
+
+
+async def test_a_matrix_that_cannot_be_shown_is_told_of_and_the_next_one_is_shown() -> None:
+    async with serving() as (_, view, _):
+        with structlog.testing.capture_logs() as logs:
+            broken = replace(matrix_of(blocks(3, 1), 1), corr=np.zeros((2, 2)))
+            view.show("fx", effects_of(broken))
+            async with asyncio.timeout(10):
+                while not logs:  # noqa: ASYNC110 (a list)
+                    await asyncio.sleep(0.005)
+            view.show("fx", effects_of(matrix_of(blocks(3, 1), 2)))
+            await shown(view, 2)
+        assert logs[0]["event"] == "a matrix is not shown"
 
 
 async def test_closing_ends_viewers_soon(client: aiohttp.ClientSession) -> None:

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import structlog
+
 from stream_calib import ports
 from stream_calib.values import NO_TIME, Effects, Event, Matrix, Progress
 from stream_calib.wire.events import encode_event
@@ -32,37 +34,45 @@ class Summary(NamedTuple):
     drift_level: float | None
 
 
-class _Ring:
-    # The newest frames, and every eighth of those before them, within a number of bytes.
+class _Part:
+    # Frames in order, of which the oldest fall out.
 
     def __init__(self) -> None:
-        self._dense: deque[LiveFrame] = deque()
-        self._sparse: deque[LiveFrame] = deque()
-        self._n_bytes = {id(self._dense): 0, id(self._sparse): 0}
-        self._n_left = 0
+        self.frames: deque[LiveFrame] = deque()
+        self.n_bytes = 0
+
+    def add(self, frame: LiveFrame) -> list[LiveFrame]:
+        self.frames.append(frame)
+        self.n_bytes += len(frame.value)
+        fallen = []
+        while len(self.frames) > FRAMES_MAX or (
+            len(self.frames) > 1 and self.n_bytes > FRAMES_BYTES
+        ):
+            fallen.append(self.frames.popleft())
+            self.n_bytes -= len(fallen[-1].value)
+        return fallen
+
+
+class _Past:
+    # The newest frames, and every eighth of those before them.
+
+    def __init__(self) -> None:
+        self._dense, self._sparse = _Part(), _Part()
+        self._n_fallen = 0
 
     def __iter__(self) -> Iterator[LiveFrame]:
-        yield from self._sparse
-        yield from self._dense
+        yield from self._sparse.frames
+        yield from self._dense.frames
 
     @property
     def n_bytes(self) -> int:
-        return sum(self._n_bytes.values())
+        return self._sparse.n_bytes + self._dense.n_bytes
 
     def add(self, frame: LiveFrame) -> None:
-        for left in self._put(self._dense, frame):
-            if self._n_left % SPARSE_EVERY == 0:
-                self._put(self._sparse, left)
-            self._n_left += 1
-
-    def _put(self, part: deque[LiveFrame], frame: LiveFrame) -> list[LiveFrame]:
-        part.append(frame)
-        own, left = id(part), []
-        self._n_bytes[own] += len(frame.value)
-        while len(part) > FRAMES_MAX or (len(part) > 1 and self._n_bytes[own] > FRAMES_BYTES):
-            left.append(part.popleft())
-            self._n_bytes[own] -= len(left[-1].value)
-        return left
+        for fallen in self._dense.add(frame):
+            if self._n_fallen % SPARSE_EVERY == 0:
+                self._sparse.add(fallen)
+            self._n_fallen += 1
 
 
 class _Shown:
@@ -73,7 +83,7 @@ class _Shown:
         self.matrix: Matrix | None = None
         self.frame: LiveFrame | None = None
         self.generation = 0
-        self.history = _Ring()
+        self.history = _Past()
         self.summaries: deque[Summary] = deque(maxlen=SUMMARIES_MAX)
 
 
@@ -243,7 +253,12 @@ class LiveView:
     async def _encode(self, shown: _Shown) -> None:
         pending = [*shown.pending]
         shown.pending.clear()
-        for matrix, frame in await asyncio.to_thread(_encoded, pending):
+        try:
+            encoded = await asyncio.to_thread(_encoded, pending)
+        except Exception as error:  # a picture is no reason to end
+            structlog.get_logger().warning("a matrix is not shown", reason=repr(error))
+            return
+        for matrix, frame in encoded:
             if shown.frame is not None and shown.frame.symbols == frame.symbols:
                 frame = frame._replace(symbols=shown.frame.symbols)  # noqa: PLW2901 (one object)
             shown.matrix, shown.frame = matrix, frame

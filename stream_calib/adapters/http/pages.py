@@ -46,6 +46,11 @@ class Pages:
         What is shown.
     admission
         Who may see it.
+
+    Attributes
+    ----------
+    kept
+        The connections that viewers are behind.
     """
 
     def __init__(self, view: LiveView, admission: Admission) -> None:
@@ -54,8 +59,8 @@ class Pages:
         self._files = _load(FOLDER)
         self._guessing = asyncio.Lock()
         self._rendering = asyncio.Semaphore(RENDERS_MAX)
-        self._n_viewers = 0
         self._sockets: set[web.WebSocketResponse] = set()
+        self.kept: set[asyncio.BaseTransport] = set()
 
     async def close(self) -> None:
         """Send viewers away; those that do not answer are left to whoever closes the server."""
@@ -118,13 +123,16 @@ class Pages:
     async def _watch(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return plain(426, "a WebSocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
-        if self._n_viewers >= VIEWERS_MAX:
+        if len(self.kept) >= VIEWERS_MAX:
             return plain(503, f"{VIEWERS_MAX} are looking already")
-        self._n_viewers += 1
+        transport = request.transport
+        if transport is None:
+            return plain(400, "gone already")
+        self.kept.add(transport)
         try:
             return await serve_frames(self._view, request, self._sockets)
         finally:
-            self._n_viewers -= 1
+            self.kept.discard(transport)
 
     async def _api(self, request: web.BaseRequest) -> web.Response:
         _, _, what, *names = (unquote(part) for part in urlsplit(request.raw_path).path.split("/"))

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -109,6 +109,8 @@ class HttpServer:
             access_log=None,
             lingering_time=LINGER_S,
         )
+        if self._viewed is not None:
+            server.kept = self._viewed.kept
         # waited for twice: for pages to be answered, then for those that hang to be dropped
         runner = web.ServerRunner(server, shutdown_timeout=CLOSE_S / 3)
         await runner.setup()
@@ -191,17 +193,15 @@ class HttpServer:
 
 
 class _Server(web.Server):
-    # Whoever comes when there are too many is sent away before anything is read.
-    def __call__(self) -> RequestHandler:
-        if len(self.connections) >= CONNECTIONS_MAX:
-            return _Full()  # type: ignore[return-value]  # a protocol is all that is asked for
-        return super().__call__()
+    # When there are too many connections, the oldest makes room that no viewer is behind: who only
+    # opens them can keep nobody else out.
+    kept: Set[asyncio.BaseTransport] = frozenset()
 
-
-class _Full(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.abort()
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        there = [t for t in self._connections.values() if not t.is_closing()]
+        if len(there) > CONNECTIONS_MAX:
+            next(t for t in there if t not in self.kept).abort()
 
 
 def _reachable(host: str) -> str:
