@@ -16,6 +16,10 @@ STARTS_S = 60
 ANSWERS_S = 60
 
 
+class ProtocolError(AssertionError):
+    """The browser refused, as it does where a page is left while a script is run in it."""
+
+
 class Page:
     """One tab: what it shows, what was done to it, and what it complained of."""
 
@@ -54,13 +58,16 @@ class Page:
 
     async def until(self, script: str, seconds: float = 20.0) -> Any:
         """Wait until an expression is true, and return it."""
-        end_s = time.monotonic() + seconds
-        while not (found := await self.run(script)):
+        end_s, found = time.monotonic() + seconds, None
+        while True:
+            with contextlib.suppress(ProtocolError):  # between two pages
+                found = await self.run(script)
+            if found:
+                return found
             if time.monotonic() > end_s:
                 text = await self.run("document.body.innerText")
                 raise AssertionError(f"never true: {script}; {self.complaints}; page: {text!r}")
             await asyncio.sleep(0.03)
-        return found
 
     async def press(self, key: str, **more: Any) -> None:
         """Press a key."""
@@ -112,7 +119,7 @@ class Page:
                 if answer.cancelled():
                     continue
                 if "error" in said:
-                    answer.set_exception(AssertionError(said["error"]))
+                    answer.set_exception(ProtocolError(said["error"]))
                 else:
                     answer.set_result(said["result"])
             else:

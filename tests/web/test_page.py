@@ -118,6 +118,25 @@ async def test_the_page_is_all_there_and_asks_nobody_else(
     assert {"/app.js", "/style.css", "/uplot/uPlot.iife.min.js", "/ws"} <= paths
 
 
+async def test_the_policy_stops_what_is_inline(
+    page: Page, served: tuple[HttpServer, LiveView]
+) -> None:
+    await look(page, served, matrix_of(blocks(3, 1)))
+    await page.run(
+        'document.body.insertAdjacentHTML(\'beforeend\', \'<b style="color: red" id="b">b</b>'
+        '<img src="http://192.0.2.1/">\')'
+    )
+    assert (
+        await page.run("getComputedStyle(document.getElementById('b')).color") != "rgb(255, 0, 0)"
+    )
+    async with asyncio.timeout(10):
+        while len(page.complaints) < 2:  # noqa: ASYNC110 (the browser says it when it likes)
+            await asyncio.sleep(0.02)
+    assert all("Content Security Policy" in one for one in page.complaints)
+    page.complaints.clear()
+    page.requests.clear()
+
+
 async def test_pixels_show_the_matrix(page: Page, served: tuple[HttpServer, LiveView]) -> None:
     corr = blocks(60, 3, inside=0.8, between=-0.4)  # too many to be named beside their rows
     await look(page, served, matrix_of(corr))
@@ -446,6 +465,9 @@ async def test_a_browser_is_asked_for_the_token(page: Page) -> None:
     async with serving(HttpConfig(port=0, token=SecretStr(SECRET))) as (server, view, _):
         view.show("fx", effects_of(matrix_of(blocks(3, 1))))
         await page.open(server.url)
+        await page.run("document.getElementById('token').value = 'wrong'")
+        await page.run("document.querySelector('form').requestSubmit()")
+        await page.until("document.body?.innerText.includes('That is not the token')")
         page.complaints.clear()  # of the 401
         await page.run(f"document.getElementById('token').value = '{SECRET}'")
         await page.run("document.querySelector('form').requestSubmit()")
@@ -483,7 +505,7 @@ async def test_500_symbols_at_5_frames_a_second_keep_up(
     view.show("fx", effects_of(matrices[0]))
     await page.open(server.url)
     await drawn(page, 1)
-    sent = 50
+    sent = 25
     clock = asyncio.get_running_loop().time
     begun_s, before = clock(), int(await page.run(f"{HEAT}.dataset.drawn"))
     for k in range(2, sent + 2):

@@ -118,7 +118,9 @@ class Pages:
             return plain(429, "somebody else is giving tokens; try again")
         async with self._guessing:
             await asyncio.sleep(LOGIN_WAIT_S)
-        return self._file("/login.html", 401)
+        page = self._file("/login.html", 401)
+        page.body = self._files["/login.html"][0].replace(b"<p hidden ", b"<p ")
+        return page
 
     async def _watch(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
