@@ -326,7 +326,8 @@ class Matrix:
         Raises
         ------
         InputError
-            ``k`` < 1, or the fit is missing, of another universe or version, or lacks a symbol.
+            ``k`` < 1, or the fit is missing, of another universe or version, or lacks a symbol;
+            or the matrix was converted to a base currency, in which fits have no target.
 
         References
         ----------
@@ -338,6 +339,11 @@ class Matrix:
         if self.estimator != "dcc":
             return self.corr.copy()
         mine = f"{self.universe}, model version {self.model_version}"
+        if self.base_currency is not None:
+            message = (
+                f"the fit of {mine} is of prices as quoted, the matrix in {self.base_currency}"
+            )
+            raise InputError(message)
         if fit is None:
             message = f"forecast needs the fit of {mine}: sc.read_fit gets it"
             raise InputError(message)
