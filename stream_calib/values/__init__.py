@@ -37,7 +37,7 @@ from stream_calib.values.steps import (
     Snapshot,
     Step,
 )
-from stream_calib.values.summaries import Quality, Regime
+from stream_calib.values.summaries import Quality, Regime, Score
 from stream_calib.values.units import (
     F64,
     FACTOR,
@@ -94,6 +94,7 @@ __all__ = [
     "Regime",
     "Reject",
     "ReturnBlock",
+    "Score",
     "Snapshot",
     "Source",
     "Step",
