@@ -134,6 +134,14 @@ def test_wrong_variable_is_refused_with_its_path(
         ({"kafka": {"bootstrap_servers": 5}}, "kafka.bootstrap_servers: must be text"),
         ({"input": {"topics": "ticks"}}, "input.topics: must be a list"),
         ({"input": {"topics": []}}, "input.topics: must not be empty"),
+        ({"input": {"schema_registry": "ftp://a"}}, "input: schema_registry must be an http"),
+        ({"input": {"schema_registry_username": "me"}}, "_PASSWORD) go together"),
+        (
+            {"input": {"schema_registry_password": "x"}},
+            "STREAM_CALIB__INPUT__SCHEMA_REGISTRY_PASSWORD",
+        ),
+        ({"input": {"topics_pattern": "("}}, "topics_pattern '(' is no regular expression"),
+        ({"input": {"topics_pattern": "a", "topics": []}}, "input.topics: must not be empty"),
         ({"input": {"topics": ["a b"]}}, "input.topics[0]: must be made of letters"),
         ({"time": {"max_gap": "0s"}}, "time.max_gap: must be more than 0"),
         ({"time": {"flush_after": "10ms"}}, "time.flush_after 10ms is shorter than the bar"),
@@ -323,6 +331,8 @@ STATE_KEYS: dict[str, list[dict[str, Any]]] = {
     ],
     "time": [{"lateness": "3s"}, {"max_ahead": "2m"}, {"max_jump": "2h"}, {"max_gap": "2h"}],
     "input": [
+        {"schema_registry": "http://a"},
+        {"schema_registry": "http://a", "missing_schemas": "reject"},
         {"format": "native"},
         {"rejects_per_second": 5},
         {"aliases": {"X:a": "A"}},
@@ -332,7 +342,13 @@ STATE_KEYS: dict[str, list[dict[str, Any]]] = {
 OTHER_KEYS: dict[str, list[dict[str, Any]]] = {
     "universe": [{"topics": ["other"]}],
     "time": [{"idle_slack": "9s"}, {"flush_after": "9s"}],
-    "input": [{"topics": ["other"]}, {"max_records": 7}, {"exchanges": {"other": "X"}}],
+    "input": [
+        {"topics": ["other"]},
+        {"topics_pattern": "ticks-.*"},
+        {"missing_schemas": "reject"},  # without a registry there are none
+        {"max_records": 7},
+        {"exchanges": {"other": "X"}},
+    ],
     "kafka": [{"bootstrap_servers": "b:2"}, {"client_id": "x"}, {"connect_timeout": "1s"}],
     "output": [{"prefix": "x"}],
     "delivery": [
@@ -459,6 +475,7 @@ def test_every_setting_was_judged_for_the_fingerprint() -> None:
         if section in {"kafka", "http", "log"}:
             continue  # how to reach and to watch it
         names = {f"{section}.{field.alias or name}" for name, field in fields.items()}
+        names -= {f"input.schema_registry_{own}" for own in ("username", "password")}  # as above
         assert names <= judged, names - judged
 
 
@@ -521,3 +538,41 @@ def test_settings_cannot_be_changed() -> None:
     with pytest.raises(Exception, match="frozen"):
         config.app = "x"
     assert KafkaConfig() == config.kafka
+
+
+def test_a_pattern_stands_for_whole_names_of_topics_that_are_not_our_own() -> None:
+    config = parse(input={"topics_pattern": "trades-.*|calib.*|__.*"})
+    (universe,) = config.universe
+    assert config.input.topics is None
+    assert config.topics_of(universe) == ()
+    assert config.reads(universe, "trades-a")
+    assert config.reads(universe, "calibrated")
+    for topic in ("ticks", "my-trades-a", "trades", "calib.events", "__consumer_offsets"):
+        assert not config.reads(universe, topic)
+    both = parse(input={"topics_pattern": "trades-.*", "topics": ["ticks"]})
+    assert both.topics_of(universe) == ("ticks",)
+    assert both.reads(universe, "trades-a")
+    named = parse(input={"topics_pattern": "trades-.*"}, universe=[UNIVERSE | {"topics": ["t"]}])
+    assert named.reads(named.universe[0], "t")
+    assert not named.reads(named.universe[0], "trades-a")
+    # what a journal says is put over the settings of today
+    again = config.under(config.settings(universe))
+    assert again.reads(again.universe[0], "trades-a")
+
+
+def test_the_address_of_a_registry_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refusal(input={"schema_registry": f"http://me:{SECRET}@a"})
+    assert "schema_registry_username" in said
+    assert SECRET not in said
+    monkeypatch.setenv("STREAM_CALIB__INPUT__SCHEMA_REGISTRY_PASSWORD", SECRET)
+    config = parse(input={"schema_registry": "http://a", "schema_registry_username": "me"})
+    (universe,) = config.universe
+    assert SECRET not in str(config.settings(universe)) + repr(config)
+
+
+def test_a_journal_from_before_there_was_a_registry_is_repeated_without() -> None:
+    before, now = parse(), parse(input={"schema_registry": "http://a"})
+    (universe,) = now.universe
+    assert now.under(before.settings(universe)).input.schema_registry is None
+    again = now.under(now.settings(universe))
+    assert (again.input.schema_registry, again.input.missing_schemas) == ("http://a", "wait")

@@ -32,7 +32,10 @@ def check(config: ConfigFile) -> None:
     client_options(settings.kafka)
     print(f"{config} is good")
     for universe in settings.universe:
-        topics = ", ".join(settings.topics_of(universe))
+        names = [*settings.topics_of(universe)]
+        if settings.input.topics_pattern is not None and universe.topics is None:
+            names.append(f"what matches {settings.input.topics_pattern}")
+        topics = ", ".join(names)
         bar = format_duration(universe.bar)
         print(f"  {universe.name}: {len(universe.symbols)} symbols from {topics}, bars of {bar}")
 

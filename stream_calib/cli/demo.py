@@ -160,7 +160,7 @@ async def _on_embedded(show: Show, seconds: float, port: int) -> None:
     from stream_calib.service.wiring import embedded_service, output_topics
 
     config = _settings(show.truth, port)
-    (ticks,) = config.input.topics
+    (ticks,) = config.topics_of(config.universe[0])
     log, fed_all = EmbeddedLog(), asyncio.Event()
     for name in (ticks, *(spec.name for spec in output_topics(config))):
         log.create_topic(name)
@@ -182,7 +182,7 @@ async def _on_kafka(show: Show, seconds: float, port: int, address: str) -> None
     from stream_calib.values import Output
 
     config = _settings(show.truth, port, address)
-    (ticks,) = config.input.topics
+    (ticks,) = config.topics_of(config.universe[0])
     await ensure_topics(config.kafka, [*input_topics(config, 1), *output_topics(config)])
     sink = KafkaSink(config.kafka)
     service = kafka_service(config, show.note)

@@ -67,7 +67,7 @@ def feed(
     settings = client_settings(config, bootstrap)
     if simulated:
         if config is not None:
-            topic = topic or settings.topics_of(settings.universe[0])[0]
+            topic = topic or next(iter(settings.topics_of(settings.universe[0])), None)
         if topic is None:
             message = "feed --simulated needs --topic or --config"
             raise InputError(message)

@@ -17,7 +17,12 @@ from pydantic_settings import EnvSettingsSource
 from stream_calib.config.sections import ENV_PREFIX, Config
 from stream_calib.errors import ConfigError
 
-ENV_SECRETS = ("kafka.sasl_password", "kafka.ssl_password", "http.token")
+ENV_SECRETS = (
+    "kafka.sasl_password",
+    "kafka.ssl_password",
+    "http.token",
+    "input.schema_registry_password",
+)
 
 
 class _Environment(EnvSettingsSource):

@@ -19,6 +19,7 @@ from stream_calib.config.durations import (
     format_duration,
     parse_duration,
 )
+from stream_calib.config.input import InputConfig, Name, TopicName
 from stream_calib.config.tick_layer import (
     CalendarConfig,
     DiurnalConfig,
@@ -31,9 +32,6 @@ from stream_calib.config.tick_layer import (
 ENV_PREFIX = "STREAM_CALIB__"
 CALENDARS_MAX = 16  # of one universe: each is a clock of its own
 WINDOW_BARS_MAX = 1000  # each bar costs a pass over the bars of a window, for each symbol
-Name = Annotated[str, Field(min_length=1)]
-ExchangeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
-TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
 class KafkaConfig(Section):
@@ -64,22 +62,6 @@ class KafkaConfig(Section):
             message = "ssl_certfile is needed with ssl_keyfile"
             raise ValueError(message)
         return self
-
-
-class InputConfig(Section):
-    """Where ticks come from and how they are written.
-
-    ``aliases`` are symbols by the other names that messages have for them. ``exchanges`` are
-    those of the symbols of a topic, where its messages do not name it (ccxt), or cannot know it
-    (BINANCE for spot and futures alike).
-    """
-
-    topics: Annotated[tuple[TopicName, ...], Field(min_length=1)] = ("ticks",)
-    format: str = "auto"
-    max_records: Annotated[int, Field(ge=1, le=100_000)] = 5000
-    rejects_per_second: Annotated[int, Field(ge=0)] = 100
-    aliases: dict[Name, Name] = Field(default_factory=dict)
-    exchanges: dict[TopicName, ExchangeName] = Field(default_factory=dict)
 
 
 class TimeConfig(Section):
@@ -317,8 +299,18 @@ class Config(Section):
         return max(self.time.max_jump, 10 * universe.bar)
 
     def topics_of(self, universe: UniverseConfig) -> tuple[str, ...]:
-        """Input topics of ``universe``."""
-        return self.input.topics if universe.topics is None else universe.topics
+        """Input topics of ``universe`` that are named."""
+        return (self.input.topics or ()) if universe.topics is None else universe.topics
+
+    def reads(self, universe: UniverseConfig, topic: str) -> bool:
+        """Tell whether ``universe`` reads a topic, by its name or because it matches."""
+        if topic in self.topics_of(universe):
+            return True
+        pattern = self.input.topics_pattern
+        if pattern is None or universe.topics is not None:
+            return False
+        ours = topic.startswith(("__", f"{self.output.prefix}."))
+        return not ours and re.fullmatch(pattern, topic) is not None
 
     def settings(self, universe: UniverseConfig) -> dict[str, Any]:
         """Every setting that can change the bytes published for ``universe``, as JSON values."""
@@ -333,21 +325,34 @@ class Config(Section):
             "universe": universe.settings(),
             "time": self.time.model_dump(mode="json", exclude={"idle_slack", "flush_after"}),
             "input": self.input.model_dump(mode="json", include={"format", "rejects_per_second"})
-            | self._namings(universe),
+            | self._namings(universe)
+            | (
+                {}
+                if self.input.schema_registry is None
+                else {"schemas": self.input.missing_schemas}
+            ),
         }
 
     def _namings(self, universe: UniverseConfig) -> dict[str, dict[str, str]]:
         """Return the other names of this universe's symbols, told where there are any."""
-        names, topics = self.input.aliases, self.topics_of(universe)
+        names = self.input.aliases
         namings = {
             "aliases": {name: own for name, own in names.items() if own in universe.symbols},
-            "exchanges": {t: own for t, own in self.input.exchanges.items() if t in topics},
+            "exchanges": {
+                topic: own
+                for topic, own in self.input.exchanges.items()
+                if self.reads(universe, topic)
+            },
         }
         return {key: own for key, own in namings.items() if own}
 
     def under(self, settings: Mapping[str, Any]) -> "Config":
         """Return the configuration of one universe with what ``settings`` once returned."""
-        document = self.model_dump()
+        document, own = self.model_dump(), dict(settings["input"])
+        if (missing := own.pop("schemas", None)) is None:
+            own["schema_registry"] = None
+        else:
+            own["missing_schemas"] = missing
         time = document["time"] | settings["time"]
         flush_after = self.time.flush_after
         if flush_after is not None and flush_after < parse_duration(settings["universe"]["bar"]):
@@ -356,7 +361,7 @@ class Config(Section):
             **document
             | {
                 "time": time,
-                "input": document["input"] | {"aliases": {}, "exchanges": {}} | settings["input"],
+                "input": document["input"] | {"aliases": {}, "exchanges": {}} | own,
                 "refit": document["refit"] | settings.get("refit", {}),
                 "calendar": document["calendar"] | settings.get("calendar", {}),
                 "universe": [settings["universe"]],

@@ -155,6 +155,7 @@ class Engine:
             waiting,
             tuple(brought.calibrations),
             brought.drift,
+            self._publisher.describe(brought.matrices),
         )
 
     def state(self) -> Arrays:
@@ -171,8 +172,7 @@ class Engine:
             "last_bar": self._last_bar,
             "data_from_ns": self._data_from_ns,
             "unpublished": self._unpublished,
-            "sequences": self.sequences(),
-            "model_version": self._publisher.model_version,
+            **self._publisher.facts(),
             "announcements": self._announcements,
         }
         out = {"engine.facts": text_array(facts), **under("intake", self.intake.state())}
@@ -207,8 +207,7 @@ class Engine:
         engine._last_bar = facts["last_bar"]
         engine._data_from_ns = facts["data_from_ns"]
         engine._unpublished = facts["unpublished"]
-        engine.resume_sequences(facts["sequences"])
-        engine._publisher.model_version = facts["model_version"]
+        engine._publisher.restore(facts)
         engine._announcements = [(type_, at, what) for type_, at, what in facts["announcements"]]
         return engine
 

@@ -1,9 +1,9 @@
 """From what an estimator knows to the matrix that is published."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from stream_calib.values import (
     I64,
     YEAR_NS,
     Correlation,
+    Description,
     Event,
     Matrix,
     Quality,
@@ -86,6 +87,7 @@ class Publisher:
         self._canonical = np.argsort(np.array(universe.symbols))
         names = NUMBERED if universe.dcc.enabled else ("ewma", "events")
         self.sequences = dict.fromkeys(names, 0)
+        self._described = False  # whether subscribers know what this universe is
 
     def note_drift(self, level: float | None, shift_ns: int | None) -> None:
         """Let matrices say how near the next alarm is, and when the present regime began."""
@@ -94,6 +96,49 @@ class Publisher:
     def resume(self, last: Mapping[str, int]) -> None:
         """Go on after these numbers; what is not named stays."""
         self.sequences |= {name: number for name, number in last.items() if name in NUMBERED}
+
+    def facts(self) -> dict[str, object]:
+        """Return what has to go on with the state, as JSON values."""
+        return {
+            "sequences": dict(self.sequences),
+            "model_version": self.model_version,
+            "described": self._described,
+        }
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Go on from what ``facts`` returned."""
+        self.resume(facts["sequences"])
+        self.model_version = facts["model_version"]
+        self._described = facts.get("described", False)  # unknown before version 5
+
+    def describe(self, matrices: Sequence[Matrix]) -> tuple[Description, ...]:
+        """Return what the universe is, before the first matrices under its settings."""
+        if not matrices or self._described:
+            return ()
+        self._described = True
+        universe = self._universe
+        every_ns = universe.bar * universe.every
+        told = {"ewma": ("filtered", universe.bar, every_ns)}
+        if universe.dcc.enabled:
+            bar_ns = universe.dcc.bars_per_bar(universe.bar) * universe.bar
+            told["dcc"] = ("forecast", bar_ns, bar_ns)
+        estimators = {
+            name: {"kind": kind, "horizon_ns": str(horizon_ns), "every_ns": str(often_ns)}
+            for name, (kind, horizon_ns, often_ns) in told.items()
+        }
+        description = Description(
+            universe=universe.name,
+            universe_id=universe.universe_id,
+            time_ns=matrices[0].as_of_ns,
+            symbols=universe.symbols,
+            config_fingerprint=self.fingerprint,
+            bar_ns=universe.bar,
+            price_policy=universe.price,
+            return_type=universe.return_type,
+            returns=universe.returns,
+            estimators=estimators,
+        )
+        return (description,)
 
     def event(self, type_: str, time_ns: int, details: Mapping[str, object]) -> Event:
         """Return the next event."""

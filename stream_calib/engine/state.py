@@ -66,7 +66,7 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
         "removed": [s for s in before.symbols if s not in after.symbols],
     }
     facts["announcements"].append(["universe_changed", _closed_ns(facts), changes])
-    facts["symbols"] = after.symbols
+    facts |= {"symbols": after.symbols, "described": False}
     out = dict(state)
     out["engine.facts"] = text_array(facts)
     out["membership.ready"] = _chosen(state["membership.ready"], origin, nothing=False)

@@ -340,6 +340,7 @@ def _pieces(batch: RecordBatch, size: int) -> Iterator[RecordBatch]:
             batch.offsets[start:stop],
             batch.timestamps_ms[start:stop],
             batch.values[start:stop],
+            batch.schemas,
         )
 
 

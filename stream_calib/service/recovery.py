@@ -171,9 +171,8 @@ class Recovery:
             within = first <= wanted.position_before and wanted.position_after <= end
             if wanted.n_records and not within:
                 repetition.lose(wanted, f"is not in the log, which holds {first} to {end}")
-        topics = self._parts.config.topics_of(self._parts.universe)
         for source, position in list(reached.items()):
-            if source.topic not in topics:
+            if not self._parts.config.reads(self._parts.universe, source.topic):
                 self._retired.append(source)
                 del reached[source]
                 continue
@@ -204,12 +203,11 @@ class Recovery:
                 latest.pop(source, None)
             read = [r for r in _ranges(entry) if r.n_records and r.source not in repeated]
             latest |= {wanted.source: wanted for wanted in read}
-        topics = self._parts.config.topics_of(self._parts.universe)
         bounds = await self._parts.source.bounds(sorted(latest))
         for source, wanted in sorted(latest.items()):
             first, end = bounds.get(source, (0, 0))
             readable = first <= wanted.position_before and wanted.position_after <= end
-            if source.topic not in topics or not readable:
+            if not readable or not self._parts.config.reads(self._parts.universe, source.topic):
                 continue
             if not await self._repetition.read_again(wanted):
                 what = "does not hold the records any more that were read"

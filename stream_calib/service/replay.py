@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from stream_calib.adapters.files import FileSource
-from stream_calib.adapters.kafka import KafkaSource, read_journal
+from stream_calib.adapters.kafka import read_journal
 from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.config import Config, UniverseConfig, load_config
 from stream_calib.engine.trading_time import check_calendars
@@ -17,7 +17,13 @@ from stream_calib.service.numerics import Build, numeric_fingerprint
 from stream_calib.service.recovery import decode_journal, installed_fits, misfit
 from stream_calib.service.repetition import Allowed, Repetition
 from stream_calib.service.runner import Runner, unobserved
-from stream_calib.service.wiring import VERSION, kafka_log, snapshot_folder, topics_by_role
+from stream_calib.service.wiring import (
+    VERSION,
+    kafka_log,
+    kafka_source,
+    snapshot_folder,
+    topics_by_role,
+)
 from stream_calib.values import (
     Effects,
     Fit,
@@ -100,7 +106,7 @@ async def repeat_journal(
         Kafka cannot be reached.
     """
     build = Build(VERSION, numeric_fingerprint())
-    source = KafkaSource(config.kafka, config.topics_of(universe))
+    source = kafka_source(config, universe)
     log = kafka_log(config, universe)
     try:
         await source.start()

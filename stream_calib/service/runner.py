@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from stream_calib import ports
 from stream_calib.config import Config, UniverseConfig
@@ -25,6 +26,7 @@ from stream_calib.wire.calibrations import encode_calibration
 from stream_calib.wire.fits import encode_fit
 from stream_calib.wire.journal import RecordDigest
 from stream_calib.wire.ticks import decode, symbol_tables
+from stream_calib.wire.universes import encode_description
 
 Ask = Callable[[FitRequest], Fit | FitFailure | None]
 
@@ -109,10 +111,11 @@ class Runner:
         self._pacer = Pacer(config, universe)
         self.observer = observer
         self._format = config.input.format
+        self._framed = config.input.schema_registry is not None
         self._symbols = symbol_tables(config.input, universe.symbols)
         self._partition = config.universe.index(universe) if partition is None else partition
         prefix = config.output.prefix
-        names = ("correlations", "events", "rejects", "calibrations", "fits")
+        names = ("correlations", "events", "rejects", "calibrations", "universes", "fits")
         self._topics = {name: f"{prefix}.{name}" for name in names}
 
     def turn(
@@ -165,6 +168,8 @@ class Runner:
     def decode(self, batch: RecordBatch) -> TickBatch:
         """Turn records into ticks."""
         started_s = time.perf_counter()
+        if batch.schemas and not self._framed:
+            batch = replace(batch, schemas={})  # the entry is from before there was a registry
         ticks = decode(batch, self._format, self._symbols)
         self.observer.decoded(self.universe.name, ticks, time.perf_counter() - started_s)
         return ticks
@@ -181,6 +186,10 @@ class Runner:
         """Encode what a step brought about."""
         topics, partition = self._topics, self._partition
         out = [
+            encode_description(description, topics["universes"], partition)
+            for description in effects.descriptions
+        ]
+        out += [
             record
             for matrix in effects.matrices
             for record in matrices.encode(matrix, topics["correlations"], partition)

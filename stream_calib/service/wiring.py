@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +22,17 @@ from stream_calib.adapters.kafka import (
     TopicSpec,
     check_input_topics,
     check_output_topics,
+    list_partitions,
     read_tails,
+    select_input_topics,
 )
 from stream_calib.adapters.prometheus import PrometheusObserver
+from stream_calib.adapters.registry import FramedSource, SchemaRegistry, complete
 from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.adapters.workers.process import ProcessFitter
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.trading_time import check_calendars
+from stream_calib.errors import ConfigError
 from stream_calib.service.crash import crash_points
 from stream_calib.service.diagnosis import slow_symbols, tick_rates_hz
 from stream_calib.service.loop import OnEffects, calm_collector, probe_stalls
@@ -43,7 +49,7 @@ MATRIX_BYTES_MAX = 1_000_000  # a chunk of 900 kB with its key and headers
 JOURNAL_BYTES_MAX = 4 * 2**20
 SAMPLE_RECORDS = 20_000  # of the input, to see how often symbols tick
 HISTORY_MS = 24 * 3_600_000  # the promised history of matrices
-ROLES = ("correlations", "events", "rejects", "calibrations", "journal", "fits")
+ROLES = ("correlations", "events", "rejects", "calibrations", "universes", "journal", "fits")
 
 
 def _nothing(_point: str) -> None: ...
@@ -188,7 +194,7 @@ def kafka_service(
     at = crash_points()
 
     def new_source(universe: UniverseConfig) -> ports.RecordSource:
-        return KafkaSource(config.kafka, config.topics_of(universe))
+        return kafka_source(config, universe)
 
     def new_log(universe: UniverseConfig) -> ports.CommitLog:
         return kafka_log(config, universe, at)
@@ -218,7 +224,7 @@ def embedded_service(
     """Build the service on the in-process log; it ends when ``finished`` and all is read."""
 
     def new_source(universe: UniverseConfig) -> ports.RecordSource:
-        return EmbeddedSource(log, config.topics_of(universe), finished)
+        return with_schemas(config, EmbeddedSource(log, config.topics_of(universe), finished))
 
     def new_log(universe: UniverseConfig) -> ports.CommitLog:
         return EmbeddedCommitLog(log, topics_by_role(config), config.universe.index(universe))
@@ -231,14 +237,72 @@ async def check_topics(config: Config) -> list[str]:
     """Refuse topics that are missing or would lose records; return what should be warned of."""
     last = len(config.universe) - 1
     checked = await check_output_topics(config.kafka, topics_by_role(config), last)
-    names = {topic for u in config.universe for topic in config.topics_of(u)}
-    return [*checked.warnings, *await check_input_topics(config.kafka, names)]
+    named = _named_topics(config)
+    warnings = [*checked.warnings, *await check_input_topics(config.kafka, named)]
+    if config.input.topics_pattern is None:
+        return warnings
+    matched = await _matched_topics(config)
+    if not named and not matched:
+        return [*warnings, f"No topic matches {config.input.topics_pattern!r} yet"]
+    selected = await select_input_topics(config.kafka, matched)
+    return [*warnings, *selected.unread, *selected.warnings]
 
 
 async def recent_records(config: Config, n: int) -> list[RecordBatch]:
     """Return about the last ``n`` records of the input topics."""
-    names = {topic for u in config.universe for topic in config.topics_of(u)}
-    return await read_tails(config.kafka, sorted(names), n)
+    names = _named_topics(config)
+    if config.input.topics_pattern is not None:
+        names |= await _matched_topics(config)
+    batches = await read_tails(config.kafka, sorted(names), n)
+    registry = _registry(config)
+    if registry is None:
+        return batches
+    try:
+        return [*await complete(batches, registry)]
+    finally:
+        await registry.close()
+
+
+def kafka_source(config: Config, universe: UniverseConfig) -> ports.RecordSource:
+    """Build the source of a universe on Kafka, with the topics that match, now and later."""
+    matches = None if config.input.topics_pattern is None else partial(config.reads, universe)
+    return with_schemas(config, KafkaSource(config.kafka, config.topics_of(universe), matches))
+
+
+def with_schemas(config: Config, source: ports.RecordSource) -> ports.RecordSource:
+    """Let records come with their schemas, where there is a registry.
+
+    Raises
+    ------
+    ConfigError
+        The extra that reads Avro is not installed.
+    """
+    registry = _registry(config)
+    if registry is None:
+        return source
+    return FramedSource(source, registry, rejects_missing=config.input.missing_schemas == "reject")
+
+
+def _registry(config: Config) -> SchemaRegistry | None:
+    own = config.input
+    if own.schema_registry is None:
+        return None
+    if find_spec("fastavro") is None:
+        message = "input.schema_registry needs an extra: pip install 'stream-calib[avro]'"
+        raise ConfigError(message)
+    secret = own.schema_registry_password
+    password = None if secret is None else secret.get_secret_value()
+    return SchemaRegistry(own.schema_registry, own.schema_registry_username, password)
+
+
+def _named_topics(config: Config) -> set[str]:
+    return {topic for u in config.universe for topic in config.topics_of(u)}
+
+
+async def _matched_topics(config: Config) -> set[str]:
+    there = await list_partitions(config.kafka)
+    matched = {t for t in there if any(config.reads(u, t) for u in config.universe)}
+    return matched - _named_topics(config)
 
 
 def kafka_log(
@@ -284,6 +348,7 @@ def output_topics(config: Config, replication: int = 1) -> list[TopicSpec]:
         "events": {"cleanup.policy": "delete"},
         "rejects": {"cleanup.policy": "delete"},
         "calibrations": {"cleanup.policy": "compact"},
+        "universes": {"cleanup.policy": "compact"},
         "journal": for_ever | {"max.message.bytes": str(JOURNAL_BYTES_MAX)},
         "fits": for_ever | {"max.message.bytes": str(MATRIX_BYTES_MAX)},
     }
@@ -292,6 +357,6 @@ def output_topics(config: Config, replication: int = 1) -> list[TopicSpec]:
 
 
 def input_topics(config: Config, partitions: int, replication: int = 1) -> list[TopicSpec]:
-    """Return the input topics of all universes."""
-    names = sorted({topic for u in config.universe for topic in config.topics_of(u)})
+    """Return the input topics of all universes that are named."""
+    names = sorted(_named_topics(config))
     return [TopicSpec(name, partitions, replication, {}) for name in names]

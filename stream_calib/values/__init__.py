@@ -22,10 +22,12 @@ from stream_calib.values.records import (
     Reject,
     Source,
     TickBatch,
+    ValueSchema,
     Watermark,
 )
 from stream_calib.values.steps import (
     Change,
+    Description,
     Effects,
     Event,
     JournalEntry,
@@ -70,6 +72,7 @@ __all__ = [
     "Change",
     "Correlation",
     "DccParams",
+    "Description",
     "DriftStatus",
     "Effects",
     "Event",
@@ -95,6 +98,7 @@ __all__ = [
     "Source",
     "Step",
     "TickBatch",
+    "ValueSchema",
     "Watermark",
     "eigenvalue_floor",
 ]

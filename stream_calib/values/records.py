@@ -14,12 +14,24 @@ class Source(NamedTuple):
     partition: int
 
 
+class ValueSchema(NamedTuple):
+    """A schema of a registry: ``kind`` is ``AVRO``, ``JSON``, another one, or ``MISSING``.
+
+    ``texts`` are schemas that it refers to, each after those that it refers to itself, and at
+    last the schema.
+    """
+
+    kind: str
+    texts: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class RecordBatch:
     """Consecutive records of one source, as read.
 
     Positions are the reader's, before and after: offsets alone do not cover control
-    markers and gaps. ``timestamps_ms`` are the log's own (-1 where it has none).
+    markers and gaps. ``timestamps_ms`` are the log's own (-1 where it has none). ``schemas`` are
+    those of records in frames of a registry, by frame.
     """
 
     source: Source
@@ -28,6 +40,7 @@ class RecordBatch:
     offsets: Sequence[int]
     timestamps_ms: Sequence[int]
     values: Sequence[bytes | None]
+    schemas: Mapping[bytes, ValueSchema] = field(default_factory=dict)
 
 
 class Malformed(NamedTuple):

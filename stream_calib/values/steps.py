@@ -41,6 +41,26 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Description:
+    """What a universe is: the ordered symbols and the settings behind its numbers.
+
+    ``time_ns`` is that of the first matrix under these settings; ``estimators`` says of each
+    what kind of matrix it publishes, of which horizon, and how often; JSON values.
+    """
+
+    universe: str
+    universe_id: str
+    time_ns: int
+    symbols: tuple[str, ...]
+    config_fingerprint: str
+    bar_ns: int
+    price_policy: str
+    return_type: str
+    returns: Mapping[str, str]
+    estimators: Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
 class Effects:
     """What one step of the engine brought about, in order.
 
@@ -61,6 +81,7 @@ class Effects:
     bars_waiting: bool = False
     calibrations: tuple[Calibration, ...] = ()
     drift: DriftStatus | None = None
+    descriptions: tuple[Description, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

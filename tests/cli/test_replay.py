@@ -34,7 +34,9 @@ def test_records_are_written_as_documented(cli: Callable[..., Done], folder: Pat
     lines = [orjson.loads(line) for line in (folder / "out.jsonl").read_bytes().splitlines()]
     assert {tuple(line) for line in lines} == {("topic", "key", "headers", "value")}
     topics = [line["topic"] for line in lines]
-    assert set(topics) == {"calib.correlations", "calib.events", "calib.rejects"}
+    roles = {"correlations", "events", "rejects", "universes"}
+    assert set(topics) == {f"calib.{role}" for role in roles}
+    assert topics.index("calib.universes") + 1 == topics.index("calib.correlations")
     matrix = lines[topics.index("calib.correlations")]
     assert matrix["key"] == "sim|ewma"
     assert matrix["headers"]["ce_type"] == "stream_calib.matrix.v1"

@@ -29,6 +29,7 @@ from stream_calib.wire.calibrations import encode_calibration
 from stream_calib.wire.journal import OutputDigest, RecordDigest
 from stream_calib.wire.snapshots import decode_snapshot, encode_snapshot
 from stream_calib.wire.ticks import decode
+from stream_calib.wire.universes import encode_description
 from tests.engine.driver import START, Log, batch_of, settings, tick
 from tests.engine.fits import answer, name_of, named
 
@@ -136,7 +137,7 @@ class Run:
         self.log = log
         self.engine = Engine(config, self.universe, VERSION)
         self.recorder = Recorder(RecordDigest)
-        topics = ("correlations", "events", "rejects", "calibrations")
+        topics = ("correlations", "events", "rejects", "calibrations", "universes")
         self.outputs: dict[str, list[Output]] = {topic: [] for topic in topics}
         self.digest = OutputDigest()
         self.counts: Counter[str] = Counter()
@@ -179,6 +180,7 @@ class Run:
                 "calibrations": [
                     encode_calibration(c, "calibrations", 0) for c in effects.calibrations
                 ],
+                "universes": [encode_description(d, "universes", 0) for d in effects.descriptions],
             }
             for topic, records in by_topic.items():
                 self.outputs[topic] += records

@@ -6,7 +6,7 @@ from pathlib import Path
 import zstandard
 
 from stream_calib.values import Output
-from stream_calib.wire import calibrations, events, journal, matrices
+from stream_calib.wire import calibrations, events, journal, matrices, universes
 from tests.golden import values
 
 FOLDER = Path(__file__).parent
@@ -34,6 +34,9 @@ def golden_files() -> Mapping[str, bytes]:
         ),
         "calibration_v1.record": as_file(
             calibrations.encode_calibration(values.CALIBRATION, "calib.calibrations", 0)
+        ),
+        "universe_v1.record": as_file(
+            universes.encode_description(values.DESCRIPTION, "calib.universes", 0)
         ),
         "journal_entry_v1.json": journal.encode_entry(values.ENTRY, "calib.journal", 0).value,
     }

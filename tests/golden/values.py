@@ -8,6 +8,7 @@ from stream_calib.values import (
     REJECT_BYTES_MAX,
     Calibration,
     Change,
+    Description,
     Event,
     JournalEntry,
     Matrix,
@@ -138,5 +139,21 @@ CALIBRATION = Calibration(
         "garch": {"A": {"omega": {"value": 1e-6, "se": 2e-7}}},
         "left_out": ["C"],
         "diagnostics": {"signs.rejected": 0.05},
+    },
+)
+
+DESCRIPTION = Description(
+    universe="fx",
+    universe_id="0123456789abcdef",
+    time_ns=AS_OF_NS,
+    symbols=("SIM:0", "SIM:Ü"),
+    config_fingerprint="fedcba9876543210",
+    bar_ns=1_000_000_000,
+    price_policy="mid",
+    return_type="log",
+    returns={"SIM:Ü": "diff"},
+    estimators={
+        "ewma": {"kind": "filtered", "horizon_ns": "1000000000", "every_ns": "2000000000"},
+        "dcc": {"kind": "forecast", "horizon_ns": "60000000000", "every_ns": "60000000000"},
     },
 )

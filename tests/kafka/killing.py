@@ -22,7 +22,7 @@ from tests.cli.forking import Forked
 from tests.kafka.service import write
 
 DEADLINE_S = 180.0  # on a machine that is busy with other things
-ROLES = ("correlations", "events", "rejects")
+ROLES = ("correlations", "events", "rejects", "universes")
 
 Record = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
 Published = dict[str, list[Record]]

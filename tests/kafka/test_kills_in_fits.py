@@ -16,7 +16,7 @@ from tests.kafka.killing import Published, Victim, ticks_in
 
 POINTS = ("fit_asked", "fit_answered", "fit_taken")
 THEN = ("begin", "output", "journal", "end_txn", "commit", "snapshot_saved")
-ROLES = ("correlations", "events", "rejects", "calibrations")
+ROLES = ("correlations", "events", "rejects", "calibrations", "universes")
 DCC = "dcc = { bar = '1s', first_fit_bars = 60, refit_bars = 60, window_bars = 200 }"
 CHAOS_ROUNDS = 2
 SETTLED_S = 6.0  # a fit that was asked for last has its process to start, which has much to import

@@ -31,7 +31,7 @@ POINTS = (  # in the order in which they come
     "event_refit_rolled_back",
 )
 THEN = ("begin", "output", "journal", "end_txn", "commit", "snapshot_saved")
-ROLES = ("correlations", "events", "rejects", "calibrations")
+ROLES = ("correlations", "events", "rejects", "calibrations", "universes")
 N, BEFORE, AFTER, SEED = 12, 1000, 250, 5
 DCC = (
     "dcc = { bar = '1s', window_bars = 1500, first_fit_bars = 600, pooled_below_bars = 1000, "

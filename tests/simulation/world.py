@@ -33,7 +33,7 @@ from tests.simulation.memory import MemoryDisk, MemorySnapshots
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 SYMBOLS = ("A", "B", "C", "D")
-OUTPUTS = ("correlations", "events", "rejects", "calibrations")
+OUTPUTS = ("correlations", "events", "rejects", "calibrations", "universes")
 NOTHING = Allowed()
 BUILD = Build("1.2.3", {"simulated": "1"})
 LIVES_MAX = 60
@@ -171,7 +171,10 @@ class World:
             self.config.universe[0],
             Outside(
                 lambda: SimulatedSource(
-                    self.log, process, self._is_grown, self.config.input.topics
+                    self.log,
+                    process,
+                    self._is_grown,
+                    self.config.topics_of(self.config.universe[0]),
                 ),
                 lambda: log(self.broker, process),
                 MemorySnapshots(self.disk, self.config.snapshots.keep, process.at),

@@ -8,11 +8,20 @@ from stream_calib.adapters.kafka.ahead import KafkaWriteAheadLog
 from stream_calib.adapters.kafka.commits import CommitSettings, KafkaCommitLog
 from stream_calib.adapters.kafka.connection import client_options
 from stream_calib.adapters.kafka.reading import read_journal
-from stream_calib.adapters.kafka.settings import check_input_topics, check_output_topics
+from stream_calib.adapters.kafka.settings import (
+    check_input_topics,
+    check_output_topics,
+    select_input_topics,
+)
 from stream_calib.adapters.kafka.sink import KafkaSink
 from stream_calib.adapters.kafka.source import KafkaSource, is_compiled
 from stream_calib.adapters.kafka.tails import read_tails
-from stream_calib.adapters.kafka.topics import TopicSpec, check_topics, ensure_topics
+from stream_calib.adapters.kafka.topics import (
+    TopicSpec,
+    check_topics,
+    ensure_topics,
+    list_partitions,
+)
 
 __all__ = [
     "CommitSettings",
@@ -27,6 +36,8 @@ __all__ = [
     "client_options",
     "ensure_topics",
     "is_compiled",
+    "list_partitions",
     "read_journal",
     "read_tails",
+    "select_input_topics",
 ]

@@ -11,6 +11,7 @@ from stream_calib.config import KafkaConfig
 from stream_calib.errors import ConfigError, MissingTopicError, TransportError
 
 JOURNAL_BYTES = 1_000_000  # an entry is a kilobyte, one after a long recovery may be far more
+COMPACTED = "compaction removes records that have to be read again after a crash"
 KEPT_ROLES = ("journal", "fits")  # what recovery reads: only the service itself may delete there
 REMEDY = "`kafka-configs --alter` changes it, `stream-calib topics create` makes topics that fit"
 
@@ -85,9 +86,31 @@ async def check_input_topics(config: KafkaConfig, names: Iterable[str]) -> tuple
     found = await _describe(config, wanted)
     for name, topic in found.items():
         if "compact" in topic.settings["cleanup.policy"]:
-            why = "compaction removes records that have to be read again after a crash"
-            raise _refused(name, topic.settings, "cleanup.policy", why)
+            raise _refused(name, topic.settings, "cleanup.policy", COMPACTED)
     return tuple(_warnings(found))
+
+
+class Selected(NamedTuple):
+    """Topics that can be read again after a crash, why others cannot, and other warnings."""
+
+    readable: frozenset[str]
+    unread: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+async def select_input_topics(config: KafkaConfig, names: Iterable[str]) -> Selected:
+    """Judge topics that were not named but match.
+
+    Raises
+    ------
+    TransportError
+        The broker cannot be reached.
+    """
+    found = await _describe(config, set(names))
+    lossy = {n for n, topic in found.items() if "compact" in topic.settings["cleanup.policy"]}
+    readable = {name: topic for name, topic in found.items() if name not in lossy}
+    unread = [f"Topic {name!r} matches and is left unread: {COMPACTED}" for name in sorted(lossy)]
+    return Selected(frozenset(readable), tuple(unread), tuple(_warnings(readable)))
 
 
 def _refuse_unclean(name: str, settings: Mapping[str, str]) -> None:

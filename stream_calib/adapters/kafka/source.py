@@ -4,7 +4,7 @@ import asyncio
 import bisect
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -20,9 +20,10 @@ from stream_calib.adapters.kafka.reading import (
     start_consumer,
     stop_consumer,
 )
+from stream_calib.adapters.kafka.settings import select_input_topics
 from stream_calib.adapters.kafka.topics import check_topics, list_partitions
 from stream_calib.config import KafkaConfig
-from stream_calib.errors import LostInputError, TransportError
+from stream_calib.errors import LostInputError, MissingTopicError, TransportError
 from stream_calib.values import RecordBatch, Source
 
 POLL_GRACE_S = 5.0  # what a poll may take beyond its own timeout
@@ -40,11 +41,21 @@ class KafkaSource:
         How to reach the broker.
     topics
         What to read, all partitions of it.
+    matches
+        Tells of any topic by its name whether it is to be read as well; None for no other.
+        Compacted ones are left unread, with a warning, for they cannot be read again.
     """
 
-    def __init__(self, config: KafkaConfig, topics: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: KafkaConfig,
+        topics: Sequence[str],
+        matches: Callable[[str], bool] | None = None,
+    ) -> None:
         self._config = config
         self._topics = tuple(topics)
+        self._matches = matches
+        self._unread: set[str] = set()  # what matches and cannot be read again
         self._consumer: Any = None
         self._counts: dict[str, int] = {}
         self._assigned: dict[Source, TopicPartition] = {}
@@ -71,6 +82,8 @@ class KafkaSource:
         if now_s < self._discover_at_s:
             return ()
         self._discover_at_s = now_s + METADATA_S
+        if self._matches is not None:
+            await self._match(self._matches)
         found = {
             Source(topic, partition)
             for topic in self._topics
@@ -207,6 +220,24 @@ class KafkaSource:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await stop_consumer(consumer)
+
+    async def _match(self, matches: Callable[[str], bool]) -> None:
+        try:
+            async with within(connect_s(self._config), self._config, "looking for topics"):
+                names = await self._consumer.topics()
+            known = {*self._topics, *self._unread}
+            fresh = {name for name in names if name not in known and matches(name)}
+            if not fresh:
+                return
+            counts = await check_topics(self._config, fresh)
+            selected = await select_input_topics(self._config, fresh)
+        except (MissingTopicError, TransportError):
+            return  # one that is just being made, or deleted, or the broker is away: look later
+        for sentence in selected.unread:
+            warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+        self._unread |= fresh - selected.readable
+        self._counts |= {name: counts[name] for name in selected.readable}
+        self._topics += tuple(sorted(selected.readable))
 
     async def _check_kept(self, source: Source, start: int, stop: int) -> None:
         known = source in self._assigned

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from stream_calib.config.sections import InputConfig
+from stream_calib.config.input import InputConfig
 from stream_calib.errors import ConfigError
 from stream_calib.values import RecordBatch, TickBatch
 from stream_calib.wire.ticks import (
@@ -81,16 +81,17 @@ def decode(
     TickBatch
         A pure function of the records, however they are batched. Records that no format can
         read are in ``malformed``, with a reason: ``tombstone``, ``empty``, ``json``, ``frame``,
-        ``format``, ``field``, ``number``, ``time_range``, ``no_time`` or ``unsupported``. Those
-        that by their nature carry no price are counted in ``silent``: ``control``,
-        ``open_bar``, ``unpriced`` or ``deleted``.
+        ``avro``, ``schema``, ``format``, ``field``, ``number``, ``time_range``, ``no_time`` or
+        ``unsupported``. Those that by their nature carry no price are counted in ``silent``:
+        ``control``, ``open_bar``, ``unpriced`` or ``deleted``.
     """
     if isinstance(symbols, SymbolTables):
         table = symbols.of(records.source.topic)
     else:
         table = SymbolTable(symbols)
     values = records.values
-    reader = Reader(_shapes(format_name), table, packed=format_name in {"auto", "columnar"})
+    packed = format_name in {"auto", "columnar"}
+    reader = Reader(_shapes(format_name), table, packed=packed, schemas=records.schemas)
     rows = np.arange(len(values))
     native_too = format_name in {"auto", native.FORMAT.name}
     if native_too and len(values) >= BULK_MIN and table.scan(values[:1])[0].any():

@@ -1,7 +1,6 @@
-"""What messages come wrapped in: frames of a schema registry, Connect, Debezium, streams.
+"""What messages come wrapped in besides frames: Connect, Debezium, streams.
 
-Confluent frame: a byte 0 and four bytes of schema id, or a byte 1 and sixteen, before the body,
-which has to be JSON. Kafka Connect: ``{"schema": ..., "payload": ...}``; numbers that its schema
+Kafka Connect: ``{"schema": ..., "payload": ...}``; numbers that its schema
 calls Decimal are bytes in base64 there. Debezium: ``{"op": "c", "before": ..., "after": ...}``,
 of which ``after`` is read; deletions say nothing. Combined streams of Binance:
 ``{"stream": ..., "data": ...}``.
@@ -15,7 +14,6 @@ from typing import Any, NamedTuple
 from stream_calib.wire.ticks.fields import MalformedError, SilentError
 from stream_calib.wire.ticks.formats import Document
 
-FRAMES = {0: 5, 1: 17}  # by the first byte, which begins no JSON: where the body begins
 DECIMAL = "org.apache.kafka.connect.data.Decimal"
 SCALE_MAX, UNSCALED_BYTES_MAX = 300, 64
 
@@ -26,11 +24,6 @@ class Envelope(NamedTuple):
     name: str
     matches: Callable[[AbstractSet[str]], bool]
     open: Callable[[Document], object]
-
-
-def body(value: bytes) -> bytes:
-    """Return a record's value without its frame."""
-    return value[FRAMES.get(value[0], 0) :]
 
 
 def _connect(document: Document) -> object:

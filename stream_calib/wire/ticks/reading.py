@@ -2,14 +2,15 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
-from stream_calib.values import I64, Malformed
+from stream_calib.values import I64, Malformed, ValueSchema
 from stream_calib.wire.ticks import columnar
-from stream_calib.wire.ticks.envelopes import ENVELOPES, Envelope, body
+from stream_calib.wire.ticks.envelopes import ENVELOPES, Envelope
 from stream_calib.wire.ticks.fields import (
     AT_LOG_NS,
     EARLIEST_NS,
@@ -20,6 +21,7 @@ from stream_calib.wire.ticks.fields import (
     UnusualError,
 )
 from stream_calib.wire.ticks.formats import Columns, Document, Format
+from stream_calib.wire.ticks.frames import FRAMES, open_frame
 from stream_calib.wire.ticks.layouts import Layout, Row
 
 BULK_MIN = 32  # below this, reading one by one costs less
@@ -28,6 +30,7 @@ DEPTH_MAX = 4  # envelopes in envelopes, arrays among them
 ROW_SHIFT = 24  # a place is a row of the batch, and a number within that record
 UNSUPPORTED, NO_FORMAT = "unsupported", "format"
 _Found = tuple[Format | Envelope | None, Layout | None]
+_NO_SCHEMAS: Mapping[bytes, ValueSchema] = MappingProxyType({})
 _NO_ROWS = np.empty(0, dtype=np.int64)
 
 
@@ -87,12 +90,22 @@ class Reader:
         Index of each symbol.
     packed
         Whether columns in bytes are accepted.
+    schemas
+        Of records in frames of a registry, by frame.
     """
 
-    def __init__(self, shapes: Shapes, symbols: Mapping[str, int], *, packed: bool) -> None:
+    def __init__(
+        self,
+        shapes: Shapes,
+        symbols: Mapping[str, int],
+        *,
+        packed: bool,
+        schemas: Mapping[bytes, ValueSchema] = _NO_SCHEMAS,
+    ) -> None:
         self._find = shapes.find
         self._symbols = symbols
         self._packed = packed
+        self._schemas = schemas
         self._groups: dict[tuple[Layout, tuple[str, ...]], _Group] = {}
         self._flat: dict[tuple[str, ...], _Group] = {}
         self._by_rows: dict[tuple[str, ...], Format] = {}
@@ -108,12 +121,19 @@ class Reader:
     def read(self, rows_of: Sequence[int], values: Sequence[bytes | None]) -> None:
         """Take in records, with their rows in the batch."""
         loads, flat, by_rows = orjson.loads, self._flat, self._by_rows
+        schemas, framed = self._schemas, bool(self._schemas)
         for row, value in zip(rows_of, values, strict=True):
             place = row << ROW_SHIFT
             try:
-                document = loads(value)  # type: ignore[arg-type]
+                if framed and value and value[0] in FRAMES:
+                    document = open_frame(value, schemas)
+                else:
+                    document = loads(value)  # type: ignore[arg-type]
             except orjson.JSONDecodeError:
                 self._read_bytes(place, value)
+                continue
+            except MalformedError as error:
+                self._refuse(place, str(error))
                 continue
             if type(document) is not dict:
                 self._read_document(place, document)
@@ -177,15 +197,7 @@ class Reader:
                 columns = columnar.from_bytes(value, self._symbols)
                 self._add_part(columnar.FORMAT.name, place, columns)
                 return
-            inner = body(value)
-            reason = "json"
-            if inner is value or not inner:
-                raise MalformedError(reason)
-            try:
-                document = orjson.loads(inner)
-            except orjson.JSONDecodeError:
-                reason = "frame"
-                raise MalformedError(reason) from None
+            document = open_frame(value, self._schemas)
         except MalformedError as error:
             self._refuse(place, str(error))
             return
