@@ -1,15 +1,16 @@
 """What records are made of, beside their ticks: symbols, envelopes, formats, kinds, time units."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stream_calib.values import I64, RecordBatch, TickBatch
+from stream_calib.values import I64, RecordBatch, TickBatch, ValueSchema
 from stream_calib.wire.ticks import FORMATS, columnar
-from stream_calib.wire.ticks.envelopes import FRAMES, Envelope
+from stream_calib.wire.ticks.envelopes import Envelope
 from stream_calib.wire.ticks.fields import UNITS, MalformedError, time_ns
+from stream_calib.wire.ticks.frames import frame_of
 from stream_calib.wire.ticks.layouts import Layout
 from stream_calib.wire.ticks.reading import ROW_SHIFT, Reader, Shapes
 
@@ -70,10 +71,12 @@ class Survey:
 
     def take(self, records: RecordBatch) -> Surveyed:
         """Decode the records of one source as ``auto`` does; never raises."""
-        reader = _SurveyReader(self._shapes, self._roster)
+        reader = _SurveyReader(self._shapes, self._roster, records.schemas)
         reader.read(range(len(records.values)), records.values)
         places, columns, formats, malformed, silent = reader.finish(records.timestamps_ms)
-        self.envelopes += reader.envelopes
+        bad = {row for row, _ in malformed}
+        framed = sum(bool(frame_of(v)) and i not in bad for i, v in enumerate(records.values))
+        self.envelopes += reader.envelopes + Counter({"schema registry": framed})
         row = places >> ROW_SHIFT
         ticks = TickBatch(records, formats, row, *columns[:6], malformed, *columns[6:], silent)
         label, received_ns = self._written(reader, places)
@@ -102,8 +105,10 @@ class _Roster(dict[str, int]):
 class _SurveyReader(Reader):
     """Counts envelopes, and tells of each tick what it was written as."""
 
-    def __init__(self, shapes: Shapes, roster: _Roster) -> None:
-        super().__init__(shapes, roster, packed=True)
+    def __init__(
+        self, shapes: Shapes, roster: _Roster, schemas: Mapping[bytes, ValueSchema]
+    ) -> None:
+        super().__init__(shapes, roster, packed=True, schemas=schemas)
         self.envelopes: Counter[str] = Counter()
         self._columnar: dict[int, str] = {}
 
@@ -128,8 +133,6 @@ class _SurveyReader(Reader):
         return out
 
     def _read_bytes(self, place: int, value: bytes | None) -> None:
-        if value and value[0] in FRAMES and not value.startswith(columnar.MAGIC):
-            self.envelopes["frame of a schema registry"] += 1
         if value and value.startswith(columnar.MAGIC):
             self._columnar[place] = "ns"
         super()._read_bytes(place, value)
