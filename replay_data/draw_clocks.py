@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from replay_data.drawing import GREY, INK, text
+from replay_data.drawing import GREY, INK, rule, text
 from stream_calib.values import F64
 from tests.estimation.clock_study import (
     ANONYMOUS_SYMBOLS,
@@ -98,13 +98,13 @@ def _panel(number: int, row: PairStudy) -> list[str]:
     parts.append(text(left + PANEL_WIDTH, TOP - 8, DRAWN[row.name], anchor="end", fill=GREY))
     for level in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         y = _y(level)
-        parts.append(_rule(left, y, left + PANEL_WIDTH, y, "#e4e4e4" if level else GREY))
+        parts.append(rule(left, y, left + PANEL_WIDTH, y, "#e4e4e4" if level else GREY))
         if number == 0:
             parts.append(text(left - 8, y + 4, f"{level:.1f}", anchor="end"))
     for second, words in TICKS_S.items():
         x = _x(left, second)
-        parts.append(_rule(x, TOP, x, bottom, "#eeeeee"))
-        parts.append(_rule(x, bottom, x, bottom + 5, GREY))
+        parts.append(rule(x, TOP, x, bottom, "#eeeeee"))
+        parts.append(rule(x, bottom, x, bottom + 5, GREY))
         anchor = "end" if second == 600 else "start" if second == 1 else "middle"
         parts.append(text(x, bottom + 19, words, anchor=anchor))
     late = seconds >= FIRST_S
@@ -141,10 +141,6 @@ def _line(points: Sequence[tuple[float, float]], colour: str, dashes: str = "") 
     places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dash = f' stroke-dasharray="{dashes}"' if dashes else ""
     return f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>'
-
-
-def _rule(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
-    return f'<path d="M{x1:.1f} {y1:.1f} L{x2:.1f} {y2:.1f}" stroke="{colour}"/>'
 
 
 def document(trades: Sequence[PairStudy], mids: Sequence[PairStudy]) -> str:

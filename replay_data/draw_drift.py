@@ -1,6 +1,6 @@
 """Write down how long detectors take to notice a break: drift.md and drift.svg.
 
-About ten minutes on one core; everything is simulated.
+About a quarter of an hour on one core; everything is simulated.
 
 .venv/bin/python -m replay_data.draw_drift
 """
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from replay_data.drawing import GREY, INK, text
+from replay_data.drawing import GREY, INK, rule, text
+from tests.estimation import scalar_study
 from tests.estimation.drift_study import (
     AFTER,
     ARL0,
@@ -43,6 +44,7 @@ PLANS = (Plan(20, 40, 30, 12), Plan(100, 20, 16, 4))
 YOUNG = (50, 120, 250, 500, 1000)  # rows after the fit
 YOUNG_BREAKS = (Break("fusing", 0.35, "jump"), Break("fusing", 0.35, "target"))
 YOUNG_RUNS = 24
+SCALAR_RUNS = (3000, 20_000, 400)  # for thresholds, for delays, and for those of ranks
 
 # Places in the picture, in pixels.
 WIDTH, HEIGHT = 960, 470
@@ -60,16 +62,20 @@ def main() -> None:
         studies.append(found)
         if plan is PLANS[0]:
             ages = [[youth(bench, what, at, YOUNG_RUNS) for at in YOUNG] for what in YOUNG_BREAKS]
+    scalar = scalar_study.study(*SCALAR_RUNS)
     (FOLDER / "drift.svg").write_text(picture(studies))
-    (FOLDER / "drift.md").write_text(document(studies, ages))
+    (FOLDER / "drift.md").write_text(document(studies, ages, scalar))
 
 
-def document(studies: Sequence[Study], ages: Sequence[Sequence[Delay]]) -> str:
+def document(
+    studies: Sequence[Study], ages: Sequence[Sequence[Delay]], scalar: scalar_study.Study
+) -> str:
     """Put the document together."""
     lines = [INTRODUCTION]
     for found in studies:
         lines += ["", f"## {found.n} symbols", "", *_reached(found), "", *_delays(found)]
     lines += ["", f"## Soon after a fit, {studies[0].n} symbols", "", *_young(ages)]
+    lines += ["", "## One direction of 100, whose variance changes", "", *_scalar(scalar)]
     return "\n".join(lines) + "\n"
 
 
@@ -102,6 +108,21 @@ def _young(ages: Sequence[Sequence[Delay]]) -> list[str]:
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for what, delays in zip(YOUNG_BREAKS, ages, strict=True):
         lines.append("| " + " | ".join([_name(what), *map(_cell, delays)]) + " |")
+    return lines
+
+
+def _scalar(found: scalar_study.Study) -> list[str]:
+    pasts = scalar_study.PASTS
+    heads = ["variance times", "known change", "and scale", "mixture", "mixture / known"]
+    heads += [f"ours, past of {past}" for past in pasts]
+    lines = [SCALAR, "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for row in found.rows:
+        cells = [f"{row.ratio:g}", f"{row.known:.1f}", f"{row.scaled:.1f}", f"{row.mixture:.1f}"]
+        cells.append(f"{row.cost:.2f}")
+        for past in pasts:
+            missed = f", {100.0 * row.missed[past]:.0f} %" if row.missed[past] else ""
+            cells.append(f"{row.ranks[past]:.0f}{missed}")
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
@@ -155,10 +176,10 @@ def _panel(number: int, found: Study) -> list[str]:
     bottom = TOP + PANEL_HEIGHT
     parts = [text(left, TOP - 10, f"{found.n} symbols", weight="bold")]
     for rows in (2, 5, 10, 20, 50, 100, 200, 500, 1000):
-        parts.append(_rule(left, _y(rows), left + PANEL_WIDTH, _y(rows), "#e4e4e4"))
+        parts.append(rule(left, _y(rows), left + PANEL_WIDTH, _y(rows), "#e4e4e4"))
         if number == 0:
             parts.append(text(left - 8, _y(rows) + 4, str(rows), anchor="end"))
-    parts.append(_rule(left, _y(MISSED), left + PANEL_WIDTH, _y(MISSED), GREY))
+    parts.append(rule(left, _y(MISSED), left + PANEL_WIDTH, _y(MISSED), GREY))
     if number == 0:
         parts.append(text(left - 8, _y(MISSED) + 4, "missed", anchor="end"))
     step = PANEL_WIDTH / len(BREAKS)
@@ -170,11 +191,11 @@ def _panel(number: int, found: Study) -> list[str]:
             f' transform="rotate(-40 {x:.1f} {bottom + 14})">{what.change}{size}</text>'
         )
         heights = {name: _y(min(d.median, MISSED)) for name, d in found.delays[what].items()}
-        parts.append(_rule(x, heights[KNOWN], x, heights[OURS], "#c9d8ea", 5))
+        parts.append(rule(x, heights[KNOWN], x, heights[OURS], "#c9d8ea", 5))
         shift = dict(zip(DETECTORS, (0.0, -9.0, 9.0, 0.0, 0.0), strict=True))
         parts += [_dot(x + shift[name], heights[name], name) for name in reversed(DETECTORS)]
     half = left + PANEL_WIDTH / 2
-    parts.append(_rule(half, TOP, half, bottom + 88, "#bbbbbb"))
+    parts.append(rule(half, TOP, half, bottom + 88, "#bbbbbb"))
     words = ("all correlations jump", "the target moves, they follow")
     for k, said in enumerate(words):
         middle = left + PANEL_WIDTH * (0.25 + 0.5 * k)
@@ -189,11 +210,6 @@ def _y(rows: float) -> float:
 
 def _dot(x: float, y: float, name: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{COLOURS[name]}"/>'
-
-
-def _rule(x1: float, y1: float, x2: float, y2: float, colour: str, width: int = 1) -> str:
-    place = f"M{x1:.1f} {y1:.1f} L{x2:.1f} {y2:.1f}"
-    return f'<path d="{place}" stroke="{colour}" stroke-width="{width}"/>'
 
 
 INTRODUCTION = f"""# How long a break takes to be noticed
@@ -215,6 +231,12 @@ each is off without them is the subject of [arl0.md](arl0.md); here are the dela
   numbers: {kswin_alpha(15):.1e}, {kswin_alpha(16):.1e}, {kswin_alpha(17):.1e} are neighbours, so its ARL0 is the nearest that exists.
 - **known change** is a CUSUM that is told the true model before and after the break: the floor (Moustakides 1986). Of a break of the target, two
   versions, the faster one."""  # noqa: E501
+
+SCALAR = f"""Rows are normal and right but for the variance of one known direction, which is multiplied. Seen is the share of a row's square in it.
+All have a realised ARL0 of {scalar_study.ARL0:.0f}; mean delays in rows, of a change at the start, and the share that was not noticed within
+{scalar_study.LONGEST}. **known change** is the CUSUM that is told the factor, **and scale** is told how long rows are as well, **mixture** the Shiryaev-Roberts
+statistic over factors of {", ".join(f"{ratio:g}" for ratio in scalar_study.MIXED)}. **ours** are the bets of our detector on ranks, both ways, among as many
+earlier scores as it says: what it costs not to know the law of a score, with which false alarms do not depend on that law."""  # noqa: E501
 
 
 if __name__ == "__main__":

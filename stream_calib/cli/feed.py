@@ -1,7 +1,6 @@
 """``feed``: recorded or simulated ticks into a Kafka topic, at a set rate."""
 
 import asyncio
-import itertools
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -16,8 +15,8 @@ from stream_calib.cli.screen import progress_bar
 
 if TYPE_CHECKING:
     from stream_calib.config import Config, KafkaConfig
+    from stream_calib.service.speed import Speed, Timed
     from stream_calib.simulation import SimulatedTicks
-    from stream_calib.values import Output
 
 BATCH_S = 0.02  # how finely the rate is kept
 BATCH_RECORDS = 2000  # when there is none
@@ -26,7 +25,9 @@ BATCH_RECORDS = 2000  # when there is none
 def feed(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE", help="Recorded ticks, written as they are."),
+        typer.Argument(
+            metavar="FILE", help="Recorded ticks, written as they are, merged by event time."
+        ),
     ] = None,
     topic: Annotated[
         str | None,
@@ -51,8 +52,12 @@ def feed(
             "symbol. Simulated ticks begin now, without a limit they end now.",
         ),
     ] = None,
+    speed: Annotated[
+        str,
+        typer.Option(metavar="N|max", help="Of files: so many times the pace of event time."),
+    ] = "max",
     partitions: Annotated[
-        int, typer.Option(min=1, help="Spread simulated symbols over so many partitions.")
+        int, typer.Option(min=1, help="Spread symbols over so many partitions.")
     ] = 1,
     create: Annotated[bool, typer.Option("--create", help="Create missing topics.")] = False,
     config: ClientConfig = None,
@@ -60,9 +65,14 @@ def feed(
 ) -> None:
     """Write recorded or simulated ticks into Kafka."""
     from stream_calib.errors import InputError
+    from stream_calib.service.speed import parse_speed
 
     if bool(files) == bool(simulated):
         message = "feed takes either files or --simulated"
+        raise InputError(message)
+    pace = parse_speed(speed)
+    if pace is not None and (rate or simulated):
+        message = "--speed is the pace of files, and takes the place of --rate"
         raise InputError(message)
     settings = client_settings(config, bootstrap)
     if simulated:
@@ -76,29 +86,27 @@ def feed(
         ticks = _simulate(simulated, duration_s, seed, rate, symbols)
         records = _simulated(ticks, topic, partitions)
     else:
-        records = _recorded(files or [], topic)
+        from stream_calib.service.feeding import recorded
+
+        records = recorded(files or [], topic, partitions, settings.input.format)
+    _write(settings.kafka, records, rate if pace is None else pace, create, partitions)
+
+
+def _write(
+    kafka: "KafkaConfig",
+    records: "Iterable[Timed]",
+    pace: "float | Speed | None",
+    create: bool,
+    partitions: int,
+) -> None:
     started_s, bar = time.monotonic(), progress_bar()
-    task = bar.add_task("written")
+    advance = partial(bar.advance, bar.add_task("written"))
     try:
         with bar:
-            asyncio.run(
-                _feed(settings.kafka, records, rate, create, partitions, partial(bar.advance, task))
-            )
+            asyncio.run(_feed(kafka, records, pace, create, partitions, advance))
     finally:
         if n := round(bar.tasks[0].completed):  # also when it is interrupted
             print(f"{n:,} records in {time.monotonic() - started_s:.1f} s")
-
-
-def _recorded(files: list[Path], topic: str | None) -> "Iterator[Output]":
-    from stream_calib.adapters.files import FileSource
-    from stream_calib.values import Output
-
-    source = FileSource(files)
-    source.open()
-    while not source.exhausted():
-        for batch in source.take(1000):
-            for value in batch.values:
-                yield Output(topic or batch.source.topic, 0, b"", value or b"", ())
 
 
 def _symbols(settings: "Config", n: int) -> list[str]:
@@ -128,7 +136,7 @@ def _simulate(
         raise InputError(str(error)) from None
 
 
-def _simulated(ticks: "SimulatedTicks", topic: str, partitions: int) -> "Iterator[Output]":
+def _simulated(ticks: "SimulatedTicks", topic: str, partitions: int) -> "Iterator[Timed]":
     import orjson
 
     from stream_calib.values import Output
@@ -136,29 +144,38 @@ def _simulated(ticks: "SimulatedTicks", topic: str, partitions: int) -> "Iterato
     for record in ticks.records():
         key = str(record["symbol"]).encode()
         partition = zlib.crc32(key) % partitions
-        yield Output(topic, partition, key, orjson.dumps(record), ())
+        yield 0, Output(topic, partition, key, orjson.dumps(record), ())
 
 
 async def _feed(
     kafka: "KafkaConfig",
-    records: "Iterable[Output]",
-    rate: float | None,
+    records: "Iterable[Timed]",
+    pace: "float | Speed | None",
     create: bool,
     partitions: int,
     on_written: Callable[[int], None],
 ) -> None:
     from stream_calib.adapters.kafka import KafkaSink, TopicSpec, ensure_topics
+    from stream_calib.service.speed import batches
 
     sink = KafkaSink(kafka)
     known: set[str] = set()
     n, started_s = 0, time.monotonic()
+    size, within_ns = BATCH_RECORDS, float("inf")
+    rate = speed = None
+    if isinstance(pace, float):
+        rate, size = pace, max(1, round(pace * BATCH_S)) if pace else BATCH_RECORDS
+    elif pace is not None:
+        speed, within_ns = pace, pace.factor * BATCH_S * 1e9
     await sink.start()
     try:
-        for batch in _batches(records, max(1, round(rate * BATCH_S)) if rate else BATCH_RECORDS):
+        for time_ns, batch in batches(records, size, within_ns):
             new = {output.topic for output in batch} - known
             if create and new:
                 await ensure_topics(kafka, [TopicSpec(name, partitions) for name in sorted(new)])
             known |= new
+            if speed is not None:
+                await asyncio.sleep(speed.wait_s(time_ns, time.monotonic()))
             await sink.publish(batch)
             on_written(len(batch))
             n += len(batch)
@@ -166,9 +183,3 @@ async def _feed(
                 await asyncio.sleep(max(0.0, started_s + n / rate - time.monotonic()))
     finally:
         await sink.close()
-
-
-def _batches(records: "Iterable[Output]", size: int) -> "Iterator[list[Output]]":
-    rest = iter(records)
-    while batch := list(itertools.islice(rest, size)):
-        yield batch

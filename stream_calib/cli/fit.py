@@ -47,7 +47,7 @@ def fit(
             if isinstance(found, FitFailure):
                 failures.append(f"universe {universe.name!r} cannot be fitted: {found.reason}")
                 continue
-            reports[universe.name] = dcc_report(found, request, universe.symbols)
+            reports[universe.name] = dcc_report(found, request, sorted(universe.symbols))
     if as_json:
         typer.echo(orjson.dumps(reports).decode())
     else:

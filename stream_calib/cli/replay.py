@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,8 @@ from stream_calib.cli.screen import Tally, progress_bar
 if TYPE_CHECKING:
     from stream_calib.adapters.files import FileSink
     from stream_calib.config import Config, UniverseConfig
+    from stream_calib.service.speed import Speed
+    from stream_calib.values import Effects
 
 STDOUT = Path("-")
 
@@ -24,7 +27,7 @@ def replay(
     config: ConfigFile,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE", help="Recorded ticks, in order; each file is a topic."),
+        typer.Argument(metavar="FILE", help="Recorded ticks, in any order; each file is a topic."),
     ] = None,
     journal: Annotated[
         bool,
@@ -37,6 +40,14 @@ def replay(
             help="Write each output record as a JSON line to this file; - is stdout.",
         ),
     ] = None,
+    speed: Annotated[
+        str,
+        typer.Option(
+            metavar="N|max",
+            help="Write matrices at so many times the pace of event time, universe after "
+            "universe; the bytes are the same.",
+        ),
+    ] = "max",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Run recorded ticks through the whole engine, no Kafka.
@@ -48,6 +59,7 @@ def replay(
     """
     from stream_calib.config import load_config
     from stream_calib.errors import InputError, TransportError
+    from stream_calib.service.speed import parse_speed
 
     settings = load_config(config)
     if journal == bool(files):
@@ -58,9 +70,10 @@ def replay(
     if out is not None and out.resolve() in {file.resolve() for file in files}:
         message = f"{out}: it is an input file, and would be overwritten"
         raise InputError(message)
+    parse_speed(speed)
     started_s = time.perf_counter()
     try:
-        n_records, tallies = asyncio.run(_replay(files, settings, out))
+        n_records, tallies = asyncio.run(_replay(files, settings, out, speed))
     except TransportError as error:  # from the output file, there is no other transport here
         if isinstance(error.__cause__, BrokenPipeError):
             raise error.__cause__ from None
@@ -77,13 +90,15 @@ def replay(
 
 
 async def _replay(
-    files: list[Path], settings: "Config", out: Path | None
+    files: list[Path], settings: "Config", out: Path | None, speed: str
 ) -> tuple[int, Mapping[str, Tally]]:
     from stream_calib.service.replay import replay_effects
+    from stream_calib.service.speed import parse_speed
 
     tallies = {universe.name: Tally() for universe in settings.universe}
     bar = progress_bar()
     task = bar.add_task("read")
+    paces = {universe.name: parse_speed(speed) for universe in settings.universe}
     steps = replay_effects(files, settings, lambda n: bar.advance(task, n))
     with bar:
         # what is wrong with the input is known before the output is touched
@@ -92,14 +107,29 @@ async def _replay(
         try:
             for runner, effects in itertools.chain([first], steps):
                 tallies[runner.universe.name].add(effects)
-                if sink is not None:
+                async for part in _paced(effects, paces[runner.universe.name]):
                     fits, runner.fits = runner.fits, []
-                    await sink.publish(fits + runner.outputs(effects))
+                    if sink is not None:
+                        await sink.publish(fits + runner.outputs(part))
         finally:
             if sink is not None:
                 await sink.close()
     # every universe reads all of the files
     return round(bar.tasks[0].completed) // len(tallies), tallies
+
+
+async def _paced(effects: "Effects", pace: "Speed | None") -> AsyncIterator["Effects"]:
+    # One matrix after the other, each when its time has come, between what comes before and
+    # after all of them: the records and their order are those of the whole.
+    if pace is None:
+        yield effects
+        return
+    nothing = replace(effects, events=(), rejects=(), calibrations=(), descriptions=())
+    yield replace(nothing, matrices=(), descriptions=effects.descriptions)
+    for matrix in effects.matrices:
+        await asyncio.sleep(pace.wait_s(matrix.as_of_ns, time.monotonic()))
+        yield replace(nothing, matrices=(matrix,))
+    yield replace(effects, matrices=(), descriptions=())
 
 
 async def _repeat(settings: "Config", out: Path | None, *, as_json: bool) -> None:

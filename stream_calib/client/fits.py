@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import orjson
 from stream_calib.client.blocking import LoopThread
 from stream_calib.client.connection import kept_records
 from stream_calib.client.recorded import records_in
-from stream_calib.errors import InputError, MissingTopicError
+from stream_calib.errors import InputError
 from stream_calib.estimation.calibrated import GARCH_NAMES, dcc_params, garch_params
 from stream_calib.estimation.dcc import Dcc
 from stream_calib.values import F64, Fit, PublishedFit
 from stream_calib.wire.fits import FIT_TYPE, decode_fit
 
-UNIVERSE_TYPE = "stream_calib.universe.v1"
-NOTED_TYPES = ("stream_calib.calibration.v1", UNIVERSE_TYPE)
+NOTED_TYPE = "stream_calib.calibration.v1"
 
 Facts = Mapping[str, Any]
 
@@ -30,7 +29,6 @@ def read_fit(
     model_version: int,
     *,
     prefix: str = "calib",
-    symbols: Sequence[str] | None = None,
     **kafka: object,
 ) -> PublishedFit:
     """Return the fit that a version of a universe's model is, for ``Matrix.forecast``.
@@ -47,9 +45,6 @@ def read_fit(
         As a matrix has them.
     prefix
         ``output.prefix`` of the service.
-    symbols
-        Those of the universe in the order of its settings. Otherwise they are told by their
-        volatilities, and where two have the same by ``<prefix>.universes``.
     **kafka
         More options of the client library, such as TLS and SASL.
 
@@ -58,12 +53,12 @@ def read_fit(
     TransportError, MissingTopicError
         The broker or a topic cannot be reached.
     InputError
-        The version, or its fit, is not in the log (any more), or symbols cannot be told apart.
+        The version, or its fit, is not in the log (any more).
     """
     search = _Search(str(source), universe, model_version)
     path = Path(source)
     if path.is_file():
-        for record in records_in(path, lambda headers: headers.get("ce_type") in NOTED_TYPES):
+        for record in records_in(path, lambda headers: headers.get("ce_type") == NOTED_TYPE):
             search.note(record)
         search.check()
         for record in records_in(path, lambda headers: headers.get("content-type") == FIT_TYPE):
@@ -75,7 +70,7 @@ def read_fit(
             thread.call(_search_kafka(search, str(source), prefix, kafka))
         finally:
             thread.stop(_nothing)
-    return published_fit(search.fit(), search.facts, symbols, search.orders)
+    return published_fit(search.fit(), search.facts)
 
 
 async def _nothing() -> None:
@@ -85,15 +80,11 @@ async def _nothing() -> None:
 async def _search_kafka(
     search: "_Search", address: str, prefix: str, kafka: Mapping[str, object]
 ) -> None:
-    async def note(topic: str) -> None:
-        async with contextlib.aclosing(kept_records(address, topic, kafka)) as records:
-            async for record in records:
-                search.note(record)
-
-    await note(f"{prefix}.calibrations")
+    said = kept_records(address, f"{prefix}.calibrations", kafka)
+    async with contextlib.aclosing(said) as records:
+        async for record in records:
+            search.note(record)
     search.check()
-    with contextlib.suppress(MissingTopicError):  # a service of before wrote none
-        await note(f"{prefix}.universes")
     async with contextlib.aclosing(kept_records(address, f"{prefix}.fits", kafka)) as records:
         async for record in records:
             if search.found(record):
@@ -104,7 +95,6 @@ class _Search:
     # First what is said of the version, then the fit that it is said of.
     def __init__(self, source: str, universe: str, version: int) -> None:
         self.facts: Facts = {}
-        self.orders: list[tuple[int, list[str]]] = []  # since when which symbols in which order
         self._name = f"model version {version} of universe {universe!r}"
         self._source = source
         self._universe, self._key = universe, f"{universe}|{version}".encode()
@@ -112,13 +102,7 @@ class _Search:
         self._fit: Fit | None = None
 
     def note(self, record: Any) -> None:  # noqa: ANN401
-        if record.value is None:
-            return
-        if dict(record.headers).get("ce_type") == UNIVERSE_TYPE.encode():
-            document = orjson.loads(record.value)
-            if document["universe"] == self._universe:
-                self.orders.append((int(document["time_ns"]), document["symbols"]))
-        elif record.key == self._key:
+        if record.value is not None and record.key == self._key:
             self.facts = orjson.loads(record.value)
 
     def check(self) -> None:
@@ -163,49 +147,23 @@ def is_of(fit: Fit, facts: Facts) -> bool:
     theirs = [*names, said["loglik"], said["composite_loglik"], said["target_average"]]
     if [_number(x) for x in mine] != [*theirs, facts["window"]["bars"]]:
         return False
-    return sorted(_columns(fit), key=repr) == sorted(_said_columns(facts).values(), key=repr)
+    return _columns(fit) == [column for _, column in sorted(_said_columns(facts).items())]
 
 
-def published_fit(
-    fit: Fit,
-    facts: Facts,
-    symbols: Sequence[str] | None = None,
-    orders: Sequence[tuple[int, Sequence[str]]] = (),
-) -> PublishedFit:
-    """Name the symbols of a fit.
+def published_fit(fit: Fit, facts: Facts) -> PublishedFit:
+    """Return a fit with what the record of calibrations says of it.
 
-    Parameters
-    ----------
-    fit, facts
-        The fit, and the record of calibrations that is of it.
-    symbols
-        The universe's, in the order of the fit; None where that has to be found out.
-    orders
-        What the universe was said to be: since when, and of which symbols in which order.
-
-    Raises
-    ------
-    InputError
-        ``symbols`` are not those of the fit, or, without them, two cannot be told apart.
+    Its symbols are in the order of their names, as those of all fits are.
     """
-    columns, said = _columns(fit), _said_columns(facts)
-    if symbols is None:
-        # a later order may be another one of the same symbols
-        known = [o for since_ns, o in sorted(orders) if since_ns <= int(facts["time_ns"])]
-        fitting = [o for o in known if [said.get(symbol) for symbol in o] == columns]
-        symbols = fitting[-1] if fitting else [*_told_apart(columns, said)]
-    elif [said.get(symbol) for symbol in symbols] != columns:
-        message = f"symbols are not those of {facts['universe']!r} in the order of its settings"
-        raise InputError(message)
-    params = dcc_params(fit)
+    params, symbols = dcc_params(fit), tuple(sorted(_said_columns(facts)))
     return PublishedFit(
         facts["universe"],
         facts["model_version"],
         int(facts["time_ns"]),
-        tuple(symbols),
+        symbols,
         params,
         garch_params(fit),
-        Dcc(params, len(columns)).long_run(),
+        Dcc(params, len(symbols)).long_run(),
     )
 
 
@@ -230,18 +188,6 @@ def _said_columns(facts: Facts) -> dict[str, Column]:
         )
         for symbol, garch in facts["garch"].items()
     }
-
-
-def _told_apart(columns: Sequence[Column], said: Mapping[str, Column]) -> Iterator[str]:
-    names: dict[Column, list[str]] = {}
-    for symbol, column in sorted(said.items()):
-        names.setdefault(column, []).append(symbol)
-    for column in columns:
-        alike = names[column]
-        if len(alike) > 1 and not column[-1]:  # of those left out it does not matter which is which
-            message = f"{alike[0]!r} and {alike[1]!r} have the same volatility: give symbols="
-            raise InputError(message)
-        yield alike.pop(0)
 
 
 def _number(value: float) -> float | None:

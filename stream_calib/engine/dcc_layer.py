@@ -12,7 +12,8 @@ from stream_calib.engine.arrays import Arrays, read_text, text_array, under, wit
 from stream_calib.engine.history import History
 from stream_calib.engine.membership import Membership
 from stream_calib.engine.refit_cycle import RefitCycle, Turn
-from stream_calib.estimation.calibrated import DCC_MODEL, dcc_report, misfit
+from stream_calib.engine.reordering import turned
+from stream_calib.estimation.calibrated import BY_NAME, DCC_MODEL, dcc_report, misfit
 from stream_calib.estimation.cleaning import repaired_band
 from stream_calib.estimation.coarsening import Coarsener
 from stream_calib.estimation.currency import currencies_of
@@ -20,6 +21,7 @@ from stream_calib.estimation.dcc_model import FIT_LAYOUT
 from stream_calib.estimation.protocol import Layout
 from stream_calib.values import (
     F64,
+    I64,
     NO_TIME,
     Correlation,
     DriftStatus,
@@ -55,6 +57,7 @@ class DccLayer:
         settings = universe.dcc
         self._waits = config.refit.late == "wait"
         n = len(universe.symbols)
+        self._order: I64 = np.argsort(np.array(universe.symbols))
         self.k = settings.bars_per_bar(universe.bar)
         self.bar_ns = self.k * universe.bar
         simple = [universe.return_of(symbol) == "simple" for symbol in universe.symbols]
@@ -169,15 +172,36 @@ class DccLayer:
                 "first_fit_bars": settings.first_fit_bars,
                 "pooled_below_bars": settings.pooled_below_bars,
                 "from_ns": times_ns[0],
+                "watched": self._universe.drift.detector != "none",
+                BY_NAME: True,
                 **more,
             },
-            {
-                "returns": rows.returns,
-                "exposure": rows.exposure,
-                "elapsed": rows.elapsed_bars,
-                **arrays,
-            },
+            self._by_name(
+                {
+                    "returns": rows.returns,
+                    "exposure": rows.exposure,
+                    "elapsed": rows.elapsed_bars,
+                    **arrays,
+                }
+            ),
         )
+
+    def _by_name(self, arrays: Mapping[str, F64]) -> Arrays:
+        """Put the symbols of a request in the order of their names: theirs then does not show."""
+        order, out = self._order, dict(arrays)
+        for prefix, layout in (("", History.LAYOUT), ("old.", FIT_LAYOUT)):
+            own = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
+            out |= {prefix + name: a for name, a in turned(own, layout, order, len(order)).items()}
+        return {name: np.ascontiguousarray(array) for name, array in out.items()}
+
+    def _as_listed(self, fit: Fit) -> Fit:
+        """Put the symbols of a fit back in the order that they have here."""
+        if BY_NAME not in fit.arrays:
+            return fit  # of a version that left them as they were
+        places, rest = np.argsort(self._order), dict(fit.arrays)
+        del rest[BY_NAME]
+        rest = turned(rest, FIT_LAYOUT, places, len(places))
+        return Fit(fit.model, {n: np.ascontiguousarray(a) for n, a in rest.items()})
 
     def install(self, fit: Fit) -> None:
         """Go on with a fit, its state built from the history; what came of it is a turn.
@@ -191,6 +215,7 @@ class DccLayer:
         if reason := misfit(fit, len(self.membership.ready)):
             self._retry(pending)
             return self._refuse(fit, reason)
+        fit = self._as_listed(fit)
         report = dcc_report(fit, pending, self._universe.symbols)
         rows = self._history.block()
         self._failures = 0

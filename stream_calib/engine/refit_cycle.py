@@ -277,8 +277,9 @@ class RefitCycle:
             if not going_on or request.settings["since_ns"] != str(facts.change_ns):
                 return "the change that it was for is over"
             start = int(np.searchsorted(rows.time_ns, facts.change_ns, side="right"))
+        old = self._prior if targeted else None
         model = DccModel.begin(
-            fit, rows, start, half_life_obs=dcc.vol_half_life_bars, cap=dcc.winsor
+            fit, rows, start, half_life_obs=dcc.vol_half_life_bars, cap=dcc.winsor, old=old
         )
         contest = Contest(self._settings.lead, self._order)
         if targeted:

@@ -22,8 +22,9 @@ from stream_calib.engine.dcc_layer import LAYOUTS as DCC_LAYOUTS
 from stream_calib.engine.dcc_layer import REQUEST, REQUEST_LAYOUTS
 from stream_calib.engine.engine import Engine
 from stream_calib.engine.refit_cycle import calmed
+from stream_calib.engine.reordering import chosen, turned
 from stream_calib.engine.tick_layer import COMPARED, LAYOUTS, SETTINGS, WINDOWS
-from stream_calib.estimation.protocol import Fill, Layout
+from stream_calib.estimation.calibrated import BY_NAME
 from stream_calib.values import I64, TICK
 
 State = Mapping[str, npt.NDArray[Any]]
@@ -69,11 +70,11 @@ def migrate(state: State, before: UniverseConfig, config: Config, after: Univers
     facts |= {"symbols": after.symbols, "described": False}
     out = dict(state)
     out["engine.facts"] = text_array(facts)
-    out["membership.ready"] = _chosen(state["membership.ready"], origin, nothing=False)
+    out["membership.ready"] = chosen(state["membership.ready"], origin, nothing=False)
     for part, layout in LAYOUTS.items():
         own = within(f"layer.{part}", state)
         out = {name: a for name, a in out.items() if not name.startswith(f"layer.{part}.")}
-        out |= under(f"layer.{part}", _turned(own, layout, origin, len(before.symbols)))
+        out |= under(f"layer.{part}", turned(own, layout, origin, len(before.symbols)))
     fresh = Engine(config, after, "").state()
     out |= {name: fresh[name] for name in SETTINGS if name in fresh}
     if fresh["layer.session"].shape != out["layer.session"].shape:
@@ -192,54 +193,6 @@ def _origin(before: Sequence[str], after: Sequence[str]) -> I64:
     return np.array([places.get(symbol, -1) for symbol in after], np.int64)
 
 
-def _chosen(array: npt.NDArray[Any], origin: I64, nothing: Fill) -> npt.NDArray[Any]:
-    out = array[..., origin]
-    out[..., origin < 0] = nothing
-    return out
-
-
-def _turned(state: State, layout: Layout, origin: I64, n_before: int) -> Arrays:
-    """Carry the arrays of one part over; ``origin`` is where each symbol stood, -1 for nowhere."""
-    out = dict(state)
-    if layout.nested is not None:
-        prefix, inner = layout.nested
-        out |= under(prefix, _turned(within(prefix, state), inner, origin, n_before))
-    for name, nothing in layout.by_symbol.items():
-        if name in out:
-            out[name] = _chosen(out[name], origin, nothing)
-    for name, nothing in layout.by_row.items():
-        if name in out:
-            rows = out[name][..., origin, :]
-            rows[..., origin < 0, :] = nothing
-            out[name] = rows
-    for name, nothing in layout.by_square.items():
-        if name in out:
-            square = out[name][..., origin[:, None], origin]
-            square[..., (origin < 0)[:, None] | (origin < 0)] = nothing
-            out[name] = square
-    return out | _turned_triangles(out, layout, origin, n_before)
-
-
-def _turned_triangles(state: State, layout: Layout, origin: I64, n_before: int) -> Arrays:
-    out: Arrays = {}
-    for diagonal, names in ((0, layout.by_triangle), (1, layout.by_pair)):
-        i, j = np.triu_indices(len(origin), diagonal)
-        first, second = np.minimum(origin[i], origin[j]), np.maximum(origin[i], origin[j])
-        # packed row by row; a pair in the other order has some of its triangles exchanged
-        width = n_before - diagonal
-        place = first * width - first * (first - 1) // 2 + second - first - diagonal
-        place = np.where(first < 0, -1, place)
-        for name, nothing in names.items():
-            if name in state and state[name].size:
-                out[name] = _chosen(state[name], place, nothing)
-        turned = origin[i] > origin[j]
-        for one, other in layout.exchanged if diagonal == 0 else ():
-            if one in out:
-                a, b = out[one], out[other]
-                out[one], out[other] = np.where(turned, b, a), np.where(turned, a, b)
-    return out
-
-
 def _migrated_dcc(state: State, origin: I64, n_before: int) -> Arrays:
     """Keep the model among the symbols that stay, and all that goes on where none has changed.
 
@@ -247,10 +200,11 @@ def _migrated_dcc(state: State, origin: I64, n_before: int) -> Arrays:
     what was asked for is asked for anew.
     """
     out, layouts = dict(state), dict(DCC_LAYOUTS)
+    facts = read_text(state["dcc.facts"])
     if sorted(origin) == list(range(n_before)):
-        layouts |= REQUEST_LAYOUTS
+        if not facts.get("pending", [{}])[-1].get(BY_NAME):
+            layouts |= REQUEST_LAYOUTS  # asked for by a version that left the symbols as they were
     else:
-        facts = read_text(state["dcc.facts"])
         asked = facts.pop("pending", None)
         if asked is not None or "dcc.cycle.model.volatility.settings" in state:
             facts |= {"due": facts["n_closed"] + 1, "reason": "universe"}
@@ -261,7 +215,7 @@ def _migrated_dcc(state: State, origin: I64, n_before: int) -> Arrays:
         out["dcc.cycle.facts"] = calmed(state["dcc.cycle.facts"])
     for part, layout in layouts.items():
         own = within(f"dcc.{part}", out)
-        out |= under(f"dcc.{part}", _turned(own, layout, origin, n_before))
+        out |= under(f"dcc.{part}", turned(own, layout, origin, n_before))
     return out
 
 

@@ -10,6 +10,7 @@ from stream_calib.estimation.dcc import MODELS, packed_start
 from stream_calib.values import F64, DccParams, Fit, FitRequest, GarchParams
 
 DCC_MODEL = "dcc"
+BY_NAME = "by_name"  # of requests and fits whose symbols are in the order of their names
 GARCH_NAMES = ("mu", "omega", "alpha", "beta", "gamma", "nu")
 PERSISTENCE_MAX = 0.9999  # of a volatility and of correlations: what fits keep to
 EIGENVALUE_MIN = 1e-10  # below the floor that targets are held above, which rounding may miss
@@ -52,6 +53,9 @@ def misfit(fit: Fit, n: int) -> str:
         return "what it says of dependence is none"
     if np.isinf(dependence).any():
         return "what it says of dependence is none"
+    kept = fit.arrays.get("kept", np.zeros(1))
+    if kept.shape != (1,) or not 0.0 <= kept[0] <= 1.0:
+        return "what it keeps is no share"
     try:
         packed_start(params, n)
     except ValueError as error:

@@ -166,6 +166,15 @@ class Dcc:
         held = read_correlation(self._corr, self._rows, self._news, CORRELATION_CAP, corr, n_eff)
         return Correlation(corr, np.ones(self.n), n_eff, self.kappa(), held)
 
+    def next_corr(self) -> F64:
+        """Return the ``corr`` of ``correlation`` (n, n) without what it is worth."""
+        square = np.empty((1, self.n, self.n))
+        held = np.clip(self._corr, -CORRELATION_CAP, CORRELATION_CAP)
+        held[_own(self.n)] = 1.0
+        unfold_triangles(held[None], square)
+        corr: F64 = square[0]
+        return corr
+
     def next_triangle(self) -> F64:
         """Return the forecast for the next row as a triangle (m,), no correlation held back."""
         return self._corr.copy()
@@ -207,7 +216,7 @@ class Dcc:
             raise ValueError(message)
         mean = self.long_run()
         left = (self.params.a + self.params.b) ** np.arange(steps, dtype=np.float64)
-        first = self.correlation().corr
+        first = self.next_corr()
         path = mean + left[:, None, None] * (first - mean)
         path[0] = first  # to the last bit
         return path
@@ -215,6 +224,26 @@ class Dcc:
     def kappa(self) -> float:
         """Return excess kurtosis / 3 of the z, pooled, within [0, 3]."""
         return min(KAPPA_MAX, max(0.0, pool_kappa(self._fourth)))
+
+    def begin_near(self, old: Self, kept: float) -> None:
+        """Begin with part of what another one has learned beside its own target.
+
+            R = C + kept (R_old - C_old)
+
+        Parameters
+        ----------
+        old
+            Of the same symbols.
+        kept
+            In [0, 1]. R is positive definite if R_old is, and C - kept C_old not negative.
+        """
+        n = self.n
+        if old.n != n or not 0.0 <= kept <= 1.0:
+            message = f"old must be of {n} symbols and kept from 0 to 1, not {old.n} and {kept}"
+            raise ValueError(message)
+        self._corr[:] = _scaled(self._target, n) + kept * (old._corr - _scaled(old._target, n))
+        grown = old._diagonal / old._target[_own(n)] - 1.0
+        self._diagonal[:] = self._target[_own(n)] * (1.0 + kept * grown)
 
     def reset_to_target(self) -> None:
         """Forget the news: Q is the target again, as at the start."""

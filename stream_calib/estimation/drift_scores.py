@@ -13,7 +13,7 @@ from stream_calib.values import F64, I64, Alarm
 REPAIRED_MIN = 0.01  # least eigenvalue of an R that holes made indefinite, as it is published
 FLOOR = 1e-8
 LIKELY = math.log(20.0)  # of the interval of a change, as logarithm of a likelihood ratio
-WEAK = 0.5  # part of an even share in the leading eigenvector that tells a sign
+WEAK = 0.5  # part of an even share in what moves all that tells a sign
 
 
 class Draws(NamedTuple):
@@ -48,14 +48,41 @@ def draw_normals(n: int, m: int, seed: int, stream: int = 0, row: int = 0) -> F6
 def crisis_direction(target: F64) -> F64:
     """Return the signs (n,) in which symbols move together in a crisis.
 
-        v_i = -1 where u_i < -WEAK / sqrt(n), else 1;   u the leading eigenvector, sum u >= 0
+        v = argmax v'Sv,   from all ones and from v_i = -1 where u_i < -WEAK / sqrt(n), else 1,
+        one sign at a time;   u the leading eigenvector, sum u >= 0
 
-    A symbol with next to no part in the leading factor is taken to join the others: its sign
-    is an accident of the sample, and each wrong one costs power.
+    A symbol that hardly goes with the others nor against them is taken to join them: its sign is
+    an accident of the sample, and each wrong one costs power. The leading eigenvector alone has
+    wrong ones where other factors are nearly as strong.
     """
     leading = decompose(target).vectors[:, -1]
     leading = -leading if math.fsum(leading) < 0.0 else leading
-    return np.where(leading * math.sqrt(len(leading)) < -WEAK, -1.0, 1.0)
+    against = leading * math.sqrt(len(leading)) < -WEAK
+    starts: tuple[F64, F64] = np.ones(len(target)), np.where(against, -1.0, 1.0)
+    found = [_settled(target, signs) for signs in starts]
+    together, apart = (math.fsum(signs * _pulls(target, signs)) for signs in found)
+    return found[0] if together >= apart else found[1]
+
+
+def _pulls(target: F64, signs: F64) -> F64:
+    # of the others on each symbol; no BLAS, whose last bits vary
+    pulls: F64 = (target * signs).sum(axis=1) - target.diagonal() * signs
+    return pulls
+
+
+def _settled(target: F64, signs: F64) -> F64:
+    """Turn the sign that goes against the others most, until none does; v'Sv rises each time."""
+    signs, pulls = signs.copy(), _pulls(target, signs)
+    for _ in range(4 * len(signs)):
+        along = signs * pulls
+        worst = int(np.argmin(along))
+        if along[worst] >= -WEAK * max(0.0, math.fsum(along) / len(along)):
+            break
+        signs[worst] = -signs[worst]
+        change = 2.0 * signs[worst] * target[worst]
+        change[worst] = 0.0
+        pulls += change
+    return signs
 
 
 def tilt_towards(target: F64, direction: F64, g: float) -> F64:

@@ -160,7 +160,7 @@ def fit_files(
     Yields
     ------
     universe, request, answer
-        What was fitted to, and what came of it.
+        What was fitted to, and what came of it; symbols in the order of their names.
     """
     runners: dict[str, Runner] = {}
     for runner, _ in replay_effects(files, config, on_records, fitted=False):
@@ -179,8 +179,9 @@ def replay(
     Parameters
     ----------
     files
-        One path or several: JSON lines, csv with a header, tsv of recorded topics, each
-        optionally gzipped or zstandard-compressed.
+        One path or several, of any kind that ``adapters/files/lines`` lists: JSON lines, CSV,
+        Parquet, recorded topics, files of vendors. They are read in event time, whatever their
+        order.
     config
         Settings, or the path of a TOML file.
 

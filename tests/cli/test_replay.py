@@ -1,6 +1,7 @@
 """``replay``: the same bytes, an honest summary, and one sentence when it cannot."""
 
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,3 +226,20 @@ def test_with_one_bar_per_window_the_demo_has_the_numbers_of_the_estimator_of_ba
         np.testing.assert_allclose(matrix.vol, document["vol"], rtol=1e-12)
         np.testing.assert_allclose(matrix.n_eff[upper], document["n_eff"], atol=0.051)
         np.testing.assert_allclose(matrix.band[upper], document["band"], atol=0.51e-5)
+
+
+def test_speed_changes_when_matrices_are_written_and_nothing_else(
+    cli: Callable[..., Done], folder: Path
+) -> None:
+    cli("replay", "ticks.jsonl", *WITH_CONFIG, "--out", "max.jsonl")
+    times = [matrix.as_of_ns for matrix in sc.replay("ticks.jsonl", "settings.toml")]
+    speed = f"{(times[-1] - times[0]) / 1e9 / 2:.3f}"  # two seconds for all of them
+    started_s = time.monotonic()
+    words = ("--out", "paced.jsonl", "--speed", speed)
+    assert cli("replay", "ticks.jsonl", *WITH_CONFIG, *words).code == 0
+    assert time.monotonic() - started_s >= 1.9
+    assert (folder / "paced.jsonl").read_bytes() == (folder / "max.jsonl").read_bytes()
+    done = cli("replay", "ticks.jsonl", *WITH_CONFIG, "--speed", "fast")
+    assert (done.code, done.out) == (4, "")
+    assert is_one_sentence(done.err)
+    assert "--speed fast: give max" in done.err

@@ -23,7 +23,7 @@ from tests.client.test_recorded import write
 from tests.engine.fits import made_up
 from tests.real_parts import ROOT
 
-SYMBOLS = ("X:C", "X:A", "X:D", "X:B")
+SYMBOLS = ("X:A", "X:B", "X:C", "X:D")  # fits have them in the order of their names
 
 
 def garched(number: int, symbols: tuple[str, ...] = SYMBOLS) -> Fit:
@@ -52,39 +52,16 @@ def test_a_record_is_of_the_fit_with_the_same_numbers_alone(one: int, other: int
     said = facts(made_up(one, SYMBOLS))
     assert is_of(made_up(one, SYMBOLS), said)
     assert not is_of(made_up(other, SYMBOLS), said)
-    # in another order, as after a restart with the symbols listed anew
-    assert is_of(made_up(one, SYMBOLS[::-1]), said)
 
 
-def test_columns_are_named_by_their_volatilities() -> None:
+def test_a_fit_is_told_with_its_symbols_and_what_it_returns_to() -> None:
     fit = garched(1)
+    # reports name the symbols in the order of the settings
     found = published_fit(fit, facts(fit, 7))
     assert (found.universe, found.model_version, found.time_ns) == ("fx", 7, 5)
     assert found.symbols == SYMBOLS
     np.testing.assert_array_equal(np.diagonal(found.long_run), np.ones(4))
     np.testing.assert_array_equal(found.long_run, found.params.target)
-    # it is also what is said of the symbols when they come in another order
-    assert published_fit(fit, facts(fit, 7), SYMBOLS).symbols == SYMBOLS
-    with pytest.raises(InputError, match=r"^symbols are not those of 'fx' in the order"):
-        published_fit(fit, facts(fit, 7), SYMBOLS[::-1])
-    with pytest.raises(InputError, match=r"^symbols are not those of 'fx' in the order"):
-        published_fit(fit, facts(fit, 7), ["X:Z", *SYMBOLS[1:]])
-
-
-def test_symbols_of_the_same_volatility_have_to_be_named() -> None:
-    fit = garched(1)
-    garch = fit.arrays["garch"].copy()
-    garch[:, 2] = garch[:, 0]
-    alike = Fit(fit.model, {**fit.arrays, "garch": garch})
-    with pytest.raises(InputError, match=r"^'X:C' and 'X:D' have the same volatility: give"):
-        published_fit(alike, facts(alike))
-    assert published_fit(alike, facts(alike), SYMBOLS).symbols == SYMBOLS
-    other = (SYMBOLS[2], SYMBOLS[1], SYMBOLS[0], SYMBOLS[3])
-    # in force since 5: what came later does not count, nor what cannot be
-    orders = [(9, other), (4, SYMBOLS), (3, other), (5, SYMBOLS[::-1])]
-    assert published_fit(alike, facts(alike), None, orders).symbols == SYMBOLS
-    with pytest.raises(InputError, match=r"have the same volatility"):
-        published_fit(alike, facts(alike), None, orders[:1])
 
 
 def test_symbols_that_a_fit_leaves_out_return_to_its_average() -> None:
@@ -96,8 +73,7 @@ def test_symbols_that_a_fit_leaves_out_return_to_its_average() -> None:
     parts |= {"kind": np.zeros(1), "dcc": np.array([0.02, 0.9, 0.0])}
     some = Fit(fit.model, {**fit.arrays, **parts})
     found = published_fit(some, facts(some))
-    assert sorted(found.symbols) == sorted(SYMBOLS)
-    assert (found.symbols[1], found.symbols[2]) == ("X:A", "X:D")
+    assert found.symbols == SYMBOLS
     np.testing.assert_array_equal(found.long_run, np.where(np.eye(4) > 0, 1.0, 0.6))
 
 
@@ -112,14 +88,6 @@ async def test_fit_is_found_in_an_output_file(tmp_path: Path) -> None:
         found = sc.read_fit(path, "fx", version)
         assert found.model_version == version
         np.testing.assert_array_equal(found.garch.omega, garched(version - 1).arrays["garch"][1])
-    garch = np.full((6, 4), np.nan)
-    unnamed = Fit("dcc", {**garched(4).arrays, "garch": garch})
-    universe = {"universe": "fx", "symbols": SYMBOLS, "time_ns": "4"}
-    headers = (("ce_type", b"stream_calib.universe.v1"), ("content-type", b"application/json"))
-    records += [Output("calib.universes", 0, b"id", orjson.dumps(universe), headers)]
-    records += [*encode_fit(unnamed, "calib.fits", 0, "fx")[1], calibration(unnamed, 6)]
-    path.write_bytes(await write(records))
-    assert sc.read_fit(path, "fx", 6).symbols == SYMBOLS
     with pytest.raises(InputError, match=r"out.jsonl: model version 5 of universe 'fx' is not the"):
         sc.read_fit(str(path), "fx", 5)
     path.write_bytes(await write(records[1:]))
@@ -149,7 +117,7 @@ def test_every_version_of_a_replay_is_of_one_fit_and_forecasts_return_to_it(
         assert sum(is_of(fit, document) for fit in fits) == 1
         m = matrices[document["model_version"]]
         found = sc.read_fit(path, "demo", m.model_version)
-        assert found.symbols == sc.load_config(settings).universe[0].symbols
+        assert found.symbols == tuple(sorted(sc.load_config(settings).universe[0].symbols))
         places = [found.symbols.index(symbol) for symbol in m.symbols]
         mean = found.long_run[np.ix_(places, places)]
         gone = [np.abs(m.forecast(k, found) - mean).max() for k in (1, 10, 100, 1_000_000)]

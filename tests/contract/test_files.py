@@ -221,7 +221,7 @@ def test_paused_sources_wait(tmp_path: Path) -> None:
         ("t.tsv", b"a\tx\nb\n", "line 2 has no tab"),
         ("t.jsonl", b"x" * (LINE_BYTES + CHUNK_BYTES), "no line ends"),
         ("t.jsonl.bz2", b"", "bzip2 is not read"),
-        ("t.parquet", b"", "Parquet is not read"),
+        ("t.parquet.gz", b"", "Parquet is not read compressed"),
     ],
 )
 def test_broken_file_is_named_in_one_sentence(

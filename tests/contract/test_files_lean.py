@@ -250,9 +250,12 @@ def test_any_part_of_a_file_is_read_alike(tmp_path: Path, at_once: int) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("spy/20131007_trade.zip", "a zip file is read only from Lean's folders"),
-        ("equity/usa/daily/spy/20131007_trade.zip", "a zip file is read only from"),
-        ("equity/usa/tick/spy/20131007_openinterest.zip", "a zip file is read only from"),
+        ("spy/20131007_trade.zip", "a zip file of this name is read only from Lean's folders"),
+        ("equity/usa/daily/spy/20131007_trade.zip", "a zip file of this name is read only from"),
+        (
+            "equity/usa/tick/spy/20131007_openinterest.zip",
+            "a zip file of this name is read only from",
+        ),
         ("equity/moon/tick/spy/20131007_trade.zip", "the time zone of equity/moon is not known"),
         ("equity/usa/tick/spy/20131307_trade.zip", "20131307 is no day"),
         ("forex/oanda/tick/eurusd/20140507_trade.zip", "Lean has no trades of forex"),

@@ -158,3 +158,16 @@ def test_the_real_day_of_three_symbols_is_read(market_data: Path) -> None:
         first = file.readlines()[1].split(",")
     assert ticks.time_ns[0] == pd.Timestamp(first[0]).value
     assert ticks.price[0] == float(first[2])
+
+
+@pytest.mark.parametrize("at", [0, 1, 500, 4999])
+@pytest.mark.parametrize("cell", ['"q,1"', '"two\nlines"', "plain"])
+def test_a_quoted_cell_anywhere_changes_no_other_row(tmp_path: Path, at: int, cell: str) -> None:
+    rows = [f"{1618085520 + i},A,{i}.5,x" for i in range(5000)]
+    rows[at] = rows[at].replace("x", cell)
+    values = values_of(written(tmp_path, "\n".join(["time,symbol,price,note", *rows])))
+    assert len(values) == 5000
+    for i, value in enumerate(values):
+        note = cell.strip('"') if i == at else "x"
+        tick = {"time": 1618085520 + i, "symbol": "A", "price": i + 0.5, "note": note}
+        assert orjson.loads(value) == tick

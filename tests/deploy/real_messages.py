@@ -21,7 +21,7 @@ from stream_calib.wire.fits import encode_fit
 from tests.engine.driver import settings, tick
 from tests.engine.fits import made_up
 from tests.engine.regimes import Regimes, regime_settings
-from tests.engine.schedule import VERSION, P, Q, Run, control, dense_log, read_dense
+from tests.engine.schedule import VERSION, P, Q, Run, control, dense_log, dense_run, read_dense
 from tests.golden import regenerate, values
 from tests.simulation import clock
 from tests.simulation.broker import Faults
@@ -35,7 +35,7 @@ DRIFT = {"alternative": "rotation", "number": 3}
 def published() -> dict[str, list[Output]]:
     """Return the records of each topic by the last part of its name."""
     found: dict[str, list[Output]] = {}
-    for record in [*_golden(), *_services(), *_operators(), *_regimes(), *_wide()]:
+    for record in [*_golden(), *_services(), *_operators(), *_regimes(), *_wide(), *_converted()]:
         found.setdefault(record.topic.rpartition(".")[2], []).append(record)
     return found
 
@@ -153,3 +153,9 @@ def _wide() -> Iterator[Output]:
     for n in (300, 700):
         wide = dataclasses.replace(values.matrix(n), estimator="dcc", kind="forecast")
         yield from matrices.encode(wide, "calib.correlations", 0)
+
+
+def _converted() -> Iterator[Output]:
+    """Matrices in another currency than prices are quoted in."""
+    currency = {"base": "USD", "symbols": {"A": "EUR"}, "rates": {"EUR": "C"}}
+    yield from dense_run("ABC", 40, universe__currency=currency).outputs["correlations"]

@@ -5,14 +5,14 @@ import orjson
 import pytest
 
 from stream_calib.engine.refit_cycle import Turn
-from stream_calib.engine.state import _turned
 from stream_calib.estimation.calibration.model import calibrate
-from stream_calib.estimation.dcc_model import FIT_LAYOUT
 from stream_calib.values import F64, Fit, FitFailure, FitRequest
 from tests.engine.driver import settings
+from tests.engine.recoveries import cycle_recovery
 from tests.engine.regimes import DCC, Regimes, names, regime_settings
 from tests.engine.schedule import bits_of
-from tests.estimation.truths import broken, truth
+from tests.estimation.test_refit_loop import BREAKS, MARKS, share
+from tests.estimation.truths import Change, broken, truth
 
 N, BEFORE, AFTER = 12, 1000, 250
 SEED = 5
@@ -76,6 +76,16 @@ def test_no_forecast_jumps_without_a_turn(shifted: Regimes) -> None:
     assert moves[swaps[0] - first - 1] > np.quantile(quiet, 0.99)
 
 
+@pytest.mark.parametrize("detector", ["conformal", "none"])
+def test_what_a_watch_needs_is_asked_for_where_there_is_one(detector: str) -> None:
+    def answer(_: FitRequest) -> None:
+        return None
+
+    run = Regimes(regime_settings(N, detector=detector), answer).feed(market()[:610])
+    ((_, request),) = run.requests
+    assert request.settings["watched"] is (detector == "conformal")
+
+
 def test_what_the_loop_remembers_is_kept_to_the_last_bit() -> None:
     returns = market()
     whole = Regimes(regime_settings(N)).feed(returns)
@@ -133,14 +143,10 @@ def test_the_order_of_the_symbols_does_not_show(shifted: Regimes) -> None:
     order = np.random.default_rng(SEED).permutation(N)
     symbols = [shifted.config.universe[0].symbols[i] for i in order]
     config = settings(symbols, universe__dcc=DCC, universe__drift={})
-
-    def answer(request: FitRequest) -> Fit:
-        # a fit's own last bits may be others in another order
-        fit = shifted.answers[request.number - 1]
-        assert isinstance(fit, Fit)
-        return Fit(fit.model, _turned(fit.arrays, FIT_LAYOUT, order, N))
-
-    turned = Regimes(config, answer).feed(market()[:, order])
+    turned = Regimes(config).feed(market()[:, order])
+    for (_, one), (_, other) in zip(turned.requests, shifted.requests, strict=True):
+        assert dict(one.settings) == dict(other.settings)
+        assert bits_of(one.arrays) == bits_of(other.arrays)
     assert [(bar, turn[:2]) for bar, turn in turned.turns] == [
         (bar, turn[:2]) for bar, turn in shifted.turns
     ]
@@ -243,3 +249,19 @@ def test_without_a_detector_nothing_is_watched() -> None:
     assert {turn.type for _, turn in run.turns} == {"refit_installed"}
     assert run.layer.drift() is None
     assert run.layer.drift_level is None
+
+
+def test_an_own_cycle_makes_a_break_good_as_the_rows_alone_do() -> None:
+    # a jump that is noticed after 22 bars, and installed after 26
+    found = cycle_recovery(20, 3, "fusing", 0.3, MARKS)
+    assert found.share(80, 120) >= 0.6
+    assert [one.what for one in found.happened][:3] == ["alarm", "fitted", "installed"]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("change", "g"), BREAKS)
+def test_the_criterion_of_recovery_by_the_engine_s_own_cycle(change: Change, g: float) -> None:
+    # .70, .92 and .75: a first fit of 2000 bars, volatilities fitted too, and the alarms of before
+    # the break among them
+    found = [cycle_recovery(20, seed, change, g, MARKS) for seed in range(16)]
+    assert share(found) >= 0.6

@@ -19,10 +19,11 @@ from stream_calib.estimation.calibration import tilting
 from stream_calib.estimation.calibration.tilting import move_target
 from stream_calib.estimation.contest import Contest
 from stream_calib.estimation.dcc import Dcc
+from stream_calib.estimation.dcc_model import REMEMBERED
 from stream_calib.estimation.drift import DriftDetector
 from stream_calib.estimation.shrinkage import shrink_target
 from stream_calib.values import F64, Alarm, DccParams
-from tests.estimation.truths import Change, factor_target, shocks, tilted
+from tests.estimation.truths import Change, shocks, target_of, tilted
 
 COOL_DOWN = 250  # rows for which the old model goes on beside the new one
 DROP_SHARE = 0.1
@@ -144,7 +145,11 @@ class Loop:
             self._contest = Contest(self.settings.margin)
         # else the lead is kept: what challenges may change, if by the past alone
         own = replace(self._prior, target=moved.target)
+        before = Dcc(self._prior, self.n, clock=self.clock)
+        for row in self._rows[max(0, self._change - REMEMBERED) : self._change]:
+            before.update(row[None, :])
         self._challenger = Dcc(own, self.n, clock=self.clock)
+        self._challenger.begin_near(before, moved.kept)
         self._challenger.update(post)
         self._tell("fitted")
 
@@ -370,8 +375,9 @@ def begun(
     *,
     jump: bool = True,
     perfect: bool = False,
+    name: str = "three_factors",
 ) -> tuple[DccParams, Market]:
-    """Draw a market around one factor of average correlation .15, and fit it before it is shown.
+    """Draw a DCC market around a target of ``truths``, and fit it before it is shown.
 
     ``rows``: those that the target is estimated from, as the service estimates it; those that
     the model in force then sees before the break; and those after it. a and b are the true ones,
@@ -379,7 +385,7 @@ def begun(
     """
     fitted, before, after = rows
     rng = np.random.default_rng([n, seed])
-    target = factor_target(rng, n, 0.15)
+    target = target_of(rng, name, n)
     normals = shocks(rng, fitted + before + after, n, np.inf)
     move = None if change is None else partial(tilted, change=change, g=g)
     market = dcc_market(normals, target, fitted + before, move, jump=jump)

@@ -97,7 +97,16 @@ def crypto(folder: Path, start: str = CRYPTO_FROM, stop: str = CRYPTO_TO) -> Mar
     rows = ReturnBlock(time_ns, kept["returns"], kept["exposure"], elapsed)
     crash = ("2021-05-19T11:00", "2021-05-19T18:00")
     return Market(
-        "40 crypto pairs", symbols, rows, 2000, 2000, 500, 60, crash, {"EWMA 30": 30.0}, pairs=True
+        "40 crypto pairs",
+        tuple(sorted(symbols)),
+        rows,
+        2000,
+        2000,
+        500,
+        60,
+        crash,
+        {"EWMA 30": 30.0},
+        pairs=True,
     )
 
 

@@ -51,6 +51,41 @@ def test_it_begins_at_its_target_and_can_be_put_back_there(model: str) -> None:
     assert dcc.correlation().corr.tobytes() == again.correlation().corr.tobytes()
 
 
+@pytest.mark.parametrize("model", ["dcc", "cdcc", "adcc"])
+def test_it_begins_with_a_part_of_what_another_one_has_learned(model: str) -> None:
+    old = dcc_of(model)
+    old.update(news(50))
+    learned = old.correlation().corr - TARGET
+    other = 0.5 * TARGET + 0.5 * np.eye(3)
+    for kept in (0.0, 0.5, 1.0):
+        dcc = Dcc(DccParams(A, B, other, "dcc"), 3)
+        dcc.begin_near(old, kept)
+        # one sum and one product for each pair, in another order
+        assert np.allclose(dcc.correlation().corr, other + kept * learned, rtol=0.0, atol=1e-15)
+    same = dcc_of(model)
+    same.begin_near(old, 1.0)
+    for one in (same, old):
+        one.update(news(40, seed=3))
+    # Q is the same to rounding, and forgets even that
+    assert np.allclose(same.correlation().corr, old.correlation().corr, rtol=0.0, atol=1e-15)
+
+
+def test_what_it_begins_with_must_be_of_its_symbols_and_a_share() -> None:
+    with pytest.raises(ValueError, match="old must be of 3 symbols"):
+        dcc_of().begin_near(Dcc(DccParams(A, B, np.eye(2)), 2), 0.5)
+    with pytest.raises(ValueError, match="kept from 0 to 1"):
+        dcc_of().begin_near(dcc_of(), 1.5)
+
+
+@pytest.mark.parametrize("model", ["dcc", "cdcc", "adcc"])
+def test_the_correlations_of_the_next_row_alone_are_those_of_the_forecast(model: str) -> None:
+    dcc = dcc_of(model)
+    alike = np.full((1, 3), 1e9)  # all three move as one, up to the cap
+    dcc.update(np.vstack([news(30), alike]))
+    assert dcc.correlation().capped > 0
+    assert dcc.next_corr().tobytes() == dcc.correlation().corr.tobytes()
+
+
 def test_the_triangle_of_the_next_row_is_the_forecast_and_a_copy() -> None:
     dcc = dcc_of()
     dcc.update(news(30))

@@ -19,7 +19,7 @@ from stream_calib.estimation.drift_scores import (
     tilt_towards,
 )
 from stream_calib.values import F64, Alarm, DccParams, ReturnBlock
-from tests.estimation.truths import broken
+from tests.estimation.truths import broken, target_of
 from tests.oracles import drift as oracle
 
 FITTED = 1000  # rows that a model is fitted to
@@ -149,6 +149,25 @@ def test_the_crisis_direction_joins_what_has_no_sign_of_its_own() -> None:
     np.fill_diagonal(target, 1.0)
     assert crisis_direction(target).tolist() == [1.0, 1.0, 1.0, -1.0, 1.0]
     assert crisis_direction(np.full((3, 3), 0.4) + 0.6 * np.eye(3)).tolist() == [1.0] * 3
+
+
+def test_the_crisis_direction_is_that_in_which_all_vary_most() -> None:
+    # with factors that are nearly as strong as the common one the leading eigenvector has signs
+    # of those; of 30 such markets four
+    against = 0
+    for seed in range(30):
+        target = target_of(np.random.default_rng([20, seed]), "three_factors", 20)
+        leading = np.linalg.eigh(target)[1][:, -1]
+        against += (leading * np.sign(leading.sum()) * np.sqrt(20) < -0.5).any()
+        assert crisis_direction(target).tolist() == [1.0] * 20, seed
+    assert against == 4
+    rng = np.random.default_rng(3)
+    camps = np.where(rng.permutation(12) < 5, -1.0, 1.0)
+    target = 0.3 * np.outer(camps, camps) + 0.7 * np.eye(12)
+    target[0, 1:] = target[1:, 0] = 0.0  # with nobody
+    found = crisis_direction(target)
+    assert found[0] == 1.0
+    assert np.array_equal(found[1:] * found[1], camps[1:] * camps[1])
 
 
 @pytest.mark.parametrize("tilt", [True, False])

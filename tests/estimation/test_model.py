@@ -201,3 +201,18 @@ def test_a_request_that_makes_no_sense_has_an_answer_too() -> None:
     answer = calibrate(asked(np.full((300, 0), np.nan)))
     assert isinstance(answer, FitFailure)
     assert answer.reason
+
+
+def test_dependence_is_measured_for_whoever_watches() -> None:
+    returns = returns_of(4, 9)
+    watched, alone = (fitted(returns, watched=watched).arrays for watched in (True, False))
+    assert np.isfinite(watched["dependence"]).all()
+    assert np.isnan(alone["dependence"]).all()
+    for name in watched.keys() - {"dependence"}:
+        assert watched[name].tobytes() == alone[name].tobytes()
+
+
+def test_a_fit_by_name_says_so() -> None:
+    returns = returns_of(3, 9)
+    assert fitted(returns, by_name=True).arrays["by_name"].tolist() == [1.0]
+    assert "by_name" not in fitted(returns).arrays

@@ -17,7 +17,7 @@ from tests.estimation.loops import (
 from tests.estimation.truths import Change
 
 MARKS = tuple(range(5, 125, 10))  # rows after the break
-BREAKS: tuple[tuple[Change, float], ...] = (("fusing", 0.35), ("loosening", 0.4), ("rotation", 0.0))
+BREAKS: tuple[tuple[Change, float], ...] = (("fusing", 0.3), ("loosening", 0.4), ("rotation", 0.0))
 
 
 def share(found: list[Recovery], oracle: str = "best") -> float:
@@ -66,7 +66,8 @@ def test_few_rows_move_a_right_target_hardly_and_alone_they_spoil_it() -> None:
 
 
 def test_a_break_that_was_over_soon_is_rolled_back() -> None:
-    params, market = begun(20, 2, "fusing", 0.5, (2000, 100, 70))
+    # after 70 rows the model before has lost for good, and is let go
+    params, market = begun(20, 2, "fusing", 0.5, (2000, 100, 60))
     _, calm = begun(20, 2, None, 0.0, (2000, 0, 300))
     z = np.concatenate([market.z, calm.z])
     both = Market(z, np.concatenate([market.corr, calm.corr]), 100)
@@ -106,13 +107,33 @@ def test_the_criterion_of_recovery(n: int, runs: int, change: Change, g: float) 
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("n", "runs"), [(20, 16), (100, 2)])
-def test_the_criterion_of_recovery_by_alarms_of_the_detector(n: int, runs: int) -> None:
+@pytest.mark.parametrize(("n", "runs"), [(20, 24), (100, 4)])
+@pytest.mark.parametrize(("change", "g"), BREAKS)
+def test_the_criterion_of_recovery_by_alarms_of_the_detector(
+    n: int, runs: int, change: Change, g: float
+) -> None:
+    # With 20 symbols .80, .96 and .79, with 100 .78, .97 and .78.
     found = []
     for seed in range(runs):
-        params, market = begun(n, seed, "fusing", 0.35, (2000, 600, 125))
+        params, market = begun(n, seed, change, g, (2000, 600, 125))
         found.append(recovery(params, market, MARKS))
     assert share(found) >= 0.6
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("change", "g", "least"),
+    [("fusing", 0.3, 0.6), ("loosening", 0.4, 0.4), ("rotation", 0.0, 0.1)],
+)
+def test_what_is_not_noticed_cannot_be_made_good(change: Change, g: float, least: float) -> None:
+    # Around one factor of average correlation .15 an alarm comes within 125 rows in 15 of 16
+    # runs after fusing, 10 after loosening and 5 after a rotation, and .70 (of .3), .54 and .21
+    # are made good.
+    found = []
+    for seed in range(16):
+        params, market = begun(20, seed, change, g, (2000, 600, 125), name="average_15")
+        found.append(recovery(params, market, MARKS))
+    assert share(found) >= least
 
 
 @pytest.mark.full

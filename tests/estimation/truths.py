@@ -63,7 +63,7 @@ def truth(name: str, n: int, rows: int, seed: int) -> F64:
     if name == "latent":
         return _one_factor(rng, n, _latent(rng, rows), WAVE_MEAN)
     tails = 5.0 if name == "t5" else np.inf
-    target = _target(rng, name, n)
+    target = target_of(rng, name, n)
     z = _dcc(shocks(rng, rows, n, tails), target, rows, None, "jump")
     return _misjudged(rng, z) if name == "volatility_jumps" else z
 
@@ -105,7 +105,7 @@ def broken(
         The first rows are those of ``truth(name, n, before, seed)`` in law.
     """
     rng = np.random.default_rng([TRUTHS.index(name), n, seed])
-    target = _target(rng, name, n)
+    target = target_of(rng, name, n)
     normals = shocks(rng, before + after, n, 5.0 if name == "t5" else np.inf)
     return _dcc(normals, target, before, lambda corr: tilted(corr, change, g), kind)
 
@@ -151,7 +151,8 @@ def shocks(rng: np.random.Generator, rows: int, n: int, tails: float) -> F64:
     return normals
 
 
-def _target(rng: np.random.Generator, name: str, n: int) -> F64:
+def target_of(rng: np.random.Generator, name: str, n: int) -> F64:
+    """Draw the long-run correlations of a truth that is a DCC."""
     if name == "three_factors":
         return three_factor_target(rng, n)
     return factor_target(rng, n, AVERAGES.get(name, 0.15))

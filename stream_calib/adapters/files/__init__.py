@@ -1,13 +1,13 @@
 """Recorded ticks as an input log, and a file of lines as an output log.
 
-One record is one line. ``.jsonl`` (and whatever is not listed next): the line is the record's
-value. ``.csv`` with a header: each row becomes a JSON object, or each cell where there is one
-column per symbol. ``.tsv``: topic, tab, value, as recorded from Kafka. Each may be compressed,
-``.gz`` or ``.zst``. ``.zip``: trades or quotes of a day as Lean keeps them. More in ``lines``.
+What is read: JSON lines, CSV and Parquet in tables of one tick a row or one column a symbol,
+records of Kafka as ``topic<TAB>value``, raw captures of cryptofeed, public dumps of Binance, CSV
+of Tardis, CSV and DBN of Databento, zips of Lean; ``lines`` says how each is told. ``unpacking``
+has their bytes, ``tables`` what all tables share, ``layouts`` which of them it is.
 """
 
-from stream_calib.adapters.files.lines import CHUNK_BYTES, LINE_BYTES
 from stream_calib.adapters.files.sink import FileSink
 from stream_calib.adapters.files.source import FileSource
+from stream_calib.adapters.files.unpacking import CHUNK_BYTES, LINE_BYTES
 
 __all__ = ["CHUNK_BYTES", "LINE_BYTES", "FileSink", "FileSource"]

@@ -38,6 +38,8 @@ _PATH = re.compile(
     r"/(equity|forex)/([^/]+)/(tick|second|minute)/([^/]+)/(\d{8})_(trade|quote)\.zip"
 )
 
+_NAME = re.compile(r"\d{8}_[a-z]+\.zip")  # which no other zip file has
+
 Tick = dict[str, Any]
 
 
@@ -68,12 +70,17 @@ class Layout(NamedTuple):
         return self.midnight_ns + local_ns - offset_ns + self.bar_ns
 
 
+def is_lean(path: Path) -> bool:
+    """Tell by its name whether a file is one of Lean's."""
+    return _NAME.fullmatch(path.name.lower()) is not None
+
+
 def layout_of(path: Path) -> Layout:
     """Return what the path says; raise InputError when it is not one of Lean's."""
     found = _PATH.search(path.absolute().as_posix().lower())
     if found is None:
         raise InputError(
-            f"{path}: a zip file is read only from Lean's folders, "
+            f"{path}: a zip file of this name is read only from Lean's folders, "
             "as in equity/usa/tick/spy/20131007_trade.zip"
         )
     security, market, resolution, name, day, kind = found.groups()

@@ -1,6 +1,6 @@
 """The records of one file, whatever its format, as far as they are asked for.
 
-By the name without ``.gz`` and ``.zst``, in which any but ``.zip`` may be compressed:
+By the name without ``.gz`` and ``.zst``, in which any but ``.zip`` and Arrow's may be compressed:
 
 ``.tsv``
     Topic, tab, value: as recorded from Kafka.
@@ -9,31 +9,50 @@ By the name without ``.gz`` and ``.zst``, in which any but ``.zip`` may be compr
     (wide), each cell that is not empty becomes a native tick ``{"symbol", "time", "price"}``,
     its time in ns; otherwise each row becomes one JSON object (``tables``). Times of a wide
     file, and those in a column ``ts_utc``, are UTC where they have no zone. A time is taken as
-    it is written: bars stamped with their beginning are a bar early.
+    it is written: bars stamped with their beginning are a bar early. By their headers CSV of
+    Tardis (``tardis``) and of Databento (``databento``) are known, by their names the public
+    dumps of Binance (``binance``).
+``.parquet``, ``.arrow``, ``.feather``
+    The same tables with types, which give the records of the equal CSV (``arrow``).
+``.dbn``
+    Databento's binary files of any version (``databento``).
 ``.zip``
     Trades or quotes of one symbol and day as QuantConnect's Lean keeps them; symbol, day and
-    zone are in the path (``lean``).
+    zone are in the path (``lean``). Any other holds files of the kinds above, Arrow's and
+    ``.tsv`` not among them, which are read in the order of their names as one topic.
 ``.jsonl`` and all others
-    A line is a record.
+    A line is a record; where it is a raw capture of cryptofeed, old or new, what was received
+    is, with the time of that as the log's (``captures``).
 """
 
-import csv
 import gzip
+import itertools
 import zipfile
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import zstandard
 
-from stream_calib.adapters.files.lean import layout_of, ticks
-from stream_calib.adapters.files.tables import records
+from stream_calib.adapters.files.arrow import ARROW, arrow_records
+from stream_calib.adapters.files.captures import is_capture, received
+from stream_calib.adapters.files.commas import csv_records
+from stream_calib.adapters.files.databento import dbn_lines
+from stream_calib.adapters.files.lean import is_lean, layout_of, ticks
+from stream_calib.adapters.files.unpacking import Member, members, unpacked_name
 from stream_calib.errors import InputError
 
-CHUNK_BYTES = 256 * 1024
-LINE_BYTES = 16 * 1024 * 1024  # beyond, it is not a file of lines
-BOM = b"\xef\xbb\xbf"
-UNREAD = {".bz2": "bzip2", ".xz": "xz", ".lz4": "lz4", ".parquet": "Parquet"}
+UNREAD = {".bz2": "bzip2", ".xz": "xz", ".lz4": "lz4"}
+NOT_INSIDE = {*ARROW, *UNREAD, ".tsv", ".gz", ".zst", ".zip"}  # a zip
+
+
+class Block(NamedTuple):
+    """Some records of one topic; without ``stamps_ms`` the log has no times."""
+
+    topic: str
+    values: list[bytes]
+    stamps_ms: list[int] | None = None
 
 
 class LinesFile:
@@ -45,6 +64,8 @@ class LinesFile:
         The file.
     only
         The one topic to be kept, which is in the file; None keeps all, and looks for them.
+    taken
+        How many of its records to pass over.
 
     Attributes
     ----------
@@ -52,40 +73,73 @@ class LinesFile:
         The topics of the file.
     """
 
-    def __init__(self, path: Path, only: str | None = None) -> None:
+    def __init__(self, path: Path, only: str | None = None, taken: int = 0) -> None:
         if path.suffix in UNREAD:
             raise InputError(f"{path}: {UNREAD[path.suffix]} is not read, only .gz and .zst are")
         self.path = path
-        self._waiting: dict[str, list[bytes]] = {only or _topic(path): []}
-        if only is None and _kind(path) == ".tsv":
-            names = {topic for block in _blocks(path) for topic in block}
-            self._waiting = {name: [] for name in names}
+        names = {only or _topic(path)}
+        if only is None and _kind(unpacked_name(path)) == ".tsv":
+            names = {block.topic for block in _blocks(path)}
+        self.topics = tuple(names)
+        self._waiting: dict[str, tuple[list[bytes], list[int]]] = {name: ([], []) for name in names}
+        self._taken = dict.fromkeys(names, taken)
+        self._skip = dict(self._taken)
         self._blocks = _blocks(path)
         self._done = False
-        self.topics = tuple(self._waiting)
-        for topic in self.topics:
-            self.take(topic, 0)  # what is wrong with the file shall be known at once
+        if not taken:
+            for topic in self.topics:
+                self.take(topic, 0)  # what is wrong with the file shall be known at once
 
-    def take(self, topic: str, n: int) -> list[bytes]:
-        """Return the next records of a topic, at most ``n``; fewer at the end only."""
-        waiting = self._waiting[topic]
-        while len(waiting) <= n and not self._done:  # one more, to know when the end is reached
+    @property
+    def is_open(self) -> bool:
+        """Whether there is more to be read of it than what waits."""
+        return not self._done
+
+    @property
+    def n_taken(self) -> int:
+        """How many records were taken, of all topics."""
+        return sum(self._taken.values())
+
+    @property
+    def n_waiting(self) -> int:
+        """How many records were read and not taken."""
+        return sum(len(values) for values, _ in self._waiting.values())
+
+    def park(self) -> None:
+        """Close the file, and keep nothing of it; it is read again when more is taken."""
+        self._blocks.close()
+        self._blocks = _blocks(self.path)
+        self._skip = dict(self._taken)
+        for values, stamps_ms in self._waiting.values():
+            values.clear()
+            stamps_ms.clear()
+
+    def take(self, topic: str, n: int) -> tuple[list[bytes], list[int]]:
+        """Return the next records of a topic, at most ``n``, fewer at the end only.
+
+        Returns
+        -------
+        values, stamps_ms
+            The records and the log's times, -1 where it has none.
+        """
+        values, stamps_ms = self._waiting[topic]
+        while len(values) <= n and not self._done:  # one more, to know when the end is reached
             block = next(self._blocks, None)
             self._done = block is None
-            for name, values in (block or {}).items():
-                if name in self._waiting:
-                    self._waiting[name] += values
-        taken = waiting[:n]
-        del waiting[:n]
+            if block is not None and block.topic in self._waiting:
+                self._keep(block)
+        taken = values[:n], stamps_ms[:n]
+        del values[:n], stamps_ms[:n]
+        self._taken[topic] += len(taken[0])
         return taken
 
     def is_read(self, topic: str) -> bool:
         """Tell whether all records of a topic were taken."""
-        return self._done and not self._waiting[topic]
+        return self._done and not self._waiting[topic][0]
 
     def forget(self, topic: str) -> None:
         """Keep nothing of this topic any more: it is not taken here again."""
-        del self._waiting[topic]
+        del self._waiting[topic], self._taken[topic]
         if not self._waiting:
             self.close()
 
@@ -93,30 +147,34 @@ class LinesFile:
         """Close the file."""
         self._blocks.close()
 
+    def _keep(self, block: Block) -> None:
+        n, skip = len(block.values), self._skip[block.topic]
+        self._skip[block.topic] = max(0, skip - n)
+        values, stamps_ms = self._waiting[block.topic]
+        values += block.values[skip:]
+        stamps_ms += (block.stamps_ms or [-1] * n)[skip:]
 
-def _kind(path: Path) -> str:
-    suffixes = [suffix for suffix in path.suffixes if suffix not in {".gz", ".zst"}]
-    return suffixes[-1] if suffixes else ""
+
+def _kind(name: str) -> str:
+    return Path(name).suffix.lower()
 
 
 def _topic(path: Path) -> str:
-    return layout_of(path).topic if _kind(path) == ".zip" else path.name
+    return layout_of(path).topic if is_lean(path) else path.name
 
 
-def _blocks(path: Path) -> Generator[dict[str, list[bytes]]]:
-    # The values of a piece of the file, by topic.
+def _blocks(path: Path) -> Generator[Block]:
     try:
-        match _kind(path):
-            case ".tsv":
-                yield from _tsv(path)
-            case ".csv":
-                yield from ({path.name: values} for values in _csv(path))
-            case ".zip":
-                layout = layout_of(path)
-                yield from ({layout.topic: values} for values in ticks(layout, _lines(path)))
-            case _:
-                for lines in _lines(path):
-                    yield {path.name: [line for line in lines if line]}
+        if is_lean(path):
+            layout = layout_of(path)
+            for member in members(path, only_one=True):
+                for values in ticks(layout, member.lines()):
+                    yield Block(layout.topic, values)
+        elif _kind(unpacked_name(path)) in ARROW:
+            yield from (Block(path.name, values) for values in arrow_records(path))
+        else:
+            for member in members(path):
+                yield from _member(member, path)
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError):
         raise InputError(f"{path}: its compressed data are damaged") from None
     except zipfile.BadZipFile:
@@ -124,79 +182,52 @@ def _blocks(path: Path) -> Generator[dict[str, list[bytes]]]:
     except EOFError:
         raise InputError(f"{path}: it is cut off, its compressed data do not end") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        reason = error.strerror or " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: it is not UTF-8 text") from None
-    except csv.Error as error:
-        raise InputError(f"{path}: it is not CSV ({error})") from None
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    if path.suffix == ".zip":
-        yield from _unzipped(path)
+def _member(member: Member, path: Path) -> Iterator[Block]:
+    topic = path.name
+    match _kind(member.name):
+        case kind if path.suffix == ".zip" and kind in NOT_INSIDE:
+            raise InputError(f"{member.label}: inside a zip {kind} is not read")
+        case ".tsv":
+            yield from _tsv(member)
+        case ".csv":
+            yield from (Block(topic, values) for values in csv_records(member))
+        case ".dbn":
+            yield from (Block(topic, lines) for lines in dbn_lines(member))
+        case _:
+            yield from _text(member, topic)
+
+
+def _text(member: Member, topic: str) -> Iterator[Block]:
+    blocks = member.lines()
+    head: list[list[bytes]] = []
+    while not any(map(any, head)) and (block := next(blocks, None)) is not None:
+        head.append(block)
+    first = next((line for block in head for line in block if line), b"")
+    blocks = itertools.chain(head, blocks)
+    if is_capture(first):
+        yield from (Block(topic, *found) for found in received(blocks))
         return
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        if path.suffix != ".zst":
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-            return
-        # The library's own reader takes a file that is cut off for a complete one.
-        frame = None
-        while data := file.read(CHUNK_BYTES // 16):
-            while data:
-                frame = frame or zstandard.ZstdDecompressor().decompressobj()
-                yield frame.decompress(data)
-                data = frame.unused_data
-                if frame.eof:
-                    frame = None
-        if frame is not None:
-            raise EOFError
+    for lines in blocks:
+        yield Block(topic, [line for line in lines if line])
 
 
-def _unzipped(path: Path) -> Iterator[bytes]:
-    with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
-        if len(members) != 1:
-            raise InputError(f"{path}: one file is expected in it, not {len(members)}")
-        if members[0].flag_bits & 1:
-            raise InputError(f"{path}: it is encrypted")
-        if members[0].compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-            raise InputError(f"{path}: it is not compressed in the usual way")
-        with archive.open(members[0]) as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-
-
-def _lines(path: Path) -> Iterator[list[bytes]]:
-    rest, mark = b"", BOM
-    for chunk in _chunks(path):
-        rest += chunk
-        lines = rest.split(b"\n")
-        rest = lines.pop()
-        if lines:
-            lines[0] = lines[0].removeprefix(mark)
-            mark = b""
-            yield [line.removesuffix(b"\r") for line in lines]
-        if len(rest) > LINE_BYTES:
-            raise InputError(f"{path}: it has no line ends where a record should end")
-    if last := rest.removeprefix(mark).removesuffix(b"\r"):
-        yield [last]
-
-
-def _tsv(path: Path) -> Iterator[dict[str, list[bytes]]]:
+def _tsv(member: Member) -> Iterator[Block]:
     number = 0
-    for lines in _lines(path):
-        block: dict[str, list[bytes]] = {}
+    for lines in member.lines():
+        found: dict[str, list[bytes]] = {}
         for line in lines:
             number += 1
             topic, tab, value = line.partition(b"\t")
             if tab:
-                block.setdefault(topic.decode(), []).append(value)
+                found.setdefault(topic.decode(), []).append(value)
             elif line:
-                raise InputError(f"{path}: line {number} has no tab between topic and value")
-        yield block
-
-
-def _csv(path: Path) -> Iterator[list[bytes]]:
-    rows = csv.reader(f"{line.decode()}\n" for lines in _lines(path) for line in lines)
-    yield from records(next(rows, []), rows)
+                raise InputError(
+                    f"{member.label}: line {number} has no tab between topic and value"
+                )
+        yield from (Block(topic, values) for topic, values in found.items())

@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
 from stream_calib.adapters.files.lines import LinesFile
 from stream_calib.adapters.files.tables import ROWS
 from stream_calib.errors import LostInputError
 from stream_calib.values import RecordBatch, Source
+
+OPEN_MAX = 800  # files at once; fewer where the system allows a process fewer
+WAITING_MAX = 250_000  # records of other topics of the same file
 
 
 class FileSource:
@@ -16,6 +20,11 @@ class FileSource:
     A file is one topic, named after it, with partition 0; a ``.tsv`` file holds the topics
     that its lines name, and the topic of a ``.zip`` file is named by its folders too. Where two
     files hold the same topic, each is a partition of it.
+
+    However many files there are, OPEN_MAX are open at once. One that others have to wait for is
+    closed, and read again up to there when it goes on: one that was left alone while all could
+    have had their turn, or if there is none, the last one that had it. A file whose topics are
+    read at very different paces is read once for each of them.
 
     Parameters
     ----------
@@ -31,6 +40,10 @@ class FileSource:
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self._paths = [Path(path) for path in paths]
         self._files: dict[Source, LinesFile] = {}
+        self._used: dict[LinesFile, int] = {}  # that are open, and when, the last one last
+        self._turn = 0
+        limit = getrlimit(RLIMIT_NOFILE)[0]
+        self._open_max = OPEN_MAX if limit == RLIM_INFINITY else min(OPEN_MAX, max(2, limit // 2))
         self._positions: dict[Source, int] = {}
         self._new: tuple[Source, ...] = ()
         self._paused: frozenset[Source] = frozenset()
@@ -48,6 +61,7 @@ class FileSource:
         """
         for path in self._paths:
             file = LinesFile(path)
+            self._keep_few_open(file)
             for topic in file.topics:
                 partition = sum(source.topic == topic for source in self._files)
                 self._files[Source(topic, partition)] = file
@@ -73,6 +87,16 @@ class FileSource:
             if batch.values:
                 batches.append(batch)
         return batches
+
+    def take_of(self, source: Source, max_records: int) -> RecordBatch:
+        """Return the next records of one source, none at its end.
+
+        Raises
+        ------
+        InputError
+            A file is cut off or damaged.
+        """
+        return self._next(source, max_records)
 
     def take_range(self, source: Source, start: int, stop: int, max_records: int) -> RecordBatch:
         """Return the records of one source from number ``start`` on.
@@ -107,7 +131,7 @@ class FileSource:
             if source in self._files and source not in self._counts:
                 file = LinesFile(self._files[source].path, source.topic)
                 self._counts[source] = 0
-                while values := file.take(source.topic, ROWS):
+                while values := file.take(source.topic, ROWS)[0]:
                     self._counts[source] += len(values)
         return {source: self._counts[source] for source in sources if source in self._files}
 
@@ -187,10 +211,37 @@ class FileSource:
                 work.exception()  # seen, so that nobody complains about it
 
     def _next(self, source: Source, n: int) -> RecordBatch:
-        values = self._files[source].take(source.topic, n)
+        file = self._files[source]
+        values, stamps_ms = file.take(source.topic, n)
         before = self._positions[source]
         after = self._positions[source] = before + len(values)
-        return RecordBatch(source, before, after, range(before, after), [-1] * len(values), values)
+        if file.n_waiting > WAITING_MAX and len(file.topics) > 1:
+            self._read_apart(file)
+        else:
+            self._keep_few_open(file)
+        return RecordBatch(source, before, after, range(before, after), stamps_ms, values)
+
+    def _read_apart(self, file: LinesFile) -> None:
+        for source, own in self._files.items():
+            if own is file:
+                position = self._positions[source]
+                self._files[source] = LinesFile(file.path, source.topic, position)
+        file.close()
+        self._used.pop(file, None)
+
+    def _keep_few_open(self, file: LinesFile) -> None:
+        self._turn += 1
+        self._used.pop(file, None)
+        self._used[file] = self._turn
+        if len(self._used) <= self._open_max:
+            return
+        self._used = {one: turn for one, turn in self._used.items() if one.is_open or one is file}
+        while len(self._used) > self._open_max:
+            oldest, *_, last, _ = self._used
+            waits = self._turn - self._used[oldest] > len(self._files)
+            parked = oldest if waits else last
+            parked.park()
+            del self._used[parked]
 
     def _seek(self, source: Source, position: int) -> bool:
         # Tells whether the position is there.
@@ -199,6 +250,7 @@ class FileSource:
             self._files[source] = LinesFile(file.path, source.topic)
             self._positions[source] = 0
             file.forget(source.topic)
+            self._used.pop(file, None)
         while (ahead := position - self._positions[source]) > 0:
             if not self._next(source, min(ahead, ROWS)).values:
                 return False

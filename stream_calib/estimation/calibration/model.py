@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from stream_calib.estimation.calibrated import DCC_MODEL, GARCH_NAMES, misfit
+from stream_calib.estimation.calibrated import BY_NAME, DCC_MODEL, GARCH_NAMES, misfit
 from stream_calib.estimation.calibration.dcc import DccFit, fit_dcc
 from stream_calib.estimation.calibration.garch import fit_garch
 from stream_calib.estimation.calibration.staged import refit_target
@@ -45,7 +45,9 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
         ``arrays``: ``returns`` (t, n), NaN where not observed, ``exposure`` (t, n) in bars and
         ``elapsed`` (t,). ``settings``: those of ``DccConfig`` by name, but for ``enabled``,
         ``bar``, ``window_bars`` and ``refit_bars``. With ``kind`` "target" it is a request as
-        ``refit_target`` has it.
+        ``refit_target`` has it. With ``watched`` false nothing is measured for a watch for
+        drift. With ``by_name`` the fit says so too: whoever asked has put the symbols in the
+        order of their names, and puts them back.
 
     Returns
     -------
@@ -59,12 +61,15 @@ def calibrate(request: FitRequest) -> Fit | FitFailure:
     work = refit_target if request.settings.get("kind") == "target" else _calibrate
     try:
         with one_blas_thread():  # whose number would show in the last bits
-            return work(request)
+            found = work(request)
     except (ArithmeticError, IndexError, ValueError) as error:
         # whoever asks, in the stream or in a replay of it, has the same answer
         words = str(error).strip().splitlines()[:1]
         reason = ": ".join(["the calibration raised " + type(error).__name__, *words])
         return _failure(request, "crashed", reason)
+    if isinstance(found, Fit) and request.settings.get(BY_NAME):
+        return Fit(found.model, {**found.arrays, BY_NAME: np.ones(1)})
+    return found
 
 
 def _calibrate(request: FitRequest) -> Fit | FitFailure:
@@ -198,7 +203,9 @@ def _arrays(
         "loglik": np.array(
             [dcc.loglik if n_fitted <= FULL_MAX else math.nan, dcc.composite_loglik]
         ),
-        "dependence": _dependence(dcc, z),
+        "dependence": _dependence(dcc, z)
+        if request.settings.get("watched", True)
+        else np.full(3, np.nan),
         "target_average": np.array([math.fsum(dcc.target[upper]) / len(upper[0])]),
         **{
             f"diagnostics.{group}.{name}": np.array([float(value)])

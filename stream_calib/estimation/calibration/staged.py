@@ -32,9 +32,9 @@ def refit_target(request: FitRequest) -> Fit | FitFailure:
     -------
     Fit or FitFailure
         Arrays as ``calibrate`` has them, all but ``request``, ``target``, ``target_average``,
-        ``counts``, ``bars``, ``loglik`` and ``diagnostics.`` the old ones. ``counts`` are the
-        rows since the change. A symbol that was not seen to move since keeps its regression on
-        the others.
+        ``counts``, ``bars``, ``loglik``, ``kept`` and ``diagnostics.`` the old ones. ``counts``
+        are the rows since the change; ``kept`` is how much of the old target is in the new one.
+        A symbol that was not seen to move since keeps its regression on the others.
     """
     with one_blas_thread():  # whose number would show in the last bits
         return _refit(request)
@@ -95,6 +95,7 @@ def _arrays(
         "counts": seen.astype(np.float64),  # what the old target counts for is no evidence
         "bars": np.array([float(n_rows)]),
         "loglik": np.full(2, math.nan),
+        "kept": np.array([moved.kept]),
         "diagnostics.target.fused": np.array([moved.fused]),
         "diagnostics.target.loosened": np.array([moved.loosened]),
         "diagnostics.target.prior_rows": np.array([moved.prior_rows]),

@@ -12,7 +12,7 @@ from stream_calib.estimation.dcc import Dcc
 from stream_calib.kernels.dcc_targets import star_returns
 from stream_calib.values import F64, I64, DccParams
 
-PRIOR_SHARES = (16, 32, 64)  # rows per symbol that the tilted target may count for
+PRIOR_SHARES = (16, 32, 64)  # rows per symbol that an old target may count for
 PLENTY = 8  # rows per symbol: of more it counts for less, or it would never be forgotten
 STEP, SHARES, TURNS = 0.05, 19, 8  # of the search for the shares of v v' and I
 FOLDS = 5  # blocks of rows, each forecast from the earlier ones
@@ -26,7 +26,7 @@ class Moved(NamedTuple):
 
     ``fused`` and ``loosened``: g and h of the tilt; ``prior_rows`` that the tilted target counts
     for; ``gain``: nats per row by which targets made in this way forecast later rows better
-    than the old one, by the directions of the returns.
+    than the old one, by the directions of the returns; ``kept``: share of the old target in it.
     """
 
     target: F64
@@ -34,6 +34,7 @@ class Moved(NamedTuple):
     loosened: float
     prior_rows: float
     gain: float
+    kept: float
 
 
 def move_target(params: DccParams, z: F64, dropped: int = 0) -> Moved:
@@ -44,9 +45,10 @@ def move_target(params: DccParams, z: F64, dropped: int = 0) -> Moved:
     with S the correlation of the news, holes filled by what C expects, and v the signs of the
     leading eigenvector of C + S: all ones, where all move together. g and h are the most likely
     ones by the directions of the news: two numbers, that few rows tell. n0, of ``PRIOR_SHARES``
-    times n, or less where rows are plenty, is what forecasts best: block after block of the rows,
-    each by a filter whose target was made from earlier ones alone. Rows on both sides of a block
-    would tell of the state in it, which is no matter of the target.
+    times n (1 - h), as what was loosened says nothing of how symbols hang together, or less where
+    rows are plenty, is what forecasts best: block after block of the rows, each by a filter whose
+    target was made from earlier ones alone. Rows on both sides of a block would tell of the state
+    in it, which is no matter of the target.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ def _moved(params: DccParams, z: F64, dropped: int) -> Moved:
     first = moves[: max(1, len(news) // FOLDS)].any(axis=0)
     known = np.flatnonzero(first & (moves.sum(axis=0) >= MOVES_MIN))
     if len(known) < 2:
-        return Moved(params.target.copy(), 0.0, 0.0, math.inf, 0.0)
+        return Moved(params.target.copy(), 0.0, 0.0, math.inf, 0.0, 1.0)
     if len(known) < n:
         part = _moved(part_of(params, known), np.ascontiguousarray(z[:, known]), dropped)
         return part._replace(target=_extended(params.target, known, part.target))
@@ -90,9 +92,10 @@ def _moved(params: DccParams, z: F64, dropped: int) -> Moved:
     best = int(np.argmax(gains))
     tilts = _tilts(params.target, rows, FOLDS)
     fused, loosened = tilts.likely()
-    prior_rows = float(_priors(rows, n)[best])
+    prior_rows = float((1.0 - loosened) * _priors(rows, n)[best])
     target = _blend(tilts.at(fused, loosened), rows, FOLDS, prior_rows)
-    return Moved(target, fused, loosened, prior_rows, float(gains[best]))
+    kept = (1.0 - fused - loosened) * prior_rows / (prior_rows + float(rows.ends[-1]))
+    return Moved(target, fused, loosened, prior_rows, float(gains[best]), kept)
 
 
 def part_of(params: DccParams, known: I64) -> DccParams:
@@ -215,8 +218,9 @@ def _gains(params: DccParams, z: F64, dropped: int, rows: _Rows) -> F64:
         start, stop = (dropped + int(end) for end in rows.ends[folds - 1 : folds + 1])
         plain += _forecast_score(params, z, start, stop, every)
         tilts = _tilts(params.target, rows, folds)
-        prior = tilts.at(*tilts.likely())
-        for j, prior_rows in enumerate(_priors(rows, n)):
+        fused, loosened = tilts.likely()
+        prior = tilts.at(fused, loosened)
+        for j, prior_rows in enumerate((1.0 - loosened) * _priors(rows, n)):
             moved = replace(params, target=_blend(prior, rows, folds, float(prior_rows)))
             total[j] += _forecast_score(moved, z, start, stop, every)
     gains: F64 = (total - plain) * (every / float(rows.ends[-1] - rows.ends[0]))
@@ -229,7 +233,7 @@ def _forecast_score(params: DccParams, z: F64, start: int, stop: int, every: int
     total = 0.0
     for row in range(start, stop):
         if row % every == 0:
-            total += fitness(z[row], dcc.correlation().corr).angular
+            total += fitness(z[row], dcc.next_corr()).angular
         dcc.update(z[row : row + 1])
     return total
 
