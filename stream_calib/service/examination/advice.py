@@ -11,7 +11,7 @@ from stream_calib.config import format_duration
 from stream_calib.config.sections import TimeConfig
 from stream_calib.estimation.two_scale import choose_k
 from stream_calib.service.examination.clocks import Lead, Order, Skew
-from stream_calib.service.examination.sessions import Sessions
+from stream_calib.service.examination.sessions import ALWAYS, Sessions
 from stream_calib.service.examination.symbols import SymbolFinding
 from stream_calib.values import I64, SECOND_NS
 
@@ -20,18 +20,19 @@ TICKS_MIN = 20
 SLOWER = 10.0  # a symbol so many times slower than most would set the window of all
 OVERLAP_MIN = 0.2
 SYMBOLS_MAX = 200  # as many as fit in one JSON message
-UNCHANGED_MAX = 0.999
+UNCHANGED_MAX, STILL_TICKS = 0.999, 1000  # few ticks may well be of a quiet minute
 BAR_S_LEAST, BAR_S_MOST = 1.0, 5.0  # of ticks: ``choose_k``
 BARS_PER_WINDOW = 120  # more cost time and hold nothing
 N_EFF = 50.0
 WINDOWS_TILL_READY = 20  # windows until 20 effective ones are there, and half as many again
 LATENESS_MOST_NS = 60 * SECOND_NS
+MOSTLY = 0.5
 TRIAL_PAIRS = 6  # symbols whose pairs are tried
 NICE_S = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30),
     *(60 * m for m in (1, 2, 3, 5, 10, 15, 20, 30, 45)),
     *(3600 * h for h in (1, 2, 3, 4, 6, 8, 12)),
-    *(86_400 * d for d in (1, 2, 3, 5, 10, 20, 30, 40, 50, 100, 200, 500, 1000, 2000)),
+    *(86_400 * d for d in (1, 2, 3, 5, 7, 10, 20, 30, 40, 50, 100, 200, 500, 1000, 2000)),
 )
 
 
@@ -63,7 +64,8 @@ class Advice:
     lateness_ns: int = 2 * SECOND_NS
     idle_slack_ns: int = 5 * SECOND_NS
     max_ahead_ns: int = 60 * SECOND_NS
-    sessions: Sessions = Sessions("", "", "", "")
+    topics: Sequence[str] = ()
+    sessions: Sessions = ALWAYS
     diffs: Sequence[str] = ()
     exchanges: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -93,7 +95,7 @@ def choose_symbols(
             left.append((one.symbol, "no trades" if policy == "last" else "no quotes"))
         elif own.n < TICKS_MIN:
             left.append((one.symbol, f"{own.n} ticks are too few"))
-        elif own.unchanged > UNCHANGED_MAX:
+        elif own.n > STILL_TICKS and own.unchanged > UNCHANGED_MAX:
             left.append((one.symbol, "its price never moves"))
         elif not own.rate_hz > 0.0:
             left.append((one.symbol, "all of its ticks have one time"))
@@ -122,7 +124,9 @@ def _together(able: list[SymbolFinding], left: list[tuple[str, str]]) -> list[Sy
         own = [one for one in able if _overlap(one, reference) >= OVERLAP_MIN]
         if len(own) > len(best):
             best = own
-    left += [(one.symbol, "ticks at other times than the others") for one in able if one not in best]
+    left += [
+        (one.symbol, "ticks at other times than the others") for one in able if one not in best
+    ]
     return best
 
 
@@ -166,7 +170,7 @@ def choose_clock(
     slowest = chosen[int(np.argmin(rates))].symbol
     gap_s = float(np.median([own.gap_s for own in prices]))
     if all(own.regular for own in prices) and gap_s >= BAR_S_MOST:
-        bar_s = nice_s(gap_s * 0.999)
+        bar_s = round(gap_s, 3)
         why = f"the ticks are bars themselves, {format_duration(_ns(bar_s))} apart"
         k = choose_k(rates * 1.001, bar_s, lead_s)
     else:
@@ -178,8 +182,9 @@ def choose_clock(
             bar_s = nice_s(k * bar_s / BARS_PER_WINDOW)
             k = choose_k(rates, bar_s, lead_s)
             why += f", and {BARS_PER_WINDOW} bars a window are enough"
-    window_s = nice_s(k * bar_s * 0.999)
-    k = math.ceil(window_s / bar_s * (1 - 1e-12))
+    if bar_s in NICE_S:
+        k = math.ceil(nice_s(k * bar_s * 0.999) / bar_s * (1 - 1e-12))
+    window_s = k * bar_s
     half_life_s = nice_s(N_EFF * bar_s * (2 * k * k + 1) / (3 * k * 2.885))
     n_eff = 2.885 * half_life_s / bar_s * 3 * k / (2 * k * k + 1)
     least_s = 3.0 / float(rates.min())
@@ -211,9 +216,7 @@ def trial_clock(times: Sequence[I64]) -> Clock | None:
     for bar_s in (bar_s for bar_s in NICE_S if 0.05 <= bar_s <= 86_400):
         bar_ns = _ns(bar_s)
         bars = [np.unique(own // bar_ns) for own in times[:TRIAL_PAIRS]]
-        joint = max(
-            (_joint(a, b) for i, a in enumerate(bars) for b in bars[i + 1 :]), default=0
-        )
+        joint = max((_joint(a, b) for i, a in enumerate(bars) for b in bars[i + 1 :]), default=0)
         if joint and (best is None or joint >= best[0]):
             best = joint, bar_s
     if best is None:
@@ -229,25 +232,25 @@ def _joint(one: I64, other: I64) -> int:
     return int((one[i[known] - 1] == other[j[known] - 1]).sum()) if len(both) else 0
 
 
-def choose_time(
-    order: Order, skews: Sequence[Skew], silence_s: float
-) -> tuple[tuple[int, int, int], list[Reason]]:
+def choose_time(order: Order, skews: Sequence[Skew]) -> tuple[tuple[int, int, int], list[Reason]]:
     """Return lateness, idle_slack and max_ahead in ns, with reasons."""
     defaults = TimeConfig()
     reasons = []
     lateness_ns = max(defaults.lateness, _ns(nice_s(order.lateness_s)))
     why = f"99.9 % of ticks are at most {order.lateness_s:.3g} s behind their partition's newest"
     if lateness_ns > LATENESS_MOST_NS:
-        lateness_ns = LATENESS_MOST_NS
-        why += "; more than a minute is history, or a clock"
+        if order.beyond > MOSTLY:
+            why += "; most of it is out of order (history, newest first?): live, 2s would do"
+        else:
+            lateness_ns = LATENESS_MOST_NS
+            why += "; beyond a minute it is history, or a clock, and counts as late"
     reasons.append(Reason("time.lateness", format_duration(lateness_ns), why))
     slack_ns = defaults.idle_slack
-    why = "one partition" if math.isnan(order.slack_s) else ""
-    if not why:
+    if math.isnan(order.slack_s):
+        why = "the default: one partition, or no times of the log to tell it from"
+    else:
         slack_ns = min(LATENESS_MOST_NS, max(slack_ns, _ns(nice_s(order.slack_s))))
         why = f"99.9 % of ticks are at most {order.slack_s:.3g} s behind the newest of all"
-    elif silence_s:
-        why = "the log does not say when it took ticks in"
     reasons.append(Reason("time.idle_slack", format_duration(slack_ns), why))
     ahead_s = max((s.high_s for s in skews if s.against == "log"), default=0.0)
     ahead_ns = defaults.max_ahead

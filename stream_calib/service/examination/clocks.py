@@ -63,12 +63,14 @@ class Order(NamedTuple):
     """Seconds that IN_TIME of ticks lie at most behind the newest.
 
     ``lateness_s`` of their own partition; ``slack_s`` of all, as the log took them in, NaN where it
-    does not say when.
+    does not say when. ``late`` ticks are later than the default; ``beyond`` is the share of those
+    that are more than a minute late.
     """
 
     lateness_s: float
     slack_s: float
     late: int
+    beyond: float
 
 
 def find_skews(sample: Sample) -> list[Skew]:
@@ -100,8 +102,9 @@ def _remark(time_ns: I64, other_ns: I64, low: float, middle: float, high: float)
     off = middle - 3600.0 * hours
     if hours and abs(off) < WHOLE_HOUR_S and high - low < STEADY_S and abs(hours) <= SHIFT_HOURS:
         return f"off by {hours:+d} h: looks like local time written as UTC"
-    event_s, log_s = (float(np.ptp(np.quantile(t, [0.05, 0.95]))) / SECOND_NS
-                      for t in (time_ns, other_ns))
+    event_s, log_s = (
+        float(np.ptp(np.quantile(t, [0.05, 0.95]))) / SECOND_NS for t in (time_ns, other_ns)
+    )
     if middle < -60.0 and (event_s > 2.0 * log_s + 10.0 or high - low > STEADY_S):
         return "written to the log long after it happened: says nothing about clocks"
     if middle < -60.0:
@@ -131,10 +134,12 @@ def find_order(sample: Sample, lateness_ns: int) -> Order:
             behind.append(np.maximum.accumulate(time_ns) - time_ns)
             kept.append(rows)
     if not behind:
-        return Order(0.0, np.nan, 0)
+        return Order(0.0, np.nan, 0, 0.0)
     # the worst partition decides, as each is judged by itself
     lateness_s = max(float(np.quantile(own, IN_TIME)) for own in behind) / SECOND_NS
-    late = sum(int((own > lateness_ns).sum()) for own in behind)
+    everything = np.concatenate(behind)
+    late = int((everything > lateness_ns).sum())
+    beyond = float((everything > 60 * SECOND_NS).mean())
     rows = np.concatenate(kept)
     rows = rows[sample.stamp_ns[rows] > 0]
     slack_s = np.nan
@@ -142,7 +147,7 @@ def find_order(sample: Sample, lateness_ns: int) -> Order:
         rows = rows[np.argsort(sample.stamp_ns[rows], kind="stable")]
         time_ns = sample.time_ns[rows]
         slack_s = float(np.quantile(np.maximum.accumulate(time_ns) - time_ns, IN_TIME)) / SECOND_NS
-    return Order(lateness_s, slack_s, late)
+    return Order(lateness_s, slack_s, late, beyond)
 
 
 def _ahead(time_ns: I64) -> "np.typing.NDArray[np.bool_]":

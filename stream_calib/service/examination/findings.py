@@ -1,14 +1,15 @@
 """A look at the records of topics or files: everything that is said of them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from stream_calib.config import Config, UniverseConfig, format_duration
 from stream_calib.config.sections import TimeConfig
+from stream_calib.config.tick_layer import EwmaConfig
 from stream_calib.engine.intake import Intake
 from stream_calib.service.examination.advice import (
     WINDOWS_TILL_READY,
@@ -33,12 +34,13 @@ from stream_calib.service.examination.clocks import (
     find_shifts,
     find_skews,
 )
-from stream_calib.service.examination.sample import Look, Naming, Sample, look_at, name_symbols
+from stream_calib.service.examination.sample import Look, Sample, look_at, name_symbols
 from stream_calib.service.examination.sessions import Sessions, guess_sessions
 from stream_calib.service.examination.symbols import SymbolFinding, find_symbols
-from stream_calib.values import SECOND_NS, RecordBatch, Source
+from stream_calib.values import I64, SECOND_NS, RecordBatch
 from stream_calib.wire.ticks.survey import Label
 
+T = TypeVar("T")
 JUDGED_MAX = 2000  # symbols whose ticks the intake is given
 NOBODY = ("no symbol", "no other symbol")
 
@@ -68,6 +70,7 @@ class Findings:
 
     topics: Sequence[TopicFinding]
     envelopes: Mapping[str, int]
+    unknown: Mapping[tuple[str, ...], int]
     symbols: Sequence[SymbolFinding]
     skews: Sequence[Skew]
     shifts: Sequence[Shift]
@@ -75,6 +78,29 @@ class Findings:
     order: Order
     sessions: Sessions
     advice: Advice
+
+    def total(self, name: str) -> TopicFinding:
+        """Return all topics as one."""
+        times = [(t.first_ns, t.last_ns) for t in self.topics if t.ticks] or [(0, 0)]
+        return TopicFinding(
+            name,
+            sum(topic.partitions for topic in self.topics),
+            sum(topic.records for topic in self.topics),
+            sum(topic.ticks for topic in self.topics),
+            _summed(topic.written for topic in self.topics),
+            _summed(topic.refused for topic in self.topics),
+            _summed(topic.silent for topic in self.topics),
+            _summed(topic.outcomes for topic in self.topics),
+            min(first for first, _ in times),
+            max(last for _, last in times),
+        )
+
+
+def _summed(counts: Iterable[Mapping[T, int]]) -> Counter[T]:
+    out: Counter[T] = Counter()
+    for own in counts:
+        out.update(own)
+    return out
 
 
 def examine(batches: Sequence[RecordBatch], head: Sequence[RecordBatch] = ()) -> Findings:
@@ -96,21 +122,29 @@ def examine(batches: Sequence[RecordBatch], head: Sequence[RecordBatch] = ()) ->
     sessions = guess_sessions(sample.time_ns[sample.own_time])
     policy, why = choose_policy(symbols)
     chosen, left_out = choose_symbols(symbols, policy)
+    if len(chosen) < 2:
+        other: Policy = "last" if policy == "mid" else "mid"
+        again, left = choose_symbols(symbols, other)
+        if len(again) > len(chosen):
+            policy, why = other, f"{len(again)} symbols have enough of them"
+            chosen, left_out = again, left
     leads = find_leads(sample, [one.symbol for one in chosen])
     advice = Advice(
         [one.symbol for one in chosen],
         left_out,
         policy,
+        topics=_topics_of(sample, chosen, policy),
         sessions=sessions,
         diffs=[one.symbol for one in chosen if one.signed],
         exchanges=naming.exchanges,
-        aliases={old: new for old, new in naming.aliases.items()
-                 if new in {one.symbol for one in chosen}},
+        aliases={
+            old: new for old, new in naming.aliases.items() if new in {one.symbol for one in chosen}
+        },
         reasons=(Reason("price", policy, why),),
     )
     if len(chosen) > 1:
         advice = _clocked(advice, chosen, sample, look_at(head).sample, leads)
-        (lateness, slack, ahead), reasons = choose_time(order, skews, 0.0)
+        (lateness, slack, ahead), reasons = choose_time(order, skews)
         advice = replace(
             advice,
             lateness_ns=lateness,
@@ -118,9 +152,9 @@ def examine(batches: Sequence[RecordBatch], head: Sequence[RecordBatch] = ()) ->
             max_ahead_ns=ahead,
             reasons=(*advice.reasons, *reasons),
         )
-    topics = _topics(look, policy)
+    topics = _topics(look, advice)
     return Findings(
-        topics, look.envelopes, symbols, skews, shifts, leads, order, sessions, advice
+        topics, look.envelopes, look.unknown, symbols, skews, shifts, leads, order, sessions, advice
     )
 
 
@@ -145,7 +179,7 @@ def _clocked(
             reasons = [reason._replace(why=short) for reason in _as_reasons(clock, reasons)]
             reasons.append(Reason("ready_n_eff", f"{clock.ready_n_eff:g}", short))
     dcc_bar_ns = -(-max(60 * SECOND_NS, clock.window_ns) // clock.bar_ns) * clock.bar_ns
-    stale_ns = max(10 * round(slowest_s * SECOND_NS), 2 * clock.window_ns)
+    stale_ns = 10 * round(slowest_s * SECOND_NS)
     stale_bars = -(-stale_ns // clock.bar_ns)
     return replace(
         advice,
@@ -195,18 +229,28 @@ def _span_ns(chosen: Sequence[SymbolFinding], head: Sample) -> int:
     return sorted(spans)[-2]
 
 
-def _times_of(
-    sample: Sample, chosen: Sequence[SymbolFinding], policy: Policy
-) -> "list[np.typing.NDArray[np.int64]]":
+def _used(sample: Sample, policy: Policy) -> "np.typing.NDArray[np.bool_]":
+    """Tell which ticks carry a price that a policy uses."""
+    return ~np.isnan(sample.price if policy == "last" else np.fmax(sample.bid, sample.ask))
+
+
+def _times_of(sample: Sample, chosen: Sequence[SymbolFinding], policy: Policy) -> list[I64]:
     index = {symbol: i for i, symbol in enumerate(sample.symbols)}
-    carried = sample.price if policy == "last" else np.fmax(sample.bid, sample.ask)
-    known = ~np.isnan(carried)
-    return [sample.time_ns[known & (sample.asset == index[one.symbol])] for one in chosen]
+    used = _used(sample, policy)
+    return [sample.time_ns[used & (sample.asset == index[one.symbol])] for one in chosen]
 
 
-def _topics(look: Look, policy: Policy) -> list[TopicFinding]:
+def _topics_of(sample: Sample, chosen: Sequence[SymbolFinding], policy: Policy) -> list[str]:
+    """Return the topics that bring prices of the chosen symbols."""
+    names = {one.symbol for one in chosen}
+    own = np.array([symbol in names for symbol in sample.symbols] or [False])
+    rows = _used(sample, policy) & own[sample.asset]
+    return sorted({sample.sources[i].topic for i in np.unique(sample.source[rows]).tolist()})
+
+
+def _topics(look: Look, advice: Advice) -> list[TopicFinding]:
     sample = look.sample
-    outcomes = _outcomes(look, policy)
+    outcomes = _outcomes(look, advice)
     found = []
     for topic, records in look.records.items():
         of_topic = np.array([source.topic == topic for source in sample.sources], np.bool_)
@@ -216,8 +260,13 @@ def _topics(look: Look, policy: Policy) -> list[TopicFinding]:
         found.append(
             TopicFinding(
                 topic,
-                len({found.ticks.records.source for found in look.batches
-                     if found.ticks.records.source.topic == topic}),
+                len(
+                    {
+                        found.ticks.records.source
+                        for found in look.batches
+                        if found.ticks.records.source.topic == topic
+                    }
+                ),
                 records,
                 len(rows),
                 {sample.labels[label]: n for label, n in labels.most_common()},
@@ -231,22 +280,38 @@ def _topics(look: Look, policy: Policy) -> list[TopicFinding]:
     return found
 
 
-def _outcomes(look: Look, policy: Policy) -> Mapping[str, Mapping[str, int]]:
-    """Give the ticks to the engine's own intake under default settings, and see what it says."""
+def _outcomes(look: Look, advice: Advice) -> Mapping[str, Mapping[str, int]]:
+    """Give the ticks to the engine's own intake under default times, and see what it says."""
     known = [*look.sample.symbols[:JUDGED_MAX], *NOBODY]
-    universe = UniverseConfig(name="all", symbols=tuple(known), price=policy)
+    universe = UniverseConfig(
+        name="all",
+        symbols=tuple(known),
+        price=advice.policy,
+        bar=advice.bar_ns,
+        ewma=EwmaConfig(window=advice.bar_ns, half_life=1000 * advice.bar_ns),
+        returns=dict.fromkeys(set(advice.diffs) & {*known}, "diff"),
+    )
     intake = Intake(Config(universe=(universe,)), universe)
     for found in look.batches:
         intake.discover(found.ticks.records.source)
         asset = found.ticks.asset
         intake.admit(replace(found.ticks, asset=np.where(asset < JUDGED_MAX, asset, -1)))
     out: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    refused = {reason for _, reason in look.refused}
-    for (topic, outcome), n in intake.counts.items():
-        if outcome not in refused and topic:
+    for (topic, outcome), n in (intake.counts - Counter(look.refused)).items():
+        if topic:
             out[topic][outcome] += n
+    for topic, n in _counts(look).items():
+        if waiting := n - sum(out[topic].values()):
+            out[topic]["unconfirmed"] = waiting  # at the end, for others to bear its time out
     for topic, n in _repeats(look).items():
         out[topic]["repeated"] = n
+    return out
+
+
+def _counts(look: Look) -> Counter[str]:
+    out: Counter[str] = Counter()
+    for found in look.batches:
+        out[found.ticks.records.source.topic] += len(found.ticks.time_ns)
     return out
 
 
@@ -258,12 +323,7 @@ def _repeats(look: Look) -> Counter[str]:
     _, first = np.unique(pairs, axis=0, return_index=True)
     again = np.ones(len(known), dtype=np.bool_)
     again[first] = False
-    topics: Sequence[Source] = sample.sources
-    sources = Counter(sample.source[known[again]].tolist())
     out: Counter[str] = Counter()
-    for source, n in sources.items():
-        out[topics[source].topic] += n
+    for source, n in Counter(sample.source[known[again]].tolist()).items():
+        out[sample.sources[source].topic] += n
     return out
-
-
-__all__ = ["Findings", "Naming", "TopicFinding", "examine"]

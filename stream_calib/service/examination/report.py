@@ -12,10 +12,11 @@ from stream_calib.service.examination.symbols import SymbolFinding
 def as_document(findings: Findings) -> dict[str, Any]:
     """Return findings as JSON values; what nothing says is null, times are text in ns."""
     advice = findings.advice
-    return _plain(
+    document: dict[str, Any] = _plain(
         {
             "topics": [_topic(topic) for topic in findings.topics],
             "envelopes": dict(findings.envelopes),
+            "unknown": [{"keys": keys, "records": n} for keys, n in findings.unknown.items()],
             "symbols": {one.symbol: _symbol(one) for one in findings.symbols},
             "clock_skew": [skew._asdict() for skew in findings.skews],
             "shifted_clocks": [shift._asdict() for shift in findings.shifts],
@@ -41,6 +42,7 @@ def as_document(findings: Findings) -> dict[str, Any]:
             },
         }
     )
+    return document
 
 
 def _topic(topic: TopicFinding) -> dict[str, Any]:

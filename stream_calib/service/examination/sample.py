@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from stream_calib.values import F64, I64, TICK, RecordBatch, Source
+from stream_calib.wire.ticks.reading import NO_FORMAT
 from stream_calib.wire.ticks.survey import OF_LOG, Label, Survey, Surveyed
 
 NAME_TAKES = 0.02  # by how much prices of one instrument under two names may differ
+STRANGE_MAX, KEYS_MAX, KEY_LENGTH = 1000, 12, 20  # of messages that no format knows
 EXCHANGES = (
     *("binance", "bybit", "coinbase", "kraken", "okx", "bitfinex", "bitstamp", "bitmex", "deribit"),
     *("gateio", "huobi", "kucoin", "gemini", "phemex", "bitget", "poloniex", "oanda", "fxcm"),
@@ -58,6 +61,7 @@ class Look(NamedTuple):
     envelopes: Mapping[str, int]
     refused: Mapping[tuple[str, str], int]
     silent: Mapping[tuple[str, str], int]
+    unknown: Mapping[tuple[str, ...], int]
     batches: Sequence[Surveyed]
 
 
@@ -67,6 +71,7 @@ def look_at(batches: Sequence[RecordBatch]) -> Look:
     records: Counter[str] = Counter()
     refused: Counter[tuple[str, str]] = Counter()
     silent: Counter[tuple[str, str]] = Counter()
+    unknown: Counter[tuple[str, ...]] = Counter()
     taken: list[Surveyed] = []
     for batch in batches:
         found = survey.take(batch)
@@ -74,8 +79,22 @@ def look_at(batches: Sequence[RecordBatch]) -> Look:
         records[topic] += len(batch.values)
         refused.update((topic, bad.reason) for bad in found.ticks.malformed)
         silent.update({(topic, reason): n for reason, n in found.ticks.silent.items()})
+        strange = [bad.row for bad in found.ticks.malformed if bad.reason == NO_FORMAT]
+        unknown.update(_keys(batch.values[row]) for row in strange[:STRANGE_MAX])
         taken.append(found)
-    return Look(_sample(survey, taken), records, survey.envelopes, refused, silent, taken)
+    sample = _sample(survey, taken)
+    return Look(sample, records, survey.envelopes, refused, silent, unknown, taken)
+
+
+def _keys(value: bytes | None) -> tuple[str, ...]:
+    """Return the names in a message that no format knows, never what they hold."""
+    try:
+        document = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return ()
+    if not isinstance(document, dict):
+        return (type(document).__name__,)
+    return tuple(key[:KEY_LENGTH] for key in document)[:KEYS_MAX]
 
 
 def _sample(survey: Survey, taken: Sequence[Surveyed]) -> Sample:
@@ -105,7 +124,7 @@ def _sample(survey: Survey, taken: Sequence[Surveyed]) -> Sample:
     joined = {name: np.concatenate(columns[name]) for name in columns}
     if not joined:
         nothing = np.empty(0, np.int64)
-        joined = {name: nothing for name in Sample._fields[3:]}
+        joined = dict.fromkeys(Sample._fields[3:], nothing)
     return Sample(survey.symbols, sources, survey.labels, **joined)
 
 

@@ -12,26 +12,25 @@ LINE = 92
 
 
 def settings_text(
-    advice: Advice, topics: Sequence[str], bootstrap: str | None = None, name: str = "main"
+    advice: Advice, bootstrap: str | Sequence[str] | None = None, name: str = "main"
 ) -> str:
     """Return a complete configuration of one universe.
 
     Parameters
     ----------
     advice
-        With two symbols at least.
-    topics
-        Those of the ticks; names that no topic can have are left out.
+        With two symbols at least; of its topics names that no topic can have are left out.
     bootstrap
         Address of the broker, None: the default.
     name
         Of the universe.
     """
     why = {reason.key: reason.why for reason in advice.reasons}
-    real = [topic for topic in topics if TOPIC.fullmatch(topic)] or ["ticks"]
+    real = [topic for topic in advice.topics if TOPIC.fullmatch(topic)] or ["ticks"]
     lines = []
     if bootstrap is not None:
-        lines += ["[kafka]", f"bootstrap_servers = {_text(bootstrap)}", ""]
+        own = _text(bootstrap) if isinstance(bootstrap, str) else _list(bootstrap)
+        lines += ["[kafka]", f"bootstrap_servers = {own}", ""]
     lines += ["[input]", f"topics = {_list(real)}"]
     for key, names in (("exchanges", advice.exchanges), ("aliases", advice.aliases)):
         if names:

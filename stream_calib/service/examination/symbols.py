@@ -167,7 +167,7 @@ def _prices(time_ns: I64, price: F64, *, signed: bool) -> Prices | None:
         float(np.median(opened)) / SECOND_NS if len(opened) else np.nan,
         float((returns == 0.0).mean()) if len(returns) else 0.0,
         bounce,
-        len(opened) >= AROUND and bool(np.ptp(np.quantile(opened, [0.1, 0.8])) == 0.0),
+        len(opened) >= AROUND and bool(np.ptp(np.quantile(opened, [0.1, 0.7])) == 0.0),
     )
 
 

@@ -233,7 +233,7 @@ class Reader:
         if layout is not None:
             group = self._flat.get(shape)
             if group is None:
-                group = self._flat[shape] = _Group(found.name, layout, shape)  # type: ignore[union-attr]
+                group = self._flat[shape] = _Group(found.name, layout, shape)
             group.rows.append(group.pick(document))
             group.places.append(place)
             return place + 1

@@ -98,7 +98,7 @@ class Survey:
 class _Roster(dict[str, int]):
     """Has every symbol that it is asked for."""
 
-    def get(self, name: str, _default: Any = None) -> int:  # type: ignore[override]  # noqa: ANN401
+    def get(self, name: str, _default: Any = None) -> int:  # noqa: ANN401
         return self.setdefault(name, len(self))
 
 
@@ -119,8 +119,9 @@ class _SurveyReader(Reader):
         for group in (*self._flat.values(), *self._groups.values()):
             layout, at = group.layout, {key: i for i, key in enumerate(group.keys)}
             kind = _kind_of(layout, group.keys)
-            times = [at[key] for key in ((layout.end_of,) if layout.end_of else layout.time)
-                     if key in at]
+            times = [
+                at[key] for key in ((layout.end_of,) if layout.end_of else layout.time) if key in at
+            ]
             received = at.get(RECEIVED)
             labels: dict[str, Label] = {}
             for place, row in zip(group.places, group.rows, strict=True):
@@ -173,8 +174,11 @@ def _unit(value: object) -> str:
     if not isinstance(value, int | float) or value != value:  # noqa: PLR0124  NaN
         return OF_LOG
     magnitude = abs(value)
-    return next(name for name, (bound, _) in zip(UNIT_NAMES, UNITS, strict=True)
-                if magnitude < bound or name == "ns")
+    return next(
+        name
+        for name, (bound, _) in zip(UNIT_NAMES, UNITS, strict=True)
+        if magnitude < bound or name == "ns"
+    )
 
 
 def _time_ns(value: object) -> int:
