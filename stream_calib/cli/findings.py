@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from stream_calib.cli.screen import Screen
 
@@ -25,26 +26,31 @@ def show(found: "Findings", settings: str | None) -> None:
     console = Screen()
     if not console.is_terminal:
         console = Screen(width=PLAIN_WIDTH)
+
+    def say(text: str) -> None:
+        # as it is: no colours, no markup, no wrapping
+        console.print(_printable(text), highlight=False, markup=False, soft_wrap=True)
+
     topics = found.topics
     if len(topics) > TOPICS_SHOWN:
         topics = [found.total(f"{len(topics)} topics")]
     for topic in topics:
-        console.print(_topic(topic), highlight=False, markup=False, soft_wrap=True)
+        say(_topic(topic))
     if found.symbols:
         console.print(_symbols(found.symbols[:SYMBOLS_SHOWN]))
-        _more(console, len(found.symbols) - SYMBOLS_SHOWN, "symbols")
+        if (more := len(found.symbols) - SYMBOLS_SHOWN) > 0:
+            say(f"and {more:,} more symbols")
     for sentence in _sentences(found):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        say(sentence)
     if settings is None:
-        console.print("No settings are recommended: fewer than two symbols tick enough.")
+        say("No settings are recommended: fewer than two symbols tick enough.")
         return
-    # as it is: no colours, no wrapping
-    console.print(f"\n{BEGIN}\n{settings}{END}", highlight=False, markup=False, soft_wrap=True)
+    say(f"\n{BEGIN}\n{settings}{END}")
 
 
-def _more(console: Screen, n: int, what: str) -> None:
-    if n > 0:
-        console.print(f"and {n:,} more {what}")
+def _printable(text: str) -> str:
+    # names come from messages: no sequences that a terminal obeys
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def _topic(topic: "TopicFinding") -> str:
@@ -93,7 +99,7 @@ def _symbols(symbols: "Iterable[SymbolFinding]") -> Table:
             )
 
         table.add_row(
-            one.symbol,
+            Text(_printable(one.symbol.replace("\n", "?"))),
             " ".join(f"{kind} {n:,}" for kind, n in sorted(one.kinds.items())),
             f"{one.n:,}",
             each(_number(own.rate_hz) for own, _ in known),

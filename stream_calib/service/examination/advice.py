@@ -20,7 +20,7 @@ TICKS_MIN = 20
 SLOWER = 10.0  # a symbol so many times slower than most would set the window of all
 OVERLAP_MIN = 0.2
 SYMBOLS_MAX = 200  # as many as fit in one JSON message
-UNCHANGED_MAX, STILL_TICKS = 0.999, 1000  # few ticks may well be of a quiet minute
+UNCHANGED_MAX = 0.999
 BAR_S_LEAST, BAR_S_MOST = 1.0, 5.0  # of ticks: ``choose_k``
 BARS_PER_WINDOW = 120  # more cost time and hold nothing
 N_EFF = 50.0
@@ -95,8 +95,8 @@ def choose_symbols(
             left.append((one.symbol, "no trades" if policy == "last" else "no quotes"))
         elif own.n < TICKS_MIN:
             left.append((one.symbol, f"{own.n} ticks are too few"))
-        elif own.n > STILL_TICKS and own.unchanged > UNCHANGED_MAX:
-            left.append((one.symbol, "its price never moves"))
+        elif own.unchanged > UNCHANGED_MAX:
+            left.append((one.symbol, "its price does not move here"))
         elif not own.rate_hz > 0.0:
             left.append((one.symbol, "all of its ticks have one time"))
         else:

@@ -21,6 +21,7 @@ SHIFT_HOURS = 14
 SHIFT_LEAST, UNSHIFTED_MOST = 0.5, 0.3
 LEAD_SYMBOLS, LEAD_MOST_S, LEAD_BARS_MIN = 8, 30, 300
 LEAD_T = 6.0  # deviations of a correlation of nothing
+LEAD_WIDTHS, LEAD_LEAST_S = (3, 9), 2
 LEAD_GAIN = 1.5  # a lead correlates so many times as much as no lead
 
 
@@ -51,7 +52,10 @@ class Shift(NamedTuple):
 
 
 class Lead(NamedTuple):
-    """A symbol whose price another one's follows some seconds later."""
+    """A symbol whose price another one's follows some seconds later.
+
+    ``correlation`` is of returns of a second, added up over the lags around ``lead_s``.
+    """
 
     leader: str
     follower: str
@@ -270,10 +274,12 @@ def _lead(one: tuple[int, F64], two: tuple[int, F64]) -> tuple[int, float] | Non
         float((a[max(0, -lag) : n - max(0, lag)] * b[max(0, lag) : n - max(0, -lag)]).sum())
         for lag in lags
     ]
-    smooth = np.convolve(at, np.ones(3), "same") / sizes
-    best = int(np.argmax(np.abs(smooth)))
-    lag, found, none = lags[best], float(smooth[best]), float(abs(smooth[LEAD_MOST_S]))
-    noise = np.sqrt(3.0 / np.count_nonzero((a != 0.0) | (b != 0.0)))
-    if abs(lag) >= 2 and abs(found) > max(LEAD_T * noise, LEAD_GAIN * none):
-        return lag, found
+    returns = np.count_nonzero((a != 0.0) | (b != 0.0))
+    for width in LEAD_WIDTHS:  # one that is broad shows when many lags are added up
+        smooth = np.convolve(at, np.ones(width), "same") / sizes
+        best = int(np.argmax(np.abs(smooth)))
+        lag, found, none = lags[best], float(smooth[best]), float(abs(smooth[LEAD_MOST_S]))
+        noise = float(np.sqrt(width / returns))
+        if abs(lag) >= LEAD_LEAST_S and abs(found) > max(LEAD_T * noise, LEAD_GAIN * none):
+            return lag, found
     return None

@@ -1,6 +1,5 @@
 """The recommended settings as a TOML file, ready to paste."""
 
-import json
 import re
 from collections.abc import Sequence
 
@@ -74,16 +73,21 @@ def settings_text(
 
 
 def _setting(key: str, value: str, why: str) -> list[str]:
-    line = f"{key} = {_text(value)}"
+    line, why = f"{key} = {_text(value)}", _comment(why)
     if not why:
         return [line]
     whole = f"{line}  # {why}"
     return [whole] if len(whole) <= LINE else [*_remark(why), line]
 
 
+def _comment(text: str) -> str:
+    # names of symbols are in it, and whoever sent them shall write no settings
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _remark(text: str) -> list[str]:
     lines, line = [], "#"
-    for word in text.split():
+    for word in _comment(text).split():
         if len(line) + 1 + len(word) > LINE:
             lines.append(line)
             line = "#"
@@ -99,5 +103,11 @@ def _list(values: Sequence[str]) -> str:
 
 
 def _text(value: str) -> str:
-    # a JSON string is a basic string of TOML, but for DEL
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    """Write a basic string of TOML, with what cannot be seen as escapes."""
+    return f'"{"".join(map(_character, value))}"'
+
+
+def _character(c: str) -> str:
+    if c in {'"', "\\"}:
+        return f"\\{c}"
+    return c if c.isprintable() else f"\\U{ord(c):08x}"
