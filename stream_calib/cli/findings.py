@@ -153,7 +153,8 @@ def _sentences(found: "Findings") -> Iterator[str]:
             f"partition's newest; {order.late:,} are late by default."
         )
     if found.sessions.remark:
-        yield f"Sessions: {found.sessions.remark}."
+        only = "; figures of symbols are of these hours" if found.sessions.name else ""
+        yield f"Sessions: {found.sessions.remark}{only}."
     for one in found.symbols:
         for time_ns, ratio, name in one.splits[:LEFT_SHOWN]:
             yield f"{one.symbol}: looks like a split of {name} (x {ratio:.4g}) at {_utc(time_ns)}."

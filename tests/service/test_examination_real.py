@@ -74,7 +74,10 @@ TRUTHS = {
     ),
     "ticks/lean/forex/oanda/tick/nzdusd/20140507_quote.zip": Truth({NATIVE_QUOTES}, overlap=False),
     "bars/binance_1m_close_40pairs_20210410_20210520.csv.gz": Truth({NATIVE}, overlap=True),
-    "bars/R_sampleOneMinuteData_2sym.csv.gz": Truth({NATIVE}, overlap=True),
+    # 22 sessions whose dates were made up, Saturdays among them
+    "bars/R_sampleOneMinuteData_2sym.csv.gz": Truth(
+        {NATIVE}, overlap=True, calendar="us_equity_as_utc"
+    ),
     "daily/skfolio_sp500_20.csv.gz": Truth({NATIVE}, overlap=True),
 }
 

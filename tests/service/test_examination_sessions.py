@@ -53,3 +53,14 @@ def test_an_hour_is_too_short_to_tell(seed: int) -> None:
     found = guess_sessions(np.array(day(rng, 8, 9.5, 10.5, 1.0)))
     assert found.name == ""
     assert "too short" in found.remark
+
+
+@pytest.mark.parametrize("seed", [5])
+def test_sessions_on_weekends_too_have_their_days(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = [t for july in range(8, 15) for t in day(rng, july, 9.5, 16.0, 0.2)]
+    found = guess_sessions(np.array(times))
+    assert (found.name, found.days) == (
+        "us_equity",
+        ("mon", "tue", "wed", "thu", "fri", "sat", "sun"),
+    )

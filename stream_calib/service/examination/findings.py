@@ -116,10 +116,11 @@ def examine(batches: Sequence[RecordBatch], head: Sequence[RecordBatch] = ()) ->
     look = look_at(batches)
     naming = name_symbols(look.sample)
     sample = naming.sample
-    symbols = find_symbols(sample)
+    sessions = guess_sessions(sample.time_ns[sample.own_time])
+    # rates are those of an open market
+    symbols = find_symbols(sample.chosen(sessions.inside(sample.time_ns)))
     order = find_order(sample, TimeConfig().lateness)
     skews, shifts = find_skews(sample), find_shifts(sample)
-    sessions = guess_sessions(sample.time_ns[sample.own_time])
     policy, why = choose_policy(symbols)
     chosen, left_out = choose_symbols(symbols, policy)
     if len(chosen) < 2:

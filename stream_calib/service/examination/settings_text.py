@@ -48,6 +48,8 @@ def settings_text(
     if sessions.name:
         lines += ["", f"[calendar.{sessions.name}]  # {sessions.remark}"]
         lines += [f"zone = {_text(sessions.zone)}", f"sessions = {_list([sessions.hours])}"]
+        if sessions.days:
+            lines.append(f"days = {_list(sessions.days)}")
         lines.append("holidays = []  # yours to fill in")
     lines += ["", "[[universe]]", f"name = {_text(name)}", f"symbols = {_list(advice.symbols)}"]
     if advice.trial:
