@@ -160,3 +160,18 @@ def test_a_sample_too_short_for_its_windows_says_so_and_gives_what_publishes(
     (tmp_path / "short.toml").write_text(found["config"])
     replayed = cli("replay", "ticks.jsonl", "-c", "short.toml", "--json")
     assert orjson.loads(replayed.out)["matrices"] > 0
+
+
+def test_names_in_messages_are_shown_and_not_obeyed(cli: Cli, tmp_path: Path) -> None:
+    name = "[bold]A[/]\x1b[2J"
+    rows = [
+        {"symbol": symbol, "time": START_NS + k * 10**9, "price": 10.0 + (7 * k) % 5}
+        for k in range(60)
+        for symbol in (name, "B")
+    ]
+    (tmp_path / "odd.jsonl").write_bytes(lines(rows))
+    done = cli("doctor", "odd.jsonl")
+    assert done.code == 0
+    assert "\x1b" not in done.out
+    assert "[bold]A[/]?[2J" in done.out
+    assert {*tomllib.loads(pasted(done.out))["universe"][0]["symbols"]} == {name, "B"}

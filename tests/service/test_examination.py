@@ -433,3 +433,30 @@ def test_nothing_is_found_in_nothing() -> None:
     found = examine([])
     assert (found.topics, found.symbols, found.advice.symbols) == ([], [], [])
     assert [*itertools.chain(found.skews, found.shifts, found.leads)] == []
+
+
+@pytest.mark.parametrize("seed", [18])
+def test_times_ahead_of_the_log_are_still_accepted_by_the_settings(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = []
+    for name in ("A", "B"):
+        seconds = arrivals(rng, 1.0, 3600.0)
+        times = [t + 2 * HOUR_NS for t in at_ns(seconds)]
+        rows = trades(name, times, walk(rng, len(seconds)))
+        parts.append(batch(rows, name, stamps_ns=at_ns(seconds)))
+    found = examine(parts)
+    assert all({*topic.outcomes} == {"time_ahead"} for topic in found.topics)  # by default
+    assert loaded(found).time.max_ahead > 2 * HOUR_NS
+
+
+@pytest.mark.parametrize("seed", [19])
+def test_a_grid_too_coarse_for_the_filter_is_said(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = []
+    for name, step in (("FINE", 0.001), ("COARSE", 1.0)):
+        seconds = arrivals(rng, 1.0, 3600.0)
+        price = np.round(walk(rng, len(seconds), bp=3.0) / step) * step
+        parts.append(trades(name, at_ns(seconds), price))
+    reasons = examine([batch(in_order(*parts))]).advice.reasons
+    (why,) = (reason.why for reason in reasons if reason.key == "filter.enabled")
+    assert why.endswith("3 moves: COARSE")

@@ -26,6 +26,7 @@ BARS_PER_WINDOW = 120  # more cost time and hold nothing
 N_EFF = 50.0
 WINDOWS_TILL_READY = 20  # windows until 20 effective ones are there, and half as many again
 LATENESS_MOST_NS = 60 * SECOND_NS
+COARSE = 3.0  # steps of the grid in usual moves: .90 of bad prints are found there, .24 at 5
 MOSTLY = 0.5
 TRIAL_PAIRS = 6  # symbols whose pairs are tried
 NICE_S = (
@@ -259,6 +260,20 @@ def choose_time(order: Order, skews: Sequence[Skew]) -> tuple[tuple[int, int, in
         why = f"event times are up to {ahead_s:.3g} s ahead of the log: mend the producer's clock"
         reasons.append(Reason("time.max_ahead", format_duration(ahead_ns), why))
     return (lateness_ns, slack_ns, ahead_ns), reasons
+
+
+def judge_filter(chosen: Sequence[SymbolFinding], policy: Policy) -> Reason:
+    """Say what the filter can find, given how coarse the grids of prices are."""
+    coarse = [
+        one.symbol
+        for one in chosen
+        if (own := one.prices(policy)) is not None and one.step_bp > COARSE * own.move_bp
+    ]
+    why = "a print of more than 8 usual moves waits for the next one"
+    if coarse:
+        names = ", ".join(coarse[:3]) + (" ..." if len(coarse) > 3 else "")
+        why += f"; few bad ones are found where a step of the grid is {COARSE:g} moves: {names}"
+    return Reason("filter.enabled", "true", why)
 
 
 def longest_lead_s(leads: Sequence[Lead]) -> float:

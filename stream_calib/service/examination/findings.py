@@ -21,6 +21,7 @@ from stream_calib.service.examination.advice import (
     choose_policy,
     choose_symbols,
     choose_time,
+    judge_filter,
     longest_lead_s,
     trial_clock,
 )
@@ -131,7 +132,7 @@ def examine(batches: Sequence[RecordBatch], head: Sequence[RecordBatch] = ()) ->
             chosen, left_out = again, left
     leads = find_leads(sample, [one.symbol for one in chosen])
     advice = Advice(
-        [one.symbol for one in chosen],
+        sorted(one.symbol for one in chosen),
         left_out,
         policy,
         topics=_topics_of(sample, chosen, policy),
@@ -195,6 +196,7 @@ def _clocked(
         reasons=(
             *advice.reasons,
             *reasons,
+            judge_filter(chosen, advice.policy),
             Reason("dcc.bar", format_duration(dcc_bar_ns), "a minute, or a window if longer"),
         ),
     )

@@ -23,7 +23,8 @@ class Prices:
     """One kind of price of a symbol, trades or mids: ``rate_hz`` is inside of its active time.
 
     ``bounce_bp`` is the deviation of the noise on each price, from the first autocovariance of
-    returns (Roll 1984); NaN where there are too few. ``regular``: most are equally far apart.
+    returns (Roll 1984); NaN where there are too few;
+    ``move_bp`` that of all returns from tick to tick. ``regular``: most are equally far apart.
     """
 
     n: int
@@ -31,6 +32,7 @@ class Prices:
     gap_s: float
     unchanged: float
     bounce_bp: float
+    move_bp: float
     regular: bool
 
 
@@ -155,10 +157,11 @@ def _prices(time_ns: I64, price: F64, *, signed: bool) -> Prices | None:
     opened = _open_gaps(gaps)
     seconds = float(opened.sum()) / SECOND_NS
     returns = np.diff(price if signed else np.log(price))
-    bounce = np.nan
+    bounce = move = np.nan
     if len(returns) >= RETURNS_MIN and not signed:
         # capped: single jumps would be all that is seen
-        cap = 5.0 * float(np.sqrt(np.mean(returns * returns)))
+        move = float(np.sqrt(np.mean(returns * returns))) * BP
+        cap = 5.0 * move / BP
         capped = np.clip(returns, -cap, cap)
         bounce = float(np.sqrt(max(0.0, -np.mean(capped[1:] * capped[:-1])))) * BP
     return Prices(
@@ -167,6 +170,7 @@ def _prices(time_ns: I64, price: F64, *, signed: bool) -> Prices | None:
         float(np.median(opened)) / SECOND_NS if len(opened) else np.nan,
         float((returns == 0.0).mean()) if len(returns) else 0.0,
         bounce,
+        move,
         len(opened) >= AROUND and bool(np.ptp(np.quantile(opened, [0.1, 0.7])) == 0.0),
     )
 
