@@ -137,9 +137,10 @@ def _sentences(found: "Findings") -> Iterator[str]:
         )
     for shift in found.shifts:
         yield (
-            f"Clock of {shift.symbol}: put {shift.hours:+d} h it moves with {shift.reference} "
-            f"(correlation {shift.correlation:.2f}), as it stands it does not "
-            f"({shift.unshifted:.2f}): local time written as UTC?"
+            f"Clocks of {shift.symbol} and {shift.reference} are {abs(shift.hours)} h apart: put "
+            f"{shift.hours:+d} h the former moves with the latter (correlation "
+            f"{shift.correlation:.2f}), as it stands it does not ({shift.unshifted:.2f}). One of "
+            "them is local time written as UTC."
         )
     for lead in found.leads:
         yield (

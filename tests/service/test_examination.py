@@ -460,3 +460,18 @@ def test_a_grid_too_coarse_for_the_filter_is_said(seed: int) -> None:
     reasons = examine([batch(in_order(*parts))]).advice.reasons
     (why,) = (reason.why for reason in reasons if reason.key == "filter.enabled")
     assert why.endswith("3 moves: COARSE")
+
+
+@pytest.mark.parametrize("seed", [20])
+def test_one_symbol_in_two_topics_of_different_clocks_is_found(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = 10 * 3600
+    truth = walk(rng, n)
+    parts = []
+    for topic, hours in (("london", 0), ("local", 9)):
+        seconds = arrivals(rng, 0.5, n - 1.0)
+        times = at_ns(seconds, START_NS + hours * HOUR_NS)
+        parts.append(batch(trades("A", times, truth[seconds.astype(int)]), topic))
+    (shift,) = examine(parts).shifts
+    assert {shift.symbol, shift.reference} == {"A in london", "A in local"}
+    assert shift.hours == (9 if shift.symbol == "A in london" else -9)

@@ -1,6 +1,6 @@
 """What clocks say: event times against the log's, against each other, and in their own order."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ STEADY_S = 300.0  # a clock is as far off for all of a sample
 SHIFT_BAR_S = 30
 SHIFT_BARS_MIN = 60
 SHIFT_HOURS = 14
+OTHERS_MAX = 4  # of one instrument that are compared
 SHIFT_LEAST, UNSHIFTED_MOST = 0.5, 0.3
 LEAD_SYMBOLS, LEAD_MOST_S, LEAD_BARS_MIN = 8, 30, 300
 LEAD_T = 6.0  # deviations of a correlation of nothing
@@ -166,29 +167,44 @@ def _ahead(time_ns: I64) -> "np.typing.NDArray[np.bool_]":
 
 
 def find_shifts(sample: Sample) -> list[Shift]:
-    """Look for whole hours between the clocks of two venues of one instrument.
+    """Look for whole hours between the clocks of two venues, or topics, of one instrument.
 
     Returns of half a minute of the two are correlated at every shift; the one that ticks more is
     the reference.
     """
-    alike: defaultdict[str, list[int]] = defaultdict(list)
-    counts = np.bincount(sample.asset, minlength=len(sample.symbols))
-    for asset in np.argsort(-counts, kind="stable").tolist():
-        if counts[asset] >= TICKS_MIN:
-            alike[instrument(sample.symbols[asset])].append(asset)
+    alike: defaultdict[str, list[tuple[str, I64]]] = defaultdict(list)
+    for name, rows in sorted(_streams(sample), key=lambda one: (-len(one[1]), one[0])):
+        alike[instrument(sample.symbols[sample.asset[rows[0]]])].append((name, rows))
     out = []
-    for assets in alike.values():
-        reference, *others = assets
-        for other in others[:4]:
-            shift = _shift(sample, reference, other)
+    for (reference, own), *others in alike.values():
+        for name, rows in others[:OTHERS_MAX]:
+            shift = _shift(sample, (name, rows), (reference, own))
             if shift is not None:
                 out.append(shift)
     return out
 
 
-def _shift(sample: Sample, reference: int, other: int) -> Shift | None:
+def _streams(sample: Sample) -> list[tuple[str, I64]]:
+    """Return the ticks of each symbol in each topic that has some, with a name."""
+    topics = sorted({source.topic for source in sample.sources})
+    at = np.array([topics.index(source.topic) for source in sample.sources] or [0])
+    key = sample.asset * len(topics) + at[sample.source]
+    order = np.argsort(key, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if len(order) else []
+    parts = [rows for rows in parts if len(rows) >= TICKS_MIN]
+    times = Counter(int(sample.asset[rows[0]]) for rows in parts)
+    out = []
+    for rows in parts:
+        asset = int(sample.asset[rows[0]])
+        topic = topics[at[sample.source[rows[0]]]]
+        name = sample.symbols[asset] + (f" in {topic}" if times[asset] > 1 else "")
+        out.append((name, rows))
+    return out
+
+
+def _shift(sample: Sample, one_of: tuple[str, I64], reference: tuple[str, I64]) -> Shift | None:
     (start, one), (begin, two) = (
-        _grid_returns(sample, asset, SHIFT_BAR_S * SECOND_NS) for asset in (reference, other)
+        _grid_returns(sample, rows, SHIFT_BAR_S * SECOND_NS) for rows in (reference[1], one_of[1])
     )
     per_hour = 3600 // SHIFT_BAR_S
     found: dict[int, float] = {}
@@ -202,8 +218,7 @@ def _shift(sample: Sample, reference: int, other: int) -> Shift | None:
     best = max(found, key=found.__getitem__)
     unshifted = found.get(0, 0.0)
     if best and found[best] > SHIFT_LEAST and unshifted < UNSHIFTED_MOST:
-        names = sample.symbols[other], sample.symbols[reference]
-        return Shift(*names, best, found[best], unshifted)
+        return Shift(one_of[0], reference[0], best, found[best], unshifted)
     return None
 
 
@@ -218,9 +233,8 @@ def _overlap(one: F64, two: F64, at: int) -> float | None:
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
 
-def _grid_returns(sample: Sample, asset: int, bar_ns: int) -> tuple[int, F64]:
-    """Return the number of the first bar, and the returns from bar to bar, capped."""
-    rows = np.flatnonzero(sample.asset == asset)
+def _grid_returns(sample: Sample, rows: I64, bar_ns: int) -> tuple[int, F64]:
+    """Return the number of the first bar, and the returns from bar to bar of ticks, capped."""
     time_ns = sample.time_ns[rows]
     traded = sample.price[rows] > 0.0
     if traded.sum() * 2 < len(rows):
@@ -245,7 +259,10 @@ def _grid_returns(sample: Sample, asset: int, bar_ns: int) -> tuple[int, F64]:
 def find_leads(sample: Sample, symbols: Sequence[str]) -> list[Lead]:
     """Look for symbols that lead others by a second or more, among those that tick most."""
     index = {symbol: i for i, symbol in enumerate(sample.symbols)}
-    grids = {s: _grid_returns(sample, index[s], SECOND_NS) for s in symbols[:LEAD_SYMBOLS]}
+    grids = {
+        symbol: _grid_returns(sample, np.flatnonzero(sample.asset == index[symbol]), SECOND_NS)
+        for symbol in symbols[:LEAD_SYMBOLS]
+    }
     out = []
     names = [*grids]
     for i, first in enumerate(names):
