@@ -11,6 +11,7 @@ from stream_calib.cli.options import Bootstrap, ClientConfig, client_settings, o
 
 if TYPE_CHECKING:
     from stream_calib.config import Config
+    from stream_calib.config.sections import KafkaConfig
     from stream_calib.service.examination import Findings
     from stream_calib.values import RecordBatch
 
@@ -59,15 +60,14 @@ def doctor(
     if topic:
         settings = client_settings(config, bootstrap)
         found = _at_topics(settings, topic, records or SAMPLE_RECORDS)
-        address = settings.kafka.bootstrap_servers
-        _tell(found, write, as_json=as_json, bootstrap=address)
+        _tell(found, write, as_json=as_json, kafka=settings.kafka)
     elif config is not None:
         if write or as_json:
             message = "--write and --json are for ticks without --config, or --topic"
             raise InputError(message)
         _check(config, ticks or [], bootstrap)
     elif ticks:
-        _tell(_at_files(ticks, records), write, as_json=as_json, bootstrap=None)
+        _tell(_at_files(ticks, records), write, as_json=as_json)
     else:
         message = "doctor needs --config, --topic, or files of ticks"
         raise InputError(message)
@@ -110,7 +110,7 @@ def _tell(
     write: Path | None,
     *,
     as_json: bool,
-    bootstrap: str | tuple[str, ...] | None,
+    kafka: "KafkaConfig | None" = None,
 ) -> None:
     import orjson
 
@@ -119,7 +119,9 @@ def _tell(
     from stream_calib.service.examination import as_document, settings_text
 
     known = len(found.advice.symbols) > 1
-    text = settings_text(found.advice, bootstrap) if known else None
+    address = None if kafka is None else kafka.bootstrap_servers
+    secured = kafka is not None and kafka.security_protocol != "PLAINTEXT"
+    text = settings_text(found.advice, address, secured=secured) if known else None
     if as_json:
         typer.echo(orjson.dumps(as_document(found) | {"config": text}).decode())
     else:

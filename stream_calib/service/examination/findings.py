@@ -145,7 +145,7 @@ def examine(batches: Sequence[RecordBatch], head: Sequence[RecordBatch] = ()) ->
         reasons=(Reason("price", policy, why),),
     )
     if len(chosen) > 1:
-        advice = _clocked(advice, chosen, sample, look_at(head).sample, leads)
+        advice = _clocked(advice, chosen, sample, name_symbols(look_at(head).sample).sample, leads)
         (lateness, slack, ahead), reasons = choose_time(order, skews)
         advice = replace(
             advice,

@@ -11,7 +11,11 @@ LINE = 92
 
 
 def settings_text(
-    advice: Advice, bootstrap: str | Sequence[str] | None = None, name: str = "main"
+    advice: Advice,
+    bootstrap: str | Sequence[str] | None = None,
+    name: str = "main",
+    *,
+    secured: bool = False,
 ) -> str:
     """Return a complete configuration of one universe.
 
@@ -23,13 +27,17 @@ def settings_text(
         Address of the broker, None: the default.
     name
         Of the universe.
+    secured
+        Whether the broker wants more than its address; what that is is not told here.
     """
     why = {reason.key: reason.why for reason in advice.reasons}
     real = [topic for topic in advice.topics if TOPIC.fullmatch(topic)] or ["ticks"]
     lines = []
     if bootstrap is not None:
         own = _text(bootstrap) if isinstance(bootstrap, str) else _list(bootstrap)
-        lines += ["[kafka]", f"bootstrap_servers = {own}", ""]
+        lines += ["[kafka]", f"bootstrap_servers = {own}"]
+        lines += ["# and what else your [kafka] has: protocol, certificates"] if secured else []
+        lines.append("")
     lines += ["[input]", f"topics = {_list(real)}"]
     for key, names in (("exchanges", advice.exchanges), ("aliases", advice.aliases)):
         if names:

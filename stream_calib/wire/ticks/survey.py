@@ -1,5 +1,6 @@
 """What records are made of, beside their ticks: symbols, envelopes, formats, kinds, time units."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from stream_calib.wire.ticks.frames import frame_of
 from stream_calib.wire.ticks.layouts import Layout
 from stream_calib.wire.ticks.reading import ROW_SHIFT, Reader, Shapes
 
+_BOUNDS = [bound for bound, _ in UNITS[:-1]]
 RECEIVED = "receipt_timestamp"  # the one field by which a format says when it had a message
 UNIT_NAMES = ("s", "ms", "us", "ns")
 RFC3339, OF_LOG = "RFC 3339", "of the log"
@@ -125,7 +127,10 @@ class _SurveyReader(Reader):
             received = at.get(RECEIVED)
             labels: dict[str, Label] = {}
             for place, row in zip(group.places, group.rows, strict=True):
-                unit = _unit(next((row[i] for i in times if row[i] is not None), None))
+                when = row[times[0]] if times else None
+                if when is None:
+                    when = next((row[i] for i in times if row[i] is not None), None)
+                unit = _unit(when)
                 label = labels.get(unit)
                 if label is None:
                     label = labels[unit] = Label(group.format_name, kind, unit)
@@ -173,12 +178,7 @@ def _unit(value: object) -> str:
         value = int(value)
     if not isinstance(value, int | float) or value != value:  # noqa: PLR0124  NaN
         return OF_LOG
-    magnitude = abs(value)
-    return next(
-        name
-        for name, (bound, _) in zip(UNIT_NAMES, UNITS, strict=True)
-        if magnitude < bound or name == "ns"
-    )
+    return UNIT_NAMES[bisect_right(_BOUNDS, abs(value))]
 
 
 def _time_ns(value: object) -> int:
