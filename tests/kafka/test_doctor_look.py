@@ -84,7 +84,8 @@ async def test_a_mixed_topic_is_told_as_it_is_and_the_settings_publish(
         assert service.outcomes["malformed"] + service.outcomes["json"] == 360
         async with asyncio.timeout(60.0):
             while not service.matrices:
-                await asyncio.sleep(0.05)
+                service.changed.clear()
+                await service.changed.wait()
     assert len(service.matrices[-1].symbols) > 1
 
 
