@@ -16,13 +16,16 @@ from stream_calib.adapters.embedded import EmbeddedCommitLog, EmbeddedLog, Embed
 from stream_calib.adapters.http import Health, HttpServer
 from stream_calib.adapters.kafka import (
     CommitSettings,
+    Ends,
     KafkaCommitLog,
     KafkaSource,
     KafkaWriteAheadLog,
     TopicSpec,
     check_input_topics,
     check_output_topics,
+    find_topics,
     list_partitions,
+    read_ends,
     read_tails,
     select_input_topics,
 )
@@ -48,6 +51,7 @@ NOTHING = Allowed()
 MATRIX_BYTES_MAX = 1_000_000  # a chunk of 900 kB with its key and headers
 JOURNAL_BYTES_MAX = 4 * 2**20
 SAMPLE_RECORDS = 20_000  # of the input, to see how often symbols tick
+HEAD_RECORDS, SAMPLE_RECORDS_MOST = 500, 1_000_000  # of a partition, and of all together
 HISTORY_MS = 24 * 3_600_000  # the promised history of matrices
 ROLES = ("correlations", "events", "rejects", "calibrations", "universes", "journal", "fits")
 
@@ -253,10 +257,20 @@ async def recent_records(config: Config, n: int) -> list[RecordBatch]:
     names = _named_topics(config)
     if config.input.topics_pattern is not None:
         names |= await _matched_topics(config)
-    batches = await read_tails(config.kafka, sorted(names), n)
+    return await _completed(config, await read_tails(config.kafka, sorted(names), n))
+
+
+async def topic_ends(config: Config, patterns: Sequence[str], n: int) -> Ends:
+    """Return the last ``n`` records of each partition of topics, and some of its first ones."""
+    wanted = await find_topics(config.kafka, patterns)
+    heads, tails = await read_ends(config.kafka, wanted, n, HEAD_RECORDS, SAMPLE_RECORDS_MOST)
+    return Ends(await _completed(config, heads), await _completed(config, tails))
+
+
+async def _completed(config: Config, batches: Sequence[RecordBatch]) -> list[RecordBatch]:
     registry = _registry(config)
     if registry is None:
-        return batches
+        return [*batches]
     try:
         return [*await complete(batches, registry)]
     finally:
