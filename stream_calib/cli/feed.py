@@ -1,4 +1,4 @@
-"""``feed``: recorded or simulated ticks into a Kafka topic, at a set rate."""
+"""``feed``: recorded or simulated ticks into a Kafka topic, at a set rate, or live ones."""
 
 import asyncio
 import itertools
@@ -7,10 +7,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from stream_calib.cli.feed_live import LiveOptions, feed_live
 from stream_calib.cli.options import Bootstrap, ClientConfig, client_settings
 from stream_calib.cli.screen import progress_bar
 
@@ -39,9 +40,39 @@ def feed(
         int | None,
         typer.Option(min=2, help="Simulate this many symbols instead; with --config, of those."),
     ] = None,
+    exchange: Annotated[
+        list[str] | None,
+        typer.Option(help="Read this exchange live instead, by the name that ccxt has for it."),
+    ] = None,
+    live_symbols: Annotated[
+        str | None,
+        typer.Option(
+            "--symbols",
+            metavar="A/B,C/D",
+            help="What to read live; kraken:A/B is of that exchange alone.",
+        ),
+    ] = None,
+    channel: Annotated[
+        Literal["trades", "bbo"],
+        typer.Option(help="Read trades, or best bids and offers, live."),
+    ] = "trades",
+    exchange_settings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings of ccxt, a TOML file, a table an exchange."),
+    ] = None,
+    stale_s: Annotated[
+        float, typer.Option(min=1.0, help="Connect anew when an exchange is silent for so long.")
+    ] = 60.0,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve metrics of a live feed on this port."),
+    ] = None,
     duration_s: Annotated[
-        float, typer.Option(min=1.0, help="Seconds of event time to simulate.")
-    ] = 600.0,
+        float | None,
+        typer.Option(
+            min=1.0, help="Seconds of event time to simulate, default 600, or to read live."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 1,
     rate: Annotated[
         float | None,
@@ -52,19 +83,40 @@ def feed(
         ),
     ] = None,
     partitions: Annotated[
-        int, typer.Option(min=1, help="Spread simulated symbols over so many partitions.")
+        int,
+        typer.Option(
+            min=1, help="Spread simulated symbols over so many partitions, or create as many."
+        ),
     ] = 1,
     create: Annotated[bool, typer.Option("--create", help="Create missing topics.")] = False,
     config: ClientConfig = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Write recorded or simulated ticks into Kafka."""
+    """Write recorded, simulated or live ticks into Kafka."""
     from stream_calib.errors import InputError
 
-    if bool(files) == bool(simulated):
-        message = "feed takes either files or --simulated"
+    if bool(files) + bool(simulated) + bool(exchange) != 1:
+        message = "feed takes either files or --simulated or --exchange"
         raise InputError(message)
     settings = client_settings(config, bootstrap)
+    if exchange:
+        if config is not None:
+            topic = topic or next(iter(settings.topics_of(settings.universe[0])), None)
+        if topic is None or not live_symbols:
+            message = "feed --exchange needs --symbols, and --topic or --config"
+            raise InputError(message)
+        live = LiveOptions(
+            exchange,
+            live_symbols,
+            channel,
+            exchange_settings,
+            stale_s,
+            duration_s,
+            metrics_port,
+            create,
+            partitions,
+        )
+        return feed_live(live, topic, settings)
     if simulated:
         if config is not None:
             topic = topic or next(iter(settings.topics_of(settings.universe[0])), None)
@@ -73,7 +125,7 @@ def feed(
             raise InputError(message)
         symbols = None if config is None else _symbols(settings, simulated)
         rate = float(simulated) if rate is None else rate
-        ticks = _simulate(simulated, duration_s, seed, rate, symbols)
+        ticks = _simulate(simulated, duration_s or 600.0, seed, rate, symbols)
         records = _simulated(ticks, topic, partitions)
     else:
         records = _recorded(files or [], topic)
