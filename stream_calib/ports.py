@@ -212,8 +212,11 @@ class LiveFeed(Protocol):
             The connection is lost; everything that came before has been returned.
         """
 
-    async def drop(self) -> None:
-        """Let go of the connection; the next ``read`` makes another. Never raises."""
+    async def drop(self) -> Sequence[LiveTick]:
+        """Let go of the connection; the next ``read`` makes another. Never raises.
+
+        Returns what came and had not been read.
+        """
 
 
 class RecordSink(Protocol):

@@ -13,6 +13,7 @@ from stream_calib.errors import InputError, TransportError
 from stream_calib.values import FeedCounts, LiveTick
 
 Channel = Literal["trades", "bbo"]
+Row = Mapping[str, Any]  # a trade or a ticker in the form of ccxt
 METHODS: Mapping[Channel, tuple[tuple[str, str, bool], ...]] = {
     # what `has` calls it, its name, whether it takes many symbols; the first that there is
     "trades": (
@@ -28,7 +29,7 @@ METHODS: Mapping[Channel, tuple[tuple[str, str, bool], ...]] = {
 SYMBOLS_MAX = 100  # of one subscription; Binance takes 200, others fewer
 TRADES_KEPT = 10_000  # of a symbol, between two reads
 QUOTES_KEPT = 100_000  # of all symbols, between two reads
-CLOSE_S = 1.0
+CLOSE_S = 0.5
 CONSECUTIVE = {"binance", "binanceus", "coinbase", "coinbaseexchange", "kraken"}
 VENUES = {
     "binanceusdm": "BINANCE_FUTURES",
@@ -167,17 +168,22 @@ class ExchangeFeed:
             # of the library's own making: a message that it did not expect
             message = f"ccxt failed: {type(error).__name__}: {_say(error)}"
             raise TransportError(message) from None
+        return self._ticks(trades, quotes)
+
+    async def drop(self) -> Sequence[LiveTick]:
+        """Let go of the connection, and return what had not been read."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return ()
+        await connection.close()
+        return self._ticks(*connection.news())
+
+    def _ticks(self, trades: Sequence[Row], quotes: Sequence[Row]) -> list[LiveTick]:
         ticks = [self._trade(row) for row in trades if self._channel == "trades"]
         ticks += [self._quote(row) for row in quotes if self._channel == "bbo"]
         told = [tick for tick in ticks if tick is not None]
         self._counts.unpriced += len(ticks) - len(told)
         return told
-
-    async def drop(self) -> None:
-        """Let go of the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
 
     def _make(self) -> Any:  # noqa: ANN401
         own: Any = {"options": {"tradesLimit": TRADES_KEPT}, "timeout_on_exit": 0}
@@ -188,14 +194,14 @@ class ExchangeFeed:
             message = f"--exchange-settings: {self.name} cannot be set up ({_say(error)})"
             raise InputError(message) from None
 
-    def _trade(self, row: Mapping[str, Any]) -> LiveTick | None:
+    def _trade(self, row: Row) -> LiveTick | None:
         name, price = self._names.get(row["symbol"]), _number(row.get("price"))
         if name is None or price is None:
             return None
         ident, size = row.get("id"), _number(row.get("amount"))
         return LiveTick(name, _time_ns(row), "" if ident is None else str(ident), price, size)
 
-    def _quote(self, row: Mapping[str, Any]) -> LiveTick | None:
+    def _quote(self, row: Row) -> LiveTick | None:
         name, bid, ask = (
             self._names.get(row["symbol"]),
             _number(row.get("bid")),
@@ -233,14 +239,12 @@ class _Connection:
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lost = ""
         self._last: dict[str, Any] = {}
-        self._quotes: deque[Mapping[str, Any]] = deque()
+        self._quotes: deque[Row] = deque()
         exchange.bidsasks, exchange.tickers = _Noted(self._note), _Noted(self._note)
         self._make_client = exchange.client
         exchange.client = self._client
 
-    async def read(
-        self, timeout_s: float
-    ) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    async def read(self, timeout_s: float) -> tuple[Sequence[Row], Sequence[Row]]:
         """Return new trades and quotes; raise what ended a subscription once there are none."""
         for k, wanted in enumerate(self._wanted):
             if k not in self._watching:
@@ -252,8 +256,7 @@ class _Connection:
         )
         if self._news.done():
             self._news = self._news.get_loop().create_future()
-        trades, quotes = self._new_trades(), list(self._quotes)
-        self._quotes.clear()
+        trades, quotes = self.news()
         if self._lost and not trades and not quotes:
             raise TransportError(self._lost)
         for k, watching in list(self._watching.items()):
@@ -264,6 +267,12 @@ class _Connection:
                     watching.result()
         return trades, quotes
 
+    def news(self) -> tuple[Sequence[Row], Sequence[Row]]:
+        """Return trades and quotes that were not returned before."""
+        quotes = list(self._quotes)
+        self._quotes.clear()
+        return self._new_trades(), quotes
+
     async def close(self) -> None:
         """Close the sockets within a few seconds."""
         for watching in self._watching.values():
@@ -271,8 +280,8 @@ class _Connection:
         await asyncio.gather(*self._watching.values(), return_exceptions=True)
         await _close(self._exchange)
 
-    def _new_trades(self) -> list[Mapping[str, Any]]:
-        out: list[Mapping[str, Any]] = []
+    def _new_trades(self) -> list[Row]:
+        out: list[Row] = []
         for symbol, kept in self._exchange.trades.items():
             last, new = self._last.get(symbol), []
             for trade in reversed(kept):
@@ -286,7 +295,7 @@ class _Connection:
                 out += reversed(new)
         return out
 
-    def _note(self, quote: Mapping[str, Any]) -> None:
+    def _note(self, quote: Row) -> None:
         if len(self._quotes) == QUOTES_KEPT:
             self._quotes.popleft()
             self._counts.overrun += 1
@@ -344,7 +353,7 @@ def _heard(make: Callable[[str], Any]) -> Callable[[str], Any]:
 
 class _Noted(dict[str, Any]):
     # ccxt keeps the last quote of a symbol alone; here each is noted as it comes.
-    def __init__(self, note: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, note: Callable[[Row], None]) -> None:
         super().__init__()
         self._note = note
 
@@ -372,7 +381,7 @@ def _say(error: object) -> str:
     return words if len(words) <= 200 else words[:197] + "..."
 
 
-def _time_ns(row: Mapping[str, Any]) -> int:
+def _time_ns(row: Row) -> int:
     time_ms = row.get("timestamp")
     return 0 if time_ms is None else int(time_ms) * 1_000_000
 

@@ -7,11 +7,20 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream_calib.cli.feed_live import LiveOptions, feed_live
+from stream_calib.cli.feed_live import (
+    Channel,
+    Exchanges,
+    ExchangeSettings,
+    LiveOptions,
+    LiveSymbols,
+    MetricsPort,
+    StaleS,
+    feed_live,
+)
 from stream_calib.cli.options import Bootstrap, ClientConfig, client_settings
 from stream_calib.cli.screen import progress_bar
 
@@ -40,33 +49,12 @@ def feed(
         int | None,
         typer.Option(min=2, help="Simulate this many symbols instead; with --config, of those."),
     ] = None,
-    exchange: Annotated[
-        list[str] | None,
-        typer.Option(help="Read this exchange live instead, by the name that ccxt has for it."),
-    ] = None,
-    live_symbols: Annotated[
-        str | None,
-        typer.Option(
-            "--symbols",
-            metavar="A/B,C/D",
-            help="What to read live; kraken:A/B is of that exchange alone.",
-        ),
-    ] = None,
-    channel: Annotated[
-        Literal["trades", "bbo"],
-        typer.Option(help="Read trades, or best bids and offers, live."),
-    ] = "trades",
-    exchange_settings: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Settings of ccxt, a TOML file, a table an exchange."),
-    ] = None,
-    stale_s: Annotated[
-        float, typer.Option(min=1.0, help="Connect anew when an exchange is silent for so long.")
-    ] = 60.0,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="Serve metrics of a live feed on this port."),
-    ] = None,
+    exchange: Exchanges = None,
+    live_symbols: LiveSymbols = None,
+    channel: Channel = "trades",
+    exchange_settings: ExchangeSettings = None,
+    stale_s: StaleS = 60.0,
+    metrics_port: MetricsPort = None,
     duration_s: Annotated[
         float | None,
         typer.Option(
@@ -100,23 +88,8 @@ def feed(
         raise InputError(message)
     settings = client_settings(config, bootstrap)
     if exchange:
-        if config is not None:
-            topic = topic or next(iter(settings.topics_of(settings.universe[0])), None)
-        if topic is None or not live_symbols:
-            message = "feed --exchange needs --symbols, and --topic or --config"
-            raise InputError(message)
-        live = LiveOptions(
-            exchange,
-            live_symbols,
-            channel,
-            exchange_settings,
-            stale_s,
-            duration_s,
-            metrics_port,
-            create,
-            partitions,
-        )
-        return feed_live(live, topic, settings)
+        live = LiveOptions(exchange, live_symbols, channel, exchange_settings, stale_s, duration_s)
+        return feed_live(live, topic, settings, metrics_port, partitions if create else None)
     if simulated:
         if config is not None:
             topic = topic or next(iter(settings.topics_of(settings.universe[0])), None)

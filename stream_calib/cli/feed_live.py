@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import typer
 
 if TYPE_CHECKING:
     from stream_calib.config import Config
@@ -16,22 +18,66 @@ if TYPE_CHECKING:
 TELL_S = 10.0
 
 
+Exchanges = Annotated[
+    list[str] | None,
+    typer.Option(help="Read this exchange live instead, by the name that ccxt has for it."),
+]
+LiveSymbols = Annotated[
+    str | None,
+    typer.Option(
+        "--symbols",
+        metavar="A/B,C/D",
+        help="What to read live; kraken:A/B is of that exchange alone.",
+    ),
+]
+Channel = Annotated[
+    Literal["trades", "bbo"], typer.Option(help="Read trades, or best bids and offers, live.")
+]
+ExchangeSettings = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Settings of ccxt, a TOML file with a table an exchange."),
+]
+StaleS = Annotated[
+    float, typer.Option(min=1.0, help="Connect anew when an exchange is silent for so long.")
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="Serve metrics of a live feed on this port."),
+]
+
+
 class LiveOptions(NamedTuple):
     """What to read live, and how."""
 
     exchanges: Sequence[str]
-    symbols: str
+    symbols: str | None
     channel: Literal["trades", "bbo"]
     settings: Path | None
     stale_s: float
     duration_s: float | None
-    metrics_port: int | None
-    create: bool
-    partitions: int
 
 
-def feed_live(options: LiveOptions, topic: str, settings: "Config") -> None:
+def feed_live(
+    options: LiveOptions,
+    topic: str | None,
+    settings: "Config",
+    metrics_port: int | None,
+    create: int | None,
+) -> None:
     """Read until interrupted, or for as long as asked; then write what is left and say the counts.
+
+    Parameters
+    ----------
+    options
+        What to read.
+    topic
+        Where to write; it has to be named.
+    settings
+        How to reach Kafka, and who may see the metrics.
+    metrics_port
+        Where these are served; None: nowhere.
+    create
+        Partitions of the topic, if it is to be made.
 
     Raises
     ------
@@ -40,9 +86,14 @@ def feed_live(options: LiveOptions, topic: str, settings: "Config") -> None:
     TransportError
         An exchange or Kafka cannot be reached at the start, or ticks are left at the end.
     """
+    from stream_calib.errors import InputError
+
+    if topic is None or options.symbols is None:
+        message = "feed --exchange needs --symbols and --topic"
+        raise InputError(message)
     wanted = _wanted(options.exchanges, options.symbols)
     of_ccxt = _of_ccxt(options.settings, options.exchanges)
-    asyncio.run(_feed_live(options, wanted, of_ccxt, topic, settings))
+    asyncio.run(_feed_live(options, wanted, of_ccxt, topic, settings, metrics_port, create))
 
 
 async def _feed_live(
@@ -51,6 +102,8 @@ async def _feed_live(
     of_ccxt: Mapping[str, dict[str, Any]],
     topic: str,
     settings: "Config",
+    metrics_port: int | None,
+    create: int | None,
 ) -> None:
     from stream_calib.adapters.exchanges import ExchangeFeed
     from stream_calib.adapters.kafka import KafkaSink, TopicSpec, check_topics, ensure_topics
@@ -64,8 +117,8 @@ async def _feed_live(
             ExchangeFeed(name, symbols, options.channel, counts[name], of_ccxt.get(name))
             for name, symbols in wanted.items()
         ]
-        if options.create:
-            await ensure_topics(settings.kafka, [TopicSpec(topic, options.partitions)])
+        if create is not None:
+            await ensure_topics(settings.kafka, [TopicSpec(topic, create)])
         partitions = (await check_topics(settings.kafka, [topic]))[topic]
         sink = KafkaSink(settings.kafka)
         await sink.start()
@@ -75,7 +128,7 @@ async def _feed_live(
             feeding = Feeding(
                 feeds, counts, sink, topic, partitions, _say, FeedPace(stale_s=options.stale_s)
             )
-            async with _served(options.metrics_port, settings, feeding, counts):
+            async with _served(metrics_port, settings, feeding, counts):
                 telling = asyncio.create_task(_tell(counts, feeding))
                 if options.duration_s is not None:
                     asyncio.get_running_loop().call_later(options.duration_s, stop.set)

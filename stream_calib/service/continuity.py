@@ -2,7 +2,7 @@
 
 from stream_calib.values import FeedCounts, LiveTick
 
-REMEMBERED = 10_000  # ids of a symbol
+REMEMBERED = 2000  # ids of a symbol; exchanges repeat some tens to a thousand
 
 
 class Continuity:

@@ -27,9 +27,10 @@ class FeedPace:
     ----------
     stale_s
         An exchange that is silent for this long is connected to anew.
-    retry_s, retry_max_s
-        First and longest pause before that; each is up to twice the one before, less up to half of
-        it by chance, so that not all come back at once.
+    retry_s, retry_max_s, settled_s
+        First and longest pause before that; it doubles until a connection has lasted for longer
+        than ``settled_s``, and up to half of it is left out by chance, so that not all come back
+        at once. Pauses of the log are the same.
     hold_s
         How long a connection is kept while no more ticks can be taken.
     flush_s
@@ -41,8 +42,9 @@ class FeedPace:
     stale_s: float = 60.0
     retry_s: float = 0.5
     retry_max_s: float = 30.0
+    settled_s: float = 30.0
     hold_s: float = 1.0
-    flush_s: float = 1.5
+    flush_s: float = 1.2
     backlog: int = 100_000
 
 
@@ -117,9 +119,8 @@ class Feeding:
         finally:
             for task in (*readers, stopped):
                 task.cancel()
-            ended, _ = await asyncio.gather(
-                asyncio.gather(*readers, stopped, return_exceptions=True), self._flush(writer)
-            )
+            ended = await asyncio.gather(*readers, stopped, return_exceptions=True)
+            ended += await self._flush(writer)
         for error in ended:
             if isinstance(error, Exception):
                 raise error
@@ -133,24 +134,27 @@ class Feeding:
         heard_at_all = False
         try:
             while True:
+                began_s = time.monotonic()
                 reason, heard, why = await self._listen(feed, continuity)
                 heard_at_all |= heard
                 if reason == "refused" and not heard_at_all:
                     raise InputError(why)
                 self._connected[feed.name] = False
                 counts.reconnects[reason] += 1
-                pause_s = self.pace.retry_s if heard else min(2.0 * pause_s, self.pace.retry_max_s)
-                await feed.drop()
+                await self._drop(feed, continuity)
                 if reason == "backlog":
                     self._say(f"{feed.name}: reading stopped, {self.waiting:,} ticks wait")
                     await self._backlog.falls_to(self.pace.backlog // 2)
                     self._say(f"{feed.name}: reading again")
                     continue
+                if time.monotonic() - began_s > self.pace.settled_s:
+                    pause_s = self.pace.retry_s
                 wait_s = pause_s * random.uniform(0.5, 1.0)  # noqa: S311 (a pause)
+                pause_s = min(2.0 * pause_s, self.pace.retry_max_s)
                 self._say(f"{feed.name}: {why}; connecting again in {wait_s:.1f} s")
                 await asyncio.sleep(wait_s)
         finally:
-            await feed.drop()
+            await self._drop(feed, continuity)
 
     async def _listen(self, feed: LiveFeed, continuity: Continuity) -> tuple[str, bool, str]:
         # Until the connection ends: why, whether it ever brought anything, and that in words.
@@ -166,14 +170,28 @@ class Feeding:
                 heard, heard_s = True, time.monotonic()
                 self._connected[feed.name] = True
                 outputs = self._outputs(feed.name, ticks, continuity)
-                try:
-                    async with asyncio.timeout(self.pace.hold_s):
-                        await self._backlog.put(feed.name, outputs)
-                except TimeoutError:
-                    self._backlog.force(feed.name, outputs)
+                if not await self._hold(feed.name, outputs):
                     return "backlog", heard, ""
             elif time.monotonic() - heard_s > self.pace.stale_s:
                 return "stale", heard, f"nothing for {self.pace.stale_s:g} s"
+
+    async def _hold(self, name: str, outputs: Sequence[Output]) -> bool:
+        # Whether there was room for them; they are kept in any case.
+        kept = False
+        try:
+            async with asyncio.timeout(self.pace.hold_s):
+                await self._backlog.put(name, outputs)
+                kept = True
+        except TimeoutError:
+            return False
+        finally:
+            if not kept:
+                self._backlog.force(name, outputs)
+        return True
+
+    async def _drop(self, feed: LiveFeed, continuity: Continuity) -> None:
+        rest = await feed.drop()
+        self._backlog.force(feed.name, self._outputs(feed.name, rest, continuity))
 
     def _outputs(
         self, name: str, ticks: Sequence[LiveTick], continuity: Continuity
@@ -210,7 +228,7 @@ class Feeding:
                 self._counts[name].written += 1
             self._backlog.written(len(rows))
 
-    async def _flush(self, writer: "asyncio.Task[None]") -> None:
+    async def _flush(self, writer: "asyncio.Task[None]") -> list[None | BaseException]:
         empty = asyncio.create_task(self._backlog.falls_to(0))
         await asyncio.wait(
             [empty, writer], timeout=self.pace.flush_s, return_when=asyncio.FIRST_COMPLETED
@@ -219,7 +237,7 @@ class Feeding:
             self._counts[name].unwritten += 1
         for task in (empty, writer):
             task.cancel()
-        await asyncio.gather(empty, writer, return_exceptions=True)
+        return await asyncio.gather(empty, writer, return_exceptions=True)
 
 
 def native_tick(tick: LiveTick, now_ns: int) -> bytes:

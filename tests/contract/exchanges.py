@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 
 HANG_UP = object()  # closes as a server does
 TEAR = object()  # the connection is gone without a word
-Frame = str | bytes | object
+Frame = str | bytes | float | object  # a number is a pause in seconds
 
 BASES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
 
@@ -79,7 +79,9 @@ class Exchange:
                     assert request.transport is not None
                     request.transport.abort()
                     return socket
-                if isinstance(frame, bytes):
+                if isinstance(frame, float):
+                    await asyncio.sleep(frame)
+                elif isinstance(frame, bytes):
                     await socket.send_bytes(frame)
                 else:
                     assert isinstance(frame, str)
@@ -136,7 +138,7 @@ def quote(symbol: str, update: int, bid: str, ask: str) -> str:
 
 def market(id_: str, symbol: str, **more: Any) -> dict[str, Any]:
     """Return a market as ccxt describes one, of the spot market unless said otherwise."""
-    base, quote_ = symbol.split(":")[0].split("/")
+    base, quote_ = symbol.partition(":")[0].split("/")
     own = {"id": id_, "symbol": symbol, "base": base, "quote": quote_, "active": True}
     kind = {"type": "spot", "spot": True, "swap": False, "contract": False}
     rest = {"baseId": base, "quoteId": quote_, "precision": {}, "limits": {}, "info": {}}
@@ -146,5 +148,5 @@ def market(id_: str, symbol: str, **more: Any) -> dict[str, Any]:
 async def until(true: Any, seconds: float = 10.0) -> None:
     """Wait until something becomes true."""
     async with asyncio.timeout(seconds):
-        while not true():
+        while not true():  # noqa: ASYNC110 (what is awaited may be any number)
             await asyncio.sleep(0.01)

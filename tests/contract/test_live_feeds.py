@@ -1,17 +1,22 @@
-"""Live feeds through ccxt from an exchange on this machine: each tick once, what is missed counted."""
+"""Live feeds through ccxt, from an exchange on this machine: each tick once, gaps counted."""
 
 import asyncio
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import zstandard
 
 pytest.importorskip("ccxt", reason="live feeds need the extra feed")
 
+from deploy.kafka.broker import free_port
 from stream_calib.adapters.embedded import EmbeddedLog, EmbeddedSink
-from stream_calib.adapters.exchanges import ExchangeFeed
+from stream_calib.adapters.exchanges import ExchangeFeed, symbol_name
 from stream_calib.errors import InputError, TransportError
 from stream_calib.service.feeding import Feeding, FeedPace
 from stream_calib.values import FeedCounts, Output, RecordBatch, Source, TickBatch
@@ -41,6 +46,18 @@ def eth(*idents: int) -> list[str]:
     return [trade("ETHUSDT", i, f"{1900 + i / 100:.8f}", T0_MS + 10 * i + 5) for i in idents]
 
 
+def recorded(folder: Path, venue: str, wanted: Any) -> list[bytes]:
+    """Return recorded frames, without the envelope of combined streams."""
+    path = folder / "raw" / "cryptofeed_v3" / f"{venue}.jsonl.zst"
+    if not path.is_file():
+        pytest.skip(f"no recording of {venue} here")
+    lines = zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read().splitlines()
+    frames = [row["data"] for row in map(orjson.loads, lines) if row["t"] == "recv"]
+    documents = [orjson.loads(frame) for frame in frames if frame[:1] == "{"]
+    rows = [row.get("data", row) if "stream" in row else row for row in documents]
+    return [orjson.dumps(row) for row in rows if wanted(row)]
+
+
 class Run:
     """A feed at work on an embedded log."""
 
@@ -53,7 +70,7 @@ class Run:
         symbols: Sequence[str] = ("BTC/USDT", "ETH/USDT"),
         pace: FeedPace = QUICK,
         settings: dict[str, Any] | None = None,
-        sink: Any = None,
+        sink: Any = EmbeddedSink,
     ) -> None:
         self.log = EmbeddedLog()
         self.log.create_topic("ticks", 2)
@@ -62,10 +79,11 @@ class Run:
         self.feed = ExchangeFeed(
             name, symbols, channel, self.counts, settings or exchange.settings()
         )
+        self.sink = sink(self.log)
         self.feeding = Feeding(
             [self.feed],
             {name: self.counts},
-            sink(self.log) if sink else EmbeddedSink(self.log),
+            self.sink,
             "ticks",
             2,
             self.said.append,
@@ -73,10 +91,14 @@ class Run:
         )
         self.stop = asyncio.Event()
 
+    async def begin(self) -> "asyncio.Task[None]":
+        """Start."""
+        await self.feed.start()
+        return asyncio.create_task(self.feeding.run(self.stop))
+
     async def until_written(self, n: int) -> None:
         """Run until so many ticks are written, a moment longer, and then to the end."""
-        await self.feed.start()
-        running = asyncio.create_task(self.feeding.run(self.stop))
+        running = await self.begin()
         try:
             await until(lambda: self.counts.written >= n or running.done())
             await asyncio.sleep(0.1)
@@ -128,3 +150,229 @@ async def test_each_trade_is_written_once_in_order_and_what_is_missed_is_counted
         "BINANCE:ETHUSDT": [7, 8, 9, 10, 11],
     } or pytest.fail(f"{run.idents()} {run.counts}")
     assert exchange.open == 0
+
+
+async def test_trades_read_back_are_the_raw_frames_decoded() -> None:
+    idents = range(5000, 5300)
+    frames = [frame for pair in zip(btc(*idents), eth(*idents), strict=True) for frame in pair]
+    async with running_exchange([*frames[:333], TEAR], frames[300:]) as exchange:
+        run = Run(exchange)
+        await run.until_written(600)
+    fed = decode(run.batch(), "auto", SYMBOLS)
+    raw = decode(as_batch([frame.encode() for frame in frames]), "auto", SYMBOLS)
+    assert (fed.formats, raw.formats) == ({"native": 600}, {"binance": 600})
+    for asset in SYMBOLS.values():
+        assert columns(fed, asset) == columns(raw, asset)
+    assert run.counts.repeated == 33
+    assert (run.counts.gaps, run.counts.missed, run.counts.late) == (0, 0, 0)
+
+
+async def test_each_quote_is_written_and_says_that_its_time_is_that_of_its_arrival() -> None:
+    frames = [quote("BTCUSDT", k, f"{100 + k}.10", f"{100 + k}.20") for k in range(200)]
+    async with running_exchange(frames) as exchange:
+        run = Run(exchange, "bbo")
+        await run.until_written(200)
+    fed = decode(run.batch(), "auto", SYMBOLS)
+    raw = decode(as_batch([frame.encode() for frame in frames]), "auto", SYMBOLS)
+    assert fed.bid.tolist() == raw.bid.tolist()
+    assert fed.ask.tolist() == raw.ask.tolist()
+    assert fed.bid_size is not None
+    assert raw.bid_size is not None
+    assert fed.bid_size.tolist() == raw.bid_size.tolist()
+    assert {row["time_source"] for row in run.rows()} == {"arrival"}
+    assert min(row["time"] for row in run.rows()) > T0_MS * 1_000_000
+
+
+async def test_recorded_quotes_of_binance_come_through_as_they_decode(market_data: Path) -> None:
+    frames = recorded(market_data, "BINANCE", lambda row: "u" in row and "e" not in row)
+    bases = {"NKNUSDT": ("NKN", "USDT"), "BLZETH": ("BLZ", "ETH"), "LRCBTC": ("LRC", "BTC")}
+    bases["RUNEEUR"] = ("RUNE", "EUR")
+    names = {f"BINANCE:{name}": k for k, name in enumerate(bases)}
+    async with running_exchange([*frames[:40], HANG_UP], frames[40:], pairs=bases) as exchange:
+        run = Run(exchange, "bbo", symbols=["/".join(pair) for pair in bases.values()])
+        await run.until_written(len(frames))
+    fed, raw = (decode(batch, "auto", names) for batch in (run.batch(), as_batch(frames)))
+    for asset in names.values():
+        assert fed.bid[fed.asset == asset].tolist() == raw.bid[raw.asset == asset].tolist()
+        assert fed.ask[fed.asset == asset].tolist() == raw.ask[raw.asset == asset].tolist()
+    assert run.counts.written == len(frames) > 80
+
+
+async def test_recorded_trades_of_bybit_come_through_as_they_decode(market_data: Path) -> None:
+    frames = recorded(market_data, "BYBIT", lambda row: row.get("topic") == "publicTrade.BTCUSDT")
+    more = {"type": "swap", "spot": False, "swap": True, "contract": True, "linear": True}
+    btc_perpetual = market("BTCUSDT", "BTC/USDT:USDT", settle="USDT", inverse=False, **more)
+    names = {"BYBIT:BTCUSDT": 0}
+    raw = decode(as_batch(frames), "auto", names)
+    async with running_exchange([*frames[:5], TEAR], [*frames[3:], "{}"]) as exchange:
+        settings = {
+            "markets": {"BTC/USDT:USDT": btc_perpetual},
+            "urls": {"api": {"ws": {"public": {"linear": f"ws://{exchange.url}/linear"}}}},
+        }
+        run = Run(exchange, name="bybit", symbols=["BTC/USDT:USDT"], settings=settings)
+        await run.until_written(len(raw.row))
+    fed = decode(run.batch(), "auto", names)
+    assert len(raw.row) > 20
+    assert columns(fed, 0) == columns(raw, 0)  # ids are UUIDs: of both the same digest
+    assert run.counts.repeated > 0
+    assert run.counts.gaps == 0
+
+
+async def test_trades_of_kraken_have_the_symbol_that_its_frames_have() -> None:
+    def frame(*idents: int) -> str:
+        rows = [
+            {
+                "symbol": "BTC/USD",
+                "side": "sell",
+                "price": 65000.1 + i,
+                "qty": 0.5,
+                "ord_type": "market",
+                "trade_id": i,
+                "timestamp": f"2023-09-25T07:49:{i:02}.708000Z",
+            }
+            for i in idents
+        ]
+        return orjson.dumps({"channel": "trade", "type": "update", "data": rows}).decode()
+
+    frames = [frame(11, 12), frame(13), frame(15, 16)]
+    async with running_exchange([*frames, frame(15, 16)]) as exchange:
+        settings = {
+            "markets": {"BTC/USD": market("XXBTZUSD", "BTC/USD")},
+            "urls": {"api": {"ws": {"publicV2": f"ws://{exchange.url}/v2"}}},
+        }
+        run = Run(exchange, name="kraken", symbols=["BTC/USD"], settings=settings)
+        await run.until_written(5)
+    fed = decode(run.batch(), "auto", {"KRAKEN:BTC/USD": 0})
+    raw = decode(as_batch([frame.encode() for frame in frames]), "auto", {"KRAKEN:BTC/USD": 0})
+    assert columns(fed, 0) == columns(raw, 0)
+    assert (run.counts.repeated, run.counts.gaps, run.counts.missed) == (2, 1, 1)
+
+
+async def test_a_silent_exchange_is_connected_to_anew() -> None:
+    async with running_exchange(btc(1), btc(2)) as exchange:
+        run = Run(exchange, pace=replace(QUICK, stale_s=0.4))
+        await run.until_written(2)
+    assert run.idents() == {"BINANCE:BTCUSDT": [1, 2]}
+    assert run.counts.reconnects["stale"] >= 1
+    assert any("nothing for 0.4 s" in sentence for sentence in run.said)
+
+
+class Ailing(EmbeddedSink):
+    """A log that takes nothing for a while."""
+
+    ill = True
+
+    async def publish(self, outputs: Sequence[Output]) -> None:
+        """Write, unless it is ill."""
+        if self.ill:
+            message = "Kafka at nowhere cannot be reached"
+            raise TransportError(message)
+        await super().publish(outputs)
+
+
+async def test_reading_stops_when_the_log_takes_nothing_and_what_was_read_is_written() -> None:
+    scripts: list[list[Frame]] = [[*btc(*range(1, 61)), 0.1, *btc(*range(61, 121))], btc(*range(126, 131))]
+    async with running_exchange(*scripts) as exchange:
+        run = Run(exchange, pace=replace(QUICK, backlog=50), sink=Ailing)
+        running = await run.begin()
+        await until(lambda: run.counts.reconnects["backlog"] == 1 and exchange.open == 0)
+        read, held = run.counts.messages, run.feeding.waiting
+        await asyncio.sleep(0.3)
+        assert (run.counts.messages, run.feeding.waiting) == (read, held)
+        assert run.feeding.troubles() == ("binance is not connected", "the log takes no ticks")
+        run.sink.ill = False
+        await until(lambda: run.counts.written == 125)
+        run.stop.set()
+        await running
+    assert run.idents() == {"BINANCE:BTCUSDT": [*range(1, 121), *range(126, 131)]}
+    assert (run.counts.gaps, run.counts.missed) == (1, 5)
+    assert any("reading stopped" in sentence for sentence in run.said)
+    assert "ticks are written again" in run.said
+
+
+async def test_what_cannot_be_written_before_the_end_is_counted_and_said() -> None:
+    async with running_exchange(btc(*range(1, 8))) as exchange:
+        run = Run(exchange, pace=replace(QUICK, flush_s=0.1), sink=Ailing)
+        running = await run.begin()
+        await until(lambda: run.feeding.waiting == 7)
+        run.stop.set()
+        with pytest.raises(TransportError, match="7 ticks could not be written to 'ticks'"):
+            await running
+    assert (run.counts.written, run.counts.unwritten) == (0, 7)
+
+
+async def test_what_an_exchange_refuses_at_the_start_ends_the_feed_with_its_words() -> None:
+    refusal = {"error": {"code": -1121, "msg": "Invalid symbol."}, "id": 1}
+    async with running_exchange([orjson.dumps(refusal).decode()]) as exchange:
+        run = Run(exchange)
+        with pytest.raises(InputError, match=r"binance refuses: .*Invalid symbol"):
+            await run.until_written(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "symbols", "channel", "said"),
+    [
+        ("binanse", ("BTC/USDT",), "trades", "nothing of 'binanse'; did you mean binance"),
+        ("bitstamp", ("BTC/USD",), "bbo", "--channel: bitstamp does not stream bbo"),
+        ("binance", ("BTC/USDX",), "trades", "has no BTC/USDX; did you mean BTC/USDT"),
+    ],
+)
+async def test_what_an_exchange_does_not_have_is_said_in_a_sentence(
+    name: str, symbols: tuple[str, ...], channel: Any, said: str
+) -> None:
+    async with running_exchange() as exchange:
+        with pytest.raises(InputError) as caught:
+            await ExchangeFeed(name, symbols, channel, FeedCounts(), exchange.settings()).start()
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_two_markets_of_one_name_are_refused() -> None:
+    spot = market("BTCUSDT", "BTC/USDT")
+    more = {"type": "swap", "spot": False, "swap": True, "contract": True, "linear": True}
+    swap = market("BTCUSDT", "BTC/USDT:USDT", settle="USDT", **more)
+    settings = {"markets": {row["symbol"]: row for row in (spot, swap)}}
+    both = ("BTC/USDT", "BTC/USDT:USDT")
+    with pytest.raises(InputError, match="are both BYBIT:BTCUSDT"):
+        await ExchangeFeed("bybit", both, "trades", FeedCounts(), settings).start()
+
+
+async def test_an_exchange_that_cannot_be_reached_is_one_sentence() -> None:
+    settings = Exchange([])
+    settings.url = f"127.0.0.1:{free_port()}"
+    feed = ExchangeFeed("binance", ["BTC/USDT"], "trades", FeedCounts(), settings.settings())
+    with pytest.raises(TransportError, match="binance cannot be reached") as caught:
+        await feed.start()
+    assert "\n" not in str(caught.value)
+
+
+def test_without_ccxt_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ccxt.pro", None)
+    with pytest.raises(InputError, match=r"pip install 'stream-calib\[feed\]'"):
+        ExchangeFeed("binance", ["BTC/USDT"], "trades", FeedCounts())
+
+
+@pytest.mark.parametrize(
+    ("exchange", "id_", "symbol", "kind", "name"),
+    [
+        ("binance", "BTCUSDT", "BTC/USDT", {}, "BINANCE:BTCUSDT"),
+        ("binance", "BTCUSDT", "BTC/USDT:USDT", {"contract": True}, "BINANCE_FUTURES:BTCUSDT"),
+        (
+            "binance",
+            "BTCUSD_PERP",
+            "BTC/USD:BTC",
+            {"contract": True, "inverse": True},
+            "BINANCE_DELIVERY:BTCUSD_PERP",
+        ),
+        ("binanceusdm", "BTCUSDT", "BTC/USDT:USDT", {}, "BINANCE_FUTURES:BTCUSDT"),
+        ("kraken", "XXBTZUSD", "BTC/USD", {}, "KRAKEN:BTC/USD"),
+        ("bybit", "BTCUSDT", "BTC/USDT", {}, "BYBIT:BTCUSDT"),
+        ("okx", "BTC-USDT", "BTC/USDT", {}, "OKX:BTC-USDT"),
+        ("coinbase", "BTC-USD", "BTC/USD", {}, "COINBASE:BTC-USD"),
+        ("coinbaseexchange", "BTC-USD", "BTC/USD", {}, "COINBASE:BTC-USD"),
+    ],
+)
+def test_symbols_are_named_as_the_decoders_name_them(
+    exchange: str, id_: str, symbol: str, kind: dict[str, Any], name: str
+) -> None:
+    assert symbol_name(exchange, market(id_, symbol, **kind)) == name
