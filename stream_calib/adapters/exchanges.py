@@ -30,6 +30,7 @@ SYMBOLS_MAX = 100  # of one subscription; Binance takes 200, others fewer
 TRADES_KEPT = 10_000  # of a symbol, between two reads
 QUOTES_KEPT = 100_000  # of all symbols, between two reads
 CLOSE_S = 0.5
+PUMPED = 100  # messages, before others get their turn
 CONSECUTIVE = {"binance", "binanceus", "coinbase", "coinbaseexchange", "kraken"}
 VENUES = {
     "binanceusdm": "BINANCE_FUTURES",
@@ -154,7 +155,9 @@ class ExchangeFeed:
             wanted: list[Any] = list(self._symbols)
             if self._many:
                 wanted = [wanted[i : i + SYMBOLS_MAX] for i in range(0, len(wanted), SYMBOLS_MAX)]
-            self._connection = _Connection(exchange, watch, wanted, self._counts)
+            self._connection = _Connection(
+                exchange, watch, wanted, self._counts, self._ccxt.NetworkError
+            )
         try:
             trades, quotes = await self._connection.read(timeout_s)
         except TransportError:
@@ -230,7 +233,9 @@ class _Connection:
         watch: Callable[[Any], Any],
         wanted: Sequence[Any],
         counts: FeedCounts,
+        network_error: Callable[[str], Exception],
     ) -> None:
+        self._network_error = network_error
         self._exchange = exchange
         self._watch = watch
         self._counts = counts
@@ -238,6 +243,7 @@ class _Connection:
         self._watching: dict[int, asyncio.Future[Any]] = {}
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lost = ""
+        self._pumps: list[asyncio.Future[None]] = []
         self._last: dict[str, Any] = {}
         self._quotes: deque[Row] = deque()
         exchange.bidsasks, exchange.tickers = _Noted(self._note), _Noted(self._note)
@@ -275,9 +281,10 @@ class _Connection:
 
     async def close(self) -> None:
         """Close the sockets within a few seconds."""
-        for watching in self._watching.values():
-            watching.cancel()
-        await asyncio.gather(*self._watching.values(), return_exceptions=True)
+        tasks = [*self._watching.values(), *self._pumps]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await _close(self._exchange)
 
     def _new_trades(self) -> list[Row]:
@@ -309,9 +316,27 @@ class _Connection:
                 client.handle_text_or_binary_message
             )
             client.future = _heard(client.future)
+            client.receive_loop = lambda: self._pumps.append(
+                asyncio.ensure_future(self._pump(client))
+            )
             for name in ("on_error_callback", "on_close_callback"):
                 setattr(client, name, self._noticing(getattr(client, name)))
         return client
+
+    async def _pump(self, client: Any) -> None:  # noqa: ANN401
+        # In the place of ccxt's own loop, which takes messages out of aiohttp's queue behind its
+        # back: the queue then believes itself full, and some thousand messages later none comes.
+        try:
+            n = 0
+            while not client.closed():
+                client.handle_message(await client.receive())
+                n += 1
+                if n % PUMPED == 0:
+                    await asyncio.sleep(0)  # a queue that is never empty would not let others run
+            if not self._lost:
+                client.on_close(1006)
+        except Exception as error:
+            client.on_error(self._network_error(_say(error)))
 
     def _guarded(self, read: Callable[[Any], None]) -> Callable[[Any], None]:
         # A message that cannot be read would end ccxt's loop in silence: it is counted instead.
@@ -374,6 +399,10 @@ async def _close(exchange: Any) -> None:  # noqa: ANN401
     with contextlib.suppress(Exception):
         async with asyncio.timeout(CLOSE_S):
             await exchange.close()
+    if exchange.session is not None:  # the other end has not said goodbye
+        with contextlib.suppress(Exception):
+            await exchange.session.close()
+        exchange.session = exchange.tcp_connector = None
 
 
 def _say(error: object) -> str:

@@ -228,7 +228,7 @@ class Feeding:
                 self._counts[name].written += 1
             self._backlog.written(len(rows))
 
-    async def _flush(self, writer: "asyncio.Task[None]") -> list[None | BaseException]:
+    async def _flush(self, writer: "asyncio.Task[None]") -> list[BaseException | None]:
         empty = asyncio.create_task(self._backlog.falls_to(0))
         await asyncio.wait(
             [empty, writer], timeout=self.pace.flush_s, return_when=asyncio.FIRST_COMPLETED
@@ -237,7 +237,7 @@ class Feeding:
             self._counts[name].unwritten += 1
         for task in (empty, writer):
             task.cancel()
-        return await asyncio.gather(empty, writer, return_exceptions=True)
+        return [*await asyncio.gather(empty, writer, return_exceptions=True)]
 
 
 def native_tick(tick: LiveTick, now_ns: int) -> bytes:

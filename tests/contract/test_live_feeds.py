@@ -248,6 +248,17 @@ async def test_trades_of_kraken_have_the_symbol_that_its_frames_have() -> None:
     assert (run.counts.repeated, run.counts.gaps, run.counts.missed) == (2, 1, 1)
 
 
+async def test_a_burst_of_thousands_comes_through_one_connection() -> None:
+    # more than aiohttp's queue takes at once: a loop that empties it behind its back gets stuck
+    n = 12_000
+    async with running_exchange(btc(*range(1, n + 1))) as exchange:
+        run = Run(exchange)
+        await run.until_written(n)
+    assert run.idents() == {"BINANCE:BTCUSDT": [*range(1, n + 1)]}
+    assert run.counts.reconnects.total() == 0
+    assert run.counts.overrun == 0
+
+
 async def test_a_silent_exchange_is_connected_to_anew() -> None:
     async with running_exchange(btc(1), btc(2)) as exchange:
         run = Run(exchange, pace=replace(QUICK, stale_s=0.4))
@@ -271,7 +282,10 @@ class Ailing(EmbeddedSink):
 
 
 async def test_reading_stops_when_the_log_takes_nothing_and_what_was_read_is_written() -> None:
-    scripts: list[list[Frame]] = [[*btc(*range(1, 61)), 0.1, *btc(*range(61, 121))], btc(*range(126, 131))]
+    scripts: list[list[Frame]] = [
+        [*btc(*range(1, 61)), 0.1, *btc(*range(61, 121))],
+        btc(*range(126, 131)),
+    ]
     async with running_exchange(*scripts) as exchange:
         run = Run(exchange, pace=replace(QUICK, backlog=50), sink=Ailing)
         running = await run.begin()
