@@ -32,6 +32,21 @@ if TYPE_CHECKING:
 BATCH_S = 0.02  # how finely the rate is kept
 BATCH_RECORDS = 2000  # when there is none
 
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Records per second, 0 for no limit; default: none for files, 1 per simulated "
+        "symbol. Simulated ticks begin now, without a limit they end now.",
+    ),
+]
+Partitions = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Spread simulated symbols over so many partitions, or create as many."
+    ),
+]
+
 
 def feed(
     files: Annotated[
@@ -62,20 +77,8 @@ def feed(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 1,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="Records per second, 0 for no limit; default: none for files, 1 per simulated "
-            "symbol. Simulated ticks begin now, without a limit they end now.",
-        ),
-    ] = None,
-    partitions: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Spread simulated symbols over so many partitions, or create as many."
-        ),
-    ] = 1,
+    rate: Rate = None,
+    partitions: Partitions = 1,
     create: Annotated[bool, typer.Option("--create", help="Create missing topics.")] = False,
     config: ClientConfig = None,
     bootstrap: Bootstrap = None,

@@ -44,7 +44,7 @@ class FeedCounts:
     unpriced
         Trades and quotes without a usable price.
     overrun
-        Quotes that were thrown away unread; of trades, at least this many.
+        Trades and quotes that were thrown away unread, for too many came at once.
     unwritten
         Ticks that were read and could not be written before the end.
     gaps, missed

@@ -7,14 +7,22 @@ other venue; what each connection sends is a script.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from enum import Enum, auto
 from typing import Any
 
 import orjson
 from aiohttp import WSMsgType, web
 
-HANG_UP = object()  # closes as a server does
-TEAR = object()  # the connection is gone without a word
-Frame = str | bytes | float | object  # a number is a pause in seconds
+
+class End(Enum):
+    """How a connection ends."""
+
+    HANG_UP = auto()  # closed, as a server does
+    TEAR = auto()  # gone without a word
+
+
+HANG_UP, TEAR = End
+Frame = str | bytes | float | End  # a number is a pause in seconds
 
 BASES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
 
@@ -72,10 +80,10 @@ class Exchange:
                 await socket.send_str(orjson.dumps({"result": None, "id": asked["id"]}).decode())
             script = self.scripts.pop(0) if self.scripts else ()
             for frame in script:
-                if frame is HANG_UP:
+                if frame is End.HANG_UP:
                     await socket.close()
                     return socket
-                if frame is TEAR:
+                if frame is End.TEAR:
                     assert request.transport is not None
                     request.transport.abort()
                     return socket
@@ -83,8 +91,7 @@ class Exchange:
                     await asyncio.sleep(frame)
                 elif isinstance(frame, bytes):
                     await socket.send_bytes(frame)
-                else:
-                    assert isinstance(frame, str)
+                elif isinstance(frame, str):
                     await socket.send_str(frame)
             while (await socket.receive()).type in {WSMsgType.TEXT, WSMsgType.PING}:
                 pass

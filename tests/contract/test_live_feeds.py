@@ -141,7 +141,16 @@ def columns(ticks: TickBatch, asset: int) -> list[tuple[float, ...]]:
 async def test_each_trade_is_written_once_in_order_and_what_is_missed_is_counted() -> None:
     first = [*btc(100, 101), *eth(7), *btc(102), *eth(8), *btc(102)]
     second = [*btc(101, 102, 103), *eth(8, 9), *btc(107), *eth(10)]  # 104 to 106 are left out
-    third = [*eth(10, 11), "{not json", b"\xff\xfe", "[]", *btc(108), "{}", *btc(105)]  # one late
+    third: list[Frame] = [
+        *eth(10, 11),
+        "{not json",
+        b"\xff\xfe",
+        "[]",
+        *btc(108),
+        "{}",
+        0.1,
+        *btc(105),
+    ]  # late
     async with running_exchange([*first, HANG_UP], [*second, TEAR], third) as exchange:
         run = Run(exchange)
         await run.until_written(12)
@@ -149,6 +158,10 @@ async def test_each_trade_is_written_once_in_order_and_what_is_missed_is_counted
         "BINANCE:BTCUSDT": [100, 101, 102, 103, 107, 108, 105],
         "BINANCE:ETHUSDT": [7, 8, 9, 10, 11],
     } or pytest.fail(f"{run.idents()} {run.counts}")
+    assert run.counts.reconnects == {"lost": 2, "stale": 0, "refused": 0, "backlog": 0}
+    assert (run.counts.repeated, run.counts.late) == (5, 1)
+    assert (run.counts.gaps, run.counts.missed) == (1, 3)
+    assert run.counts.garbled >= 2  # what is no JSON; the rest ccxt passes over, or not
     assert exchange.open == 0
 
 
@@ -248,6 +261,48 @@ async def test_trades_of_kraken_have_the_symbol_that_its_frames_have() -> None:
     assert (run.counts.repeated, run.counts.gaps, run.counts.missed) == (2, 1, 1)
 
 
+async def test_trades_of_coinbase_are_put_in_order_whatever_message_brought_them() -> None:
+    def frame(*trades: tuple[str, int]) -> str:
+        rows = [
+            {
+                "trade_id": str(i),
+                "product_id": product,
+                "price": f"{1000 + i}.5",
+                "size": "0.3",
+                "side": "BUY",
+                "time": f"2026-01-01T00:00:00.{i:03}Z",
+            }
+            for product, i in trades
+        ]
+        message = {
+            "channel": "market_trades",
+            "sequence_num": 0,
+            "timestamp": "2026-01-01T00:00:01Z",
+        }
+        return orjson.dumps({**message, "events": [{"type": "update", "trades": rows}]}).decode()
+
+    frames = [
+        frame(("BTC-USD", 12), ("BTC-USD", 11), ("ETH-USD", 7), ("BTC-USD", 10)),
+        frame(("ETH-USD", 9), ("ETH-USD", 8)),
+        frame(("BTC-USD", 13), ("BTC-USD", 12), ("BTC-USD", 11)),  # again, beside a new one
+    ]
+    async with running_exchange([frames[0], 0.1, *frames[1:]]) as exchange:
+        pairs = {"BTC/USD": "BTC-USD", "ETH/USD": "ETH-USD"}
+        settings = {
+            "markets": {symbol: market(id_, symbol) for symbol, id_ in pairs.items()},
+            "urls": {"api": {"ws": f"ws://{exchange.url}/coinbase"}},
+        }
+        run = Run(exchange, name="coinbase", symbols=[*pairs], settings=settings)
+        await run.until_written(7)
+    assert run.idents() == {"COINBASE:BTC-USD": [10, 11, 12, 13], "COINBASE:ETH-USD": [7, 8, 9]}
+    assert (run.counts.repeated, run.counts.missed, run.counts.late) == (2, 0, 0)
+    names = {"COINBASE:BTC-USD": 0, "COINBASE:ETH-USD": 1}
+    fed = decode(run.batch(), "auto", names)
+    raw = decode(as_batch([frame.encode() for frame in frames]), "auto", names)
+    for asset in names.values():
+        assert set(columns(fed, asset)) == set(columns(raw, asset))
+
+
 async def test_a_burst_of_thousands_comes_through_one_connection() -> None:
     # more than aiohttp's queue takes at once: a loop that empties it behind its back gets stuck
     n = 12_000
@@ -257,6 +312,35 @@ async def test_a_burst_of_thousands_comes_through_one_connection() -> None:
     assert run.idents() == {"BINANCE:BTCUSDT": [*range(1, n + 1)]}
     assert run.counts.reconnects.total() == 0
     assert run.counts.overrun == 0
+
+
+async def test_two_exchanges_share_a_topic_and_one_that_breaks_off_does_not_stop_the_other() -> (
+    None
+):
+    log, stop = EmbeddedLog(), asyncio.Event()
+    log.create_topic("ticks", 1)
+    counts = {"binance": FeedCounts(), "binanceus": FeedCounts()}
+    scripts: list[Sequence[Frame]] = [[*eth(1, 2), TEAR]] * 200
+    async with running_exchange(btc(*range(1, 11))) as one, running_exchange(*scripts) as two:
+        feeds = [
+            ExchangeFeed(name, symbols, "trades", counts[name], of.settings())
+            for name, symbols, of in (
+                ("binance", ["BTC/USDT"], one),
+                ("binanceus", ["ETH/USDT"], two),
+            )
+        ]
+        for feed in feeds:
+            await feed.start()
+        feeding = Feeding(feeds, counts, EmbeddedSink(log), "ticks", 1, print, QUICK)
+        running = asyncio.create_task(feeding.run(stop))
+        await until(lambda: counts["binanceus"].reconnects["lost"] > 3)
+        await until(lambda: counts["binance"].written == 10)
+        stop.set()
+        await running
+    assert counts["binance"].reconnects.total() == 0
+    assert counts["binanceus"].written == 2
+    symbols = {orjson.loads(record.value or b"")["symbol"] for record in log.read("ticks", 0, 0)}
+    assert symbols == {"BINANCE:BTCUSDT", "BINANCE_US:ETHUSDT"}
 
 
 async def test_a_silent_exchange_is_connected_to_anew() -> None:
@@ -282,7 +366,7 @@ class Ailing(EmbeddedSink):
 
 
 async def test_reading_stops_when_the_log_takes_nothing_and_what_was_read_is_written() -> None:
-    scripts: list[list[Frame]] = [
+    scripts: list[Sequence[Frame]] = [
         [*btc(*range(1, 61)), 0.1, *btc(*range(61, 121))],
         btc(*range(126, 131)),
     ]

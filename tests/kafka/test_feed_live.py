@@ -54,6 +54,11 @@ async def said(process: "subprocess.Popen[str]", pattern: str) -> str:
     pytest.fail(f"it ended without saying {pattern}")
 
 
+def object_to(promtool: Path, text: str) -> None:
+    """Fail if promtool does not like the metrics."""
+    subprocess.run([promtool, "check", "metrics"], input=text, text=True, check=True)
+
+
 async def test_live_trades_reach_kafka_and_the_scraper_and_a_signal_ends_it_with_the_counts(
     kafka_bootstrap: str,
     new_topic: TopicMaker,
@@ -96,8 +101,7 @@ async def test_live_trades_reach_kafka_and_the_scraper_and_a_signal_ends_it_with
         "feed_waiting_ticks 0.0",
     ):
         assert f"stream_calib_{line}" in text
-    check = [promtool, "check", "metrics"]
-    await asyncio.to_thread(subprocess.run, check, input=text, text=True, check=True)
+    await asyncio.to_thread(object_to, promtool, text)
     assert end.code == 0
     assert "binance: 598 written, 10 repeated, 2 missed, 1 reconnects\n" in end.out
     assert "598 records in" in end.out
