@@ -13,6 +13,8 @@ from typing import Any
 import orjson
 from aiohttp import WSMsgType, web
 
+from stream_calib.values import RecordBatch, Source, TickBatch
+
 
 class End(Enum):
     """How a connection ends."""
@@ -24,6 +26,7 @@ class End(Enum):
 HANG_UP, TEAR = End
 Frame = str | bytes | float | End  # a number is a pause in seconds
 
+T0_MS = 1_700_000_000_000
 BASES = {"BTCUSDT": ("BTC", "USDT"), "ETHUSDT": ("ETH", "USDT")}
 
 
@@ -35,7 +38,7 @@ class Exchange:
         self.pairs: dict[str, tuple[str, str]] = pairs or BASES
         self.asked: list[str] = []
         self.subscriptions: list[Any] = []
-        self.open = 0
+        self.open = self.connections = 0
         self.url = ""
 
     def settings(self) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class Exchange:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         self.open += 1
+        self.connections += 1
         try:
             asked = orjson.loads((await socket.receive()).data)
             self.subscriptions.append(asked)
@@ -95,6 +99,8 @@ class Exchange:
                     await socket.send_str(frame)
             while (await socket.receive()).type in {WSMsgType.TEXT, WSMsgType.PING}:
                 pass
+        except ConnectionError:
+            pass  # the other side left in the middle of it
         finally:
             self.open -= 1
         return socket
@@ -150,6 +156,22 @@ def market(id_: str, symbol: str, **more: Any) -> dict[str, Any]:
     kind = {"type": "spot", "spot": True, "swap": False, "contract": False}
     rest = {"baseId": base, "quoteId": quote_, "precision": {}, "limits": {}, "info": {}}
     return {**own, **kind, **rest, **more}
+
+
+def as_batch(values: Sequence[bytes | None]) -> RecordBatch:
+    """Return records as if read from the first partition of a topic."""
+    n = len(values)
+    return RecordBatch(Source("ticks", 0), 0, n, range(n), [T0_MS] * n, values)
+
+
+def columns(ticks: TickBatch, asset: int) -> list[tuple[float, ...]]:
+    """Return what the ticks of a symbol carry, NaN as -1."""
+    rows = ticks.asset == asset
+    named = (ticks.time_ns, ticks.price, ticks.bid, ticks.ask, ticks.ident)
+    return [
+        tuple(-1.0 if value != value else value for value in row)
+        for row in zip(*(column[rows].tolist() for column in named), strict=True)
+    ]
 
 
 async def until(true: Any, seconds: float = 10.0) -> None:

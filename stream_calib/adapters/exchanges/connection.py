@@ -60,6 +60,8 @@ class Connection:
 
     async def read(self, timeout_s: float) -> Sequence[Row]:
         """Return what is new; raise what ended a subscription once nothing is."""
+        if self._lost:
+            return self._told()
         for k, wanted in enumerate(self._wanted):
             if k not in self._watching:
                 self._watching[k] = asyncio.ensure_future(self._watch(wanted))
@@ -70,9 +72,7 @@ class Connection:
         )
         if self._news.done():
             self._news = self._news.get_loop().create_future()
-        news = self.news()
-        if self._lost and not news:
-            raise TransportError(self._lost)
+        news = self._told()
         for k, watching in list(self._watching.items()):
             if watching.done():
                 if not watching.cancelled() and watching.exception() is None:
@@ -94,6 +94,12 @@ class Connection:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await close_exchange(self._exchange)
+
+    def _told(self) -> Sequence[Row]:
+        news = self.news()
+        if self._lost and not news:
+            raise TransportError(self._lost)
+        return news
 
     def _note(self, row: Row) -> None:
         if len(self._rows) == KEPT:
@@ -118,6 +124,8 @@ class Connection:
         trades.append = noted
 
     def _client(self, url: str) -> Any:  # noqa: ANN401
+        if self._lost:  # ccxt would connect anew by itself
+            raise self._network_error(self._lost)
         known = url in (self._exchange.clients or {})
         client = self._make_client(url)
         if not known:
