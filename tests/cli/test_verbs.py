@@ -146,6 +146,7 @@ def test_address_that_is_not_ours_ends_with_3_and_one_sentence(
             "feed takes either files or --simulated or --exchange",
         ),
         (("--simulated", "3"), "needs --topic or --config"),
+        (("--exchange", "binance", "--topic", "t"), "needs --symbols and --topic"),
         (("--simulated", "4", *WITH_CONFIG), "the configuration has only 3 symbols"),
         (("--simulated", "3", "--topic", "t", "--duration-s", "inf"), "duration_s must be"),
     ],
