@@ -8,6 +8,7 @@ from stream_calib.values import (
     Fit,
     FitFailure,
     FitRequest,
+    LiveTick,
     Output,
     Progress,
     RecordBatch,
@@ -175,6 +176,47 @@ class Fitter(Protocol):
 
     async def close(self) -> None:
         """End what is under way, which is ``cancelled`` then, and let go; never raises."""
+
+
+class LiveFeed(Protocol):
+    """One exchange, read live; what is not read in time is not there any more.
+
+    ``name`` is what the user calls it, ``consecutive`` tells whether the ids of its trades count
+    up by one for each symbol.
+    """
+
+    name: str
+    consecutive: bool
+
+    async def start(self) -> None:
+        """Learn what is traded, and check what is asked for.
+
+        Raises
+        ------
+        InputError
+            The exchange has no such symbol, or does not offer the channel.
+        TransportError
+            It cannot be reached.
+        """
+
+    async def read(self, timeout_s: float) -> Sequence[LiveTick]:
+        """Return what came since the last call, in order by symbol; connect if need be.
+
+        Waits at most ``timeout_s`` for the first, and returns none after that.
+
+        Raises
+        ------
+        InputError
+            The exchange refuses what is asked for.
+        TransportError
+            The connection is lost; everything that came before has been returned.
+        """
+
+    async def drop(self) -> Sequence[LiveTick]:
+        """Let go of the connection; the next ``read`` makes another. Never raises.
+
+        Returns what came and had not been read.
+        """
 
 
 class RecordSink(Protocol):

@@ -81,6 +81,12 @@ READY = (
     f" / sum(stream_calib_universe_symbols{{{UNIVERSE}}})"
 )
 EVENTS = f"stream_calib_events_total{{{UNIVERSE}}}"
+COVERED = (
+    "sum by (universe, estimator)"
+    f'(increase(stream_calib_band_pairs_total{{{UNIVERSE}, outcome="covered"}}[$__rate_interval]))'
+    " / (sum by (universe, estimator)"
+    f"(increase(stream_calib_band_pairs_total{{{UNIVERSE}}}[$__rate_interval])) > 0)"
+)
 BUCKETS = "stream_calib_bar_close_to_publish_seconds_bucket"
 
 ROWS: dict[str, tuple[Panel, ...]] = {
@@ -218,6 +224,20 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Distance from a crisis", "none",
               "Root mean square distance of the pairs from moving as one.",
               (latest("crisis_distance", *UE),), width=12),
+    ),
+    "Calibration": (
+        Panel("Gain in log score", "none",
+              "Nats that the published correlations were worth in the next DCC bar, over none; "
+              "mean, forgetting half in 250 bars. Below 0 they do harm.",
+              (latest("log_score_gain_nats", *UE),), low=None, width=6),
+        Panel("Surprise", "none",
+              "Squares of the next returns over those predicted: 1 is right, above 1 the matrix "
+              "promises too little risk.", (latest("surprise_ratio", *UE),), width=6),
+        Panel("In the 95 % band", "percentunit",
+              "Part of the pairs whose correlation over the next 60 DCC bars lay in the band of "
+              "sampling error.", (Query(COVERED, "{{universe}} {{estimator}}"),), high=1, width=6),
+        Panel("QLIKE", "none", "Loss of the covariance in the next DCC bar per symbol; mean.",
+              (latest("qlike", *UE),), low=None, width=6),
     ),
     "Rejects": (
         Panel("Ticks by outcome", "cps",

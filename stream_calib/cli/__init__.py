@@ -32,7 +32,7 @@ Exit codes:
   2    usage
   3    configuration
   4    file or argument
-  5    Kafka cannot be reached or refuses
+  5    Kafka or an exchange cannot be reached or refuses
   6    topic missing
   7    port in use
   8    the state cannot be recovered

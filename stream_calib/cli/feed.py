@@ -1,4 +1,4 @@
-"""``feed``: recorded or simulated ticks into a Kafka topic, at a set rate."""
+"""``feed``: recorded or simulated ticks into a Kafka topic, at a set rate, or live ones."""
 
 import asyncio
 import time
@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stream_calib.cli.feed_live import (
+    Channel,
+    Exchanges,
+    ExchangeSettings,
+    LiveOptions,
+    LiveSymbols,
+    MetricsPort,
+    StaleS,
+    feed_live,
+)
 from stream_calib.cli.options import Bootstrap, ClientConfig, client_settings
 from stream_calib.cli.screen import progress_bar
 
@@ -20,6 +30,22 @@ if TYPE_CHECKING:
 
 BATCH_S = 0.02  # how finely the rate is kept
 BATCH_RECORDS = 2000  # when there is none
+
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Records per second, 0 for no limit; default: none for files, 1 per simulated "
+        "symbol. Simulated ticks begin now, without a limit they end now.",
+    ),
+]
+Pace = Annotated[
+    str, typer.Option(metavar="N|max", help="Of files: so many times the pace of event time.")
+]
+Partitions = Annotated[
+    int,
+    typer.Option(min=1, help="Spread symbols over so many partitions, or create as many."),
+]
 
 
 def feed(
@@ -40,41 +66,42 @@ def feed(
         int | None,
         typer.Option(min=2, help="Simulate this many symbols instead; with --config, of those."),
     ] = None,
+    exchange: Exchanges = None,
+    live_symbols: LiveSymbols = None,
+    channel: Channel = "trades",
+    exchange_settings: ExchangeSettings = None,
+    stale_s: StaleS = 60.0,
+    metrics_port: MetricsPort = None,
     duration_s: Annotated[
-        float, typer.Option(min=1.0, help="Seconds of event time to simulate.")
-    ] = 600.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 1,
-    rate: Annotated[
         float | None,
         typer.Option(
-            min=0.0,
-            help="Records per second, 0 for no limit; default: none for files, 1 per simulated "
-            "symbol. Simulated ticks begin now, without a limit they end now.",
+            min=1.0, help="Seconds of event time to simulate, default 600, or to read live."
         ),
     ] = None,
-    speed: Annotated[
-        str,
-        typer.Option(metavar="N|max", help="Of files: so many times the pace of event time."),
-    ] = "max",
-    partitions: Annotated[
-        int, typer.Option(min=1, help="Spread symbols over so many partitions.")
-    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 1,
+    rate: Rate = None,
+    speed: Pace = "max",
+    partitions: Partitions = 1,
     create: Annotated[bool, typer.Option("--create", help="Create missing topics.")] = False,
     config: ClientConfig = None,
     bootstrap: Bootstrap = None,
 ) -> None:
-    """Write recorded or simulated ticks into Kafka."""
+    """Write recorded, simulated or live ticks into Kafka."""
     from stream_calib.errors import InputError
     from stream_calib.service.speed import parse_speed
 
-    if bool(files) == bool(simulated):
-        message = "feed takes either files or --simulated"
+    if bool(files) + bool(simulated) + bool(exchange) != 1:
+        message = "feed takes either files or --simulated or --exchange"
         raise InputError(message)
     pace = parse_speed(speed)
     if pace is not None and (rate or simulated):
         message = "--speed is the pace of files, and takes the place of --rate"
         raise InputError(message)
     settings = client_settings(config, bootstrap)
+    if exchange:
+        live = LiveOptions(exchange, live_symbols, channel, exchange_settings, stale_s, duration_s)
+        feed_live(live, topic, settings, metrics_port, partitions if create else None)
+        return
     if simulated:
         if config is not None:
             topic = topic or next(iter(settings.topics_of(settings.universe[0])), None)
@@ -83,10 +110,10 @@ def feed(
             raise InputError(message)
         symbols = None if config is None else _symbols(settings, simulated)
         rate = float(simulated) if rate is None else rate
-        ticks = _simulate(simulated, duration_s, seed, rate, symbols)
+        ticks = _simulate(simulated, duration_s or 600.0, seed, rate, symbols)
         records = _simulated(ticks, topic, partitions)
     else:
-        from stream_calib.service.feeding import recorded
+        from stream_calib.service.recorded import recorded
 
         records = recorded(files or [], topic, partitions, settings.input.format)
     _write(settings.kafka, records, rate if pace is None else pace, create, partitions)

@@ -102,6 +102,14 @@ class DccLayer:
         self._cycle.observe(block, self._n_closed, self._history.block)
         return True
 
+    def realised(self, pattern: F64) -> F64:
+        """Return the returns (n,) of the bar closed last, in the base currency if there is one.
+
+        ``pattern`` (n,) is the volatility at this time of day in units of the day's.
+        """
+        returns = self._history.newest() * pattern
+        return returns if self._currencies is None else self._currencies.returns(returns)
+
     # fits
 
     @property

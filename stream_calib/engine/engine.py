@@ -16,7 +16,6 @@ from stream_calib.engine.membership import Membership
 from stream_calib.engine.notable import gaps_of, notes_of
 from stream_calib.engine.publisher import Chosen, Measures, Publisher
 from stream_calib.engine.tick_layer import TickLayer
-from stream_calib.estimation.audit import compare_correlations
 from stream_calib.estimation.calibrated import DCC_MODEL
 from stream_calib.values import (
     F64,
@@ -29,6 +28,7 @@ from stream_calib.values import (
     Event,
     FitRequest,
     Matrix,
+    Score,
     Source,
     Step,
 )
@@ -44,6 +44,7 @@ class _Brought:
     events: list[Event] = field(default_factory=list)
     calibrations: list[Calibration] = field(default_factory=list)
     drift: DriftStatus | None = None
+    scores: list[Score] = field(default_factory=list)
 
 
 class Engine:
@@ -156,6 +157,7 @@ class Engine:
             tuple(brought.calibrations),
             brought.drift,
             self._publisher.describe(brought.matrices),
+            tuple(brought.scores),
         )
 
     def state(self) -> Arrays:
@@ -349,7 +351,7 @@ class Engine:
             band,
             layer.band_total(estimate.corr, band, chosen.cut),
             layer.last_time_ns()[chosen.places],
-            self._audit(estimate.corr, chosen, as_of_ns),
+            layer.audit(estimate.corr, chosen.places, chosen.order, as_of_ns),
         )
         bar_ns = self.universe.bar
         matrix = publisher.matrix("ewma", bar_ns, as_of_ns, chosen, estimate, measures)
@@ -361,7 +363,11 @@ class Engine:
         observed = dcc.close()
         self._tell_turns(dcc, as_of_ns, brought)
         brought.drift = dcc.drift()
-        known = dcc.known(self._layer.pattern(as_of_ns)) if observed else None
+        pattern = self._layer.pattern(as_of_ns)
+        if observed and publisher.scoreboard is not None:
+            returns = dcc.realised(pattern)
+            brought.scores += publisher.scoreboard.close(as_of_ns, returns, dcc.bar_ns)
+        known = dcc.known(pattern) if observed else None
         if known is not None:
             brought.events += publisher.readiness(dcc.membership, known, as_of_ns, estimator="dcc")
             chosen = publisher.chosen(dcc.membership)
@@ -387,11 +393,3 @@ class Engine:
             self._layer.last_time_ns()[chosen.places],
         )
         return self._publisher.matrix("dcc", dcc.bar_ns, as_of_ns, chosen, estimate, measures)
-
-    def _audit(self, corr: F64, chosen: Chosen, as_of_ns: int) -> Mapping[str, object] | None:
-        other = self._layer.audit(as_of_ns)
-        if other is None:
-            return None
-        symbols = tuple(self.universe.symbols[i] for i in chosen.places)
-        found = compare_correlations(corr, other[chosen.cut], symbols, chosen.order)
-        return None if found is None else {"estimator": "hayashi_yoshida", **found}

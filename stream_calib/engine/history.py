@@ -47,6 +47,11 @@ class History:
         self._stop += 1
         self._start = max(self._start, self._stop - self._window)
 
+    def newest(self) -> F64:
+        """Return the returns (n,) of the last row, which must exist."""
+        row: F64 = self._returns[self._stop - 1].copy()
+        return row
+
     def block(self) -> ReturnBlock:
         """Return copies of all rows, the oldest first."""
         rows = slice(self._start, self._stop)

@@ -9,6 +9,7 @@ import numpy as np
 
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.membership import Membership
+from stream_calib.engine.scoreboard import Scoreboard
 from stream_calib.estimation.cleaning import crisis_distance, repair_correlation
 from stream_calib.estimation.ewma import CORRELATION_CAP
 from stream_calib.values import (
@@ -87,6 +88,7 @@ class Publisher:
         self._canonical = np.argsort(np.array(universe.symbols))
         names = NUMBERED if universe.dcc.enabled else ("ewma", "events")
         self.sequences = dict.fromkeys(names, 0)
+        self.scoreboard = Scoreboard(universe.symbols) if universe.dcc.enabled else None
         self._described = False  # whether subscribers know what this universe is
 
     def note_drift(self, level: float | None, shift_ns: int | None) -> None:
@@ -223,7 +225,7 @@ class Publisher:
         self.sequences[estimator] += 1
         ready = np.zeros(len(universe.symbols), dtype=bool)
         ready[chosen.places] = True
-        return Matrix(
+        matrix = Matrix(
             universe=universe.name,
             universe_id=universe.universe_id,
             estimator=estimator,
@@ -256,3 +258,6 @@ class Publisher:
             audit=measures.audit,
             base_currency=None if universe.currency is None else universe.currency.base,
         )
+        if self.scoreboard is not None:
+            self.scoreboard.publish(matrix)
+        return matrix

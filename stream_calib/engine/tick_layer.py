@@ -14,6 +14,7 @@ from stream_calib.engine.arrays import Arrays, under, within
 from stream_calib.engine.buffer import Taken, without_repeats
 from stream_calib.engine.screening import Refused, Screen
 from stream_calib.engine.trading_time import trading_clock
+from stream_calib.estimation.audit import compare_correlations
 from stream_calib.estimation.calendar import ALWAYS_OPEN, Calendar
 from stream_calib.estimation.cleaning import repaired_band
 from stream_calib.estimation.currency import currencies_of
@@ -105,6 +106,7 @@ class TickLayer:
         types = tuple(universe.return_of(symbol) for symbol in universe.symbols)
         self._logs = np.array([type_ != "diff" for type_ in types])
         self._is_log = np.array([type_ == "log" for type_ in types])
+        self._symbols = universe.symbols
         self._currencies = currencies_of(universe)
         self._screen = Screen(universe)
         self._sampler = Sampler(n, bar_ns, universe.stale_after_bars, types)
@@ -218,17 +220,22 @@ class TickLayer:
             error = self._currencies.worst(error)
         return np.minimum(band_total(corr, band, error[cut]), BAND_MAX)
 
-    def audit(self, as_of_ns: int) -> F64 | None:
-        """Return the correlation of the audit (n, n), NaN where it has none.
+    def audit(
+        self, corr: F64, places: I64, order: I64, as_of_ns: int
+    ) -> Mapping[str, object] | None:
+        """Compare correlations (m, m) of the symbols at ``places`` with those of the audit.
 
-        It is told in the base currency with the volatilities that are published.
+        It is taken to the base currency with the volatilities that are published. ``order`` (m,)
+        is a canonical one.
         """
         if self._audit is None:
             return None
-        corr = self._audit.correlation()
-        if self._currencies is None:
-            return corr
-        return self._currencies.correlation(corr, self._vol(self.correlation(), as_of_ns))[0]
+        other = self._audit.correlation()
+        if self._currencies is not None:
+            other, _ = self._currencies.correlation(other, self._vol(self.correlation(), as_of_ns))
+        symbols = tuple(self._symbols[i] for i in places)
+        found = compare_correlations(corr, other[np.ix_(places, places)], symbols, order)
+        return None if found is None else {"estimator": "hayashi_yoshida", **found}
 
     def last_time_ns(self) -> I64:
         """Time of the last tick of each symbol."""

@@ -50,6 +50,11 @@ class Currencies(NamedTuple):
             changed = replace(changed, band=self.band(known, changed.band, corr))
         return changed
 
+    def returns(self, r: F64) -> F64:
+        """Return returns (n,) in the base currency, NaN where a price or its rate is."""
+        rates: F64 = np.where(self.rate >= 0, r[self.rate], 0.0)
+        return r + self.sign * rates
+
     def correlation(self, corr: F64, vol: F64) -> tuple[F64, F64]:
         """Return the correlations (n, n) and standard deviations (n,) in the base currency.
 

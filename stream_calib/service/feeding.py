@@ -1,120 +1,256 @@
-"""Recorded files as one stream in event time, to be written into Kafka."""
+"""Live feeds into a topic: read, told apart, written, and read again when they break off."""
 
-import heapq
+import asyncio
+import random
+import time
 import zlib
-from collections.abc import Iterator, Sequence
-from operator import itemgetter
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from stream_calib.adapters.files import FileSource
-from stream_calib.service.speed import Timed
-from stream_calib.values import SECOND_NS, Output, RecordBatch, Source
-from stream_calib.wire.ticks.labels import Labels
+import orjson
 
-HORIZON_NS = 60 * SECOND_NS
-BLOCK = 1000  # records of one source, fewer where there are very many
-BLOCKS = 200_000  # records of all sources together
+from stream_calib.errors import InputError, TransportError
+from stream_calib.ports import LiveFeed, RecordSink
+from stream_calib.service.backlog import Backlog
+from stream_calib.service.continuity import Continuity
+from stream_calib.values import FeedCounts, LiveTick, Output
+
+READ_S = 0.25  # how long a reader waits before it looks at the clock again
+BATCH = 2000  # ticks that are written at once
 
 
-def recorded(
-    files: Sequence[str | Path],
-    topic: str | None = None,
-    partitions: int = 1,
-    format_name: str = "auto",
-) -> Iterator[Timed]:
-    """Yield the records of many files, merged by their event time.
-
-    Of one source, a topic of a file, the order stays as it is. Its time is the newest of its
-    records; a record without a time has that of the one before. A jump of more than HORIZON_NS,
-    either way, counts only if the next record does not jump back: one absurd time delays nothing.
-    Sources of the same time take turns in the order of their names.
+@dataclass(frozen=True, slots=True)
+class FeedPace:
+    """How long a feed waits for what, and how much it keeps meanwhile.
 
     Parameters
     ----------
-    files
-        As ``replay`` takes them.
-    topic
-        The topic of all records; None: each source has its own.
-    partitions
-        The key of a record is its symbol, where it has one, and decides its partition.
-    format_name
-        How to read symbols and times; the records are written as they are.
-
-    Yields
-    ------
-    time_ns, output
-
-    Raises
-    ------
-    InputError
-        A file cannot be read.
+    stale_s
+        An exchange that is silent for this long is connected to anew.
+    retry_s, retry_max_s, settled_s
+        First and longest pause before that; it doubles until a connection has lasted for longer
+        than ``settled_s``, and up to half of it is left out by chance, so that not all come back
+        at once. Pauses of the log are the same.
+    hold_s
+        How long a connection is kept while no more ticks can be taken.
+    flush_s
+        How long the end waits for what is still to be written.
+    backlog
+        Ticks that may wait to be written.
     """
-    source = FileSource(files)
-    sources = source.open()
-    size = max(1, min(BLOCK, BLOCKS // max(1, len(sources))))
-    labels = Labels(format_name)
-    try:
-        streams = [_of(source, one, size, labels, topic, partitions) for one in sources]
-        yield from streams[0] if len(streams) == 1 else heapq.merge(*streams, key=itemgetter(0))
-    finally:
-        source.release()
+
+    stale_s: float = 60.0
+    retry_s: float = 0.5
+    retry_max_s: float = 30.0
+    settled_s: float = 30.0
+    hold_s: float = 1.0
+    flush_s: float = 1.2
+    backlog: int = 100_000
 
 
-def _of(
-    files: FileSource, source: Source, size: int, labels: Labels, topic: str | None, partitions: int
-) -> Iterator[Timed]:
-    clock_ns = 0
-    name = topic or source.topic
-    batch, times_ns, symbols = _next(files, source, size, labels)
-    while batch.values:
-        following, following_ns, following_symbols = _next(files, source, size, labels)
-        after_ns = next(filter(None, following_ns), 0)
-        placed = places_ns(times_ns, clock_ns, after_ns)
-        clock_ns = placed[-1]
-        for time_ns, symbol, value in zip(placed, symbols, batch.values, strict=True):
-            key = symbol.encode("utf-8", "surrogatepass")
-            partition = zlib.crc32(key) % partitions if key else 0
-            yield time_ns, Output(name, partition, key, value or b"", ())
-        batch, times_ns, symbols = following, following_ns, following_symbols
+class Feeding:
+    """Reads exchanges and writes what they say as native ticks, keyed and spread by symbol.
 
-
-def _next(
-    files: FileSource, source: Source, size: int, labels: Labels
-) -> tuple[RecordBatch, list[int], list[str]]:
-    batch = files.take_of(source, size)
-    times_ns, symbols = labels.read(batch)
-    return batch, times_ns.tolist(), symbols
-
-
-def places_ns(times_ns: Sequence[int], clock_ns: int = 0, after_ns: int = 0) -> list[int]:
-    """Return where records of one source stand in time, as ``recorded`` says.
+    Nothing is lost in silence: what is left out, missed, or cannot be written is counted.
 
     Parameters
     ----------
-    times_ns : (m,)
-        Times of the records, 0 for none.
-    clock_ns
-        Where the source stands, 0 before its first time.
-    after_ns
-        The first time after these, 0 where there is none.
-
-    Returns
-    -------
-    list of int, (m,)
+    feeds
+        The exchanges, started.
+    counts
+        By the name of the exchange, those that its feed counts in.
+    sink
+        Where ticks are written, started.
+    topic, partitions
+        The topic, and how many partitions it has.
+    say
+        Takes a sentence about what broke or came back.
+    pace
+        How long to wait, how much to keep.
     """
-    known = [time_ns for time_ns in (*times_ns, after_ns) if time_ns]
-    following, out = iter([*known[1:], 0]), []
-    for time_ns in times_ns:
-        if time_ns and _counts(time_ns, clock_ns, next(following)):
-            fell = time_ns < clock_ns - HORIZON_NS
-            clock_ns = time_ns if fell else max(clock_ns, time_ns)
-        out.append(clock_ns)
-    return out
 
+    def __init__(
+        self,
+        feeds: Sequence[LiveFeed],
+        counts: Mapping[str, FeedCounts],
+        sink: RecordSink,
+        topic: str,
+        partitions: int,
+        say: Callable[[str], None],
+        pace: FeedPace | None = None,
+    ) -> None:
+        self.pace = pace or FeedPace()
+        self._feeds = feeds
+        self._counts = counts
+        self._sink = sink
+        self._topic = topic
+        self._partitions = partitions
+        self._say = say
+        self._backlog = Backlog(self.pace.backlog)
+        self._partition: dict[str, int] = {}
+        self._connected = dict.fromkeys(counts, False)
+        self.writes = True
 
-def _counts(time_ns: int, clock_ns: int, after_ns: int) -> bool:
-    if not after_ns or (clock_ns and abs(time_ns - clock_ns) <= HORIZON_NS):
+    @property
+    def waiting(self) -> int:
+        """Ticks that wait to be written."""
+        return len(self._backlog)
+
+    def troubles(self) -> tuple[str, ...]:
+        """Say what does not work now."""
+        silent = [f"{name} is not connected" for name, on in self._connected.items() if not on]
+        return (*silent, *(() if self.writes else ("the log takes no ticks",)))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Go on until told to stop, then write what is left.
+
+        Raises
+        ------
+        InputError
+            An exchange refused before it ever sent a tick.
+        TransportError
+            Ticks were left that could not be written.
+        """
+        writer = asyncio.create_task(self._write())
+        readers = [asyncio.create_task(self._read(feed)) for feed in self._feeds]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([*readers, writer, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*readers, stopped):
+                task.cancel()
+            ended = await asyncio.gather(*readers, stopped, return_exceptions=True)
+            ended += await self._flush(writer)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+        if unwritten := sum(counts.unwritten for counts in self._counts.values()):
+            message = f"{unwritten:,} ticks could not be written to {self._topic!r} before the end"
+            raise TransportError(message)
+
+    async def _read(self, feed: LiveFeed) -> None:
+        counts, pause_s = self._counts[feed.name], self.pace.retry_s
+        continuity = Continuity(counts, consecutive=feed.consecutive)
+        heard_at_all = False
+        try:
+            while True:
+                began_s = time.monotonic()
+                reason, heard, why = await self._listen(feed, continuity)
+                heard_at_all |= heard
+                if reason == "refused" and not heard_at_all:
+                    raise InputError(why)
+                self._connected[feed.name] = False
+                counts.reconnects[reason] += 1
+                await self._drop(feed, continuity)
+                if reason == "backlog":
+                    self._say(f"{feed.name}: reading stopped, {self.waiting:,} ticks wait")
+                    await self._backlog.falls_to(self.pace.backlog // 2)
+                    self._say(f"{feed.name}: reading again")
+                    continue
+                if time.monotonic() - began_s > self.pace.settled_s:
+                    pause_s = self.pace.retry_s
+                wait_s = pause_s * random.uniform(0.5, 1.0)  # noqa: S311 (a pause)
+                pause_s = min(2.0 * pause_s, self.pace.retry_max_s)
+                self._say(f"{feed.name}: {why}; connecting again in {wait_s:.1f} s")
+                await asyncio.sleep(wait_s)
+        finally:
+            await self._drop(feed, continuity)
+
+    async def _listen(self, feed: LiveFeed, continuity: Continuity) -> tuple[str, bool, str]:
+        # Until the connection ends: why, whether it ever brought anything, and that in words.
+        heard, heard_s = False, time.monotonic()
+        while True:
+            try:
+                ticks = await feed.read(READ_S)
+            except TransportError as error:
+                return "lost", heard, str(error)
+            except InputError as error:
+                return "refused", heard, str(error)
+            if ticks:
+                heard, heard_s = True, time.monotonic()
+                self._connected[feed.name] = True
+                outputs = self._outputs(feed.name, ticks, continuity)
+                if not await self._hold(feed.name, outputs):
+                    return "backlog", heard, ""
+            elif time.monotonic() - heard_s > self.pace.stale_s:
+                return "stale", heard, f"nothing for {self.pace.stale_s:g} s"
+
+    async def _hold(self, name: str, outputs: Sequence[Output]) -> bool:
+        # Whether there was room for them; they are kept in any case.
+        kept = False
+        try:
+            async with asyncio.timeout(self.pace.hold_s):
+                await self._backlog.put(name, outputs)
+                kept = True
+        except TimeoutError:
+            return False
+        finally:
+            if not kept:
+                self._backlog.force(name, outputs)
         return True
-    if time_ns > clock_ns:  # as the first of all times is
-        return after_ns >= time_ns - HORIZON_NS
-    return after_ns <= time_ns + HORIZON_NS
+
+    async def _drop(self, feed: LiveFeed, continuity: Continuity) -> None:
+        rest = await feed.drop()
+        self._backlog.force(feed.name, self._outputs(feed.name, rest, continuity))
+
+    def _outputs(
+        self, name: str, ticks: Sequence[LiveTick], continuity: Continuity
+    ) -> list[Output]:
+        now_ns, counts, out = time.time_ns(), self._counts[name], []
+        for tick in ticks:
+            if tick.time_ns:
+                counts.lag_s = (now_ns - tick.time_ns) / 1e9
+            if continuity.is_new(tick):
+                key = tick.symbol.encode()
+                partition = self._partition.get(tick.symbol)
+                if partition is None:
+                    partition = self._partition[tick.symbol] = zlib.crc32(key) % self._partitions
+                out.append(Output(self._topic, partition, key, native_tick(tick, now_ns), ()))
+        return out
+
+    async def _write(self) -> None:
+        pause_s = self.pace.retry_s
+        while True:
+            rows = await self._backlog.first(BATCH)
+            try:
+                await self._sink.publish([output for _, output in rows])
+            except TransportError as error:
+                # Perhaps they were written: they are written again, and readers tell them by id.
+                self.writes = False
+                self._say(f"{error}; {self.waiting:,} ticks wait")
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+                pause_s = min(2.0 * pause_s, self.pace.retry_max_s)
+                continue
+            if not self.writes:
+                self._say("ticks are written again")
+            self.writes, pause_s = True, self.pace.retry_s
+            for name, _ in rows:
+                self._counts[name].written += 1
+            self._backlog.written(len(rows))
+
+    async def _flush(self, writer: "asyncio.Task[None]") -> list[BaseException | None]:
+        empty = asyncio.create_task(self._backlog.falls_to(0))
+        await asyncio.wait(
+            [empty, writer], timeout=self.pace.flush_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        for name in self._backlog.names():
+            self._counts[name].unwritten += 1
+        for task in (empty, writer):
+            task.cancel()
+        return [*await asyncio.gather(empty, writer, return_exceptions=True)]
+
+
+def native_tick(tick: LiveTick, now_ns: int) -> bytes:
+    """Write a tick as the native format has it.
+
+    One without a time has that of its arrival, and says so in ``time_source``, which decoders
+    pass over.
+    """
+    row: dict[str, object] = {"symbol": tick.symbol, "time": tick.time_ns or now_ns}
+    told = ("price", "bid", "ask", "size", "bid_size", "ask_size")
+    row |= {name: value for name in told if (value := getattr(tick, name)) is not None}
+    if tick.ident:
+        row["id"] = tick.ident
+    if not tick.time_ns:
+        row["time_source"] = "arrival"
+    return orjson.dumps(row)

@@ -32,6 +32,17 @@ COLLECT_AFTER = (50_000, 20, 100)
 OnEffects = Callable[[str, Effects], None]
 
 
+def both(first: OnEffects, second: OnEffects | None) -> OnEffects:
+    """Return what tells one and then the other, where there is another."""
+
+    def note(universe: str, effects: Effects) -> None:
+        first(universe, effects)
+        if second is not None:
+            second(universe, effects)
+
+    return note
+
+
 class _Polled(NamedTuple):
     batches: list[RecordBatch]
     discovered: tuple[Source, ...] = ()

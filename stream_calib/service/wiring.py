@@ -16,13 +16,16 @@ from stream_calib.adapters.embedded import EmbeddedCommitLog, EmbeddedLog, Embed
 from stream_calib.adapters.http import Health, HttpServer, LiveView
 from stream_calib.adapters.kafka import (
     CommitSettings,
+    Ends,
     KafkaCommitLog,
     KafkaSource,
     KafkaWriteAheadLog,
     TopicSpec,
     check_input_topics,
     check_output_topics,
+    find_topics,
     list_partitions,
+    read_ends,
     read_tails,
     select_input_topics,
 )
@@ -35,12 +38,12 @@ from stream_calib.engine.trading_time import check_calendars
 from stream_calib.errors import ConfigError
 from stream_calib.service.crash import crash_points
 from stream_calib.service.diagnosis import slow_symbols, tick_rates_hz
-from stream_calib.service.loop import OnEffects, calm_collector, probe_stalls
+from stream_calib.service.loop import OnEffects, both, calm_collector, probe_stalls
 from stream_calib.service.numerics import Build, numeric_fingerprint
 from stream_calib.service.repetition import Allowed
 from stream_calib.service.universe import Outside, UniverseService
 from stream_calib.service.watchdog import Watchdog
-from stream_calib.values import SECOND_NS, Effects, Progress, RecordBatch
+from stream_calib.values import SECOND_NS, Progress, RecordBatch
 from stream_calib.wire.ticks import check_format
 
 VERSION = version("stream-calib")
@@ -48,6 +51,7 @@ NOTHING = Allowed()
 MATRIX_BYTES_MAX = 1_000_000  # a chunk of 900 kB with its key and headers
 JOURNAL_BYTES_MAX = 4 * 2**20
 SAMPLE_RECORDS = 20_000  # of the input, to see how often symbols tick
+HEAD_RECORDS, SAMPLE_RECORDS_MOST = 500, 1_000_000  # of a partition, and of all together
 HISTORY_MS = 24 * 3_600_000  # the promised history of matrices
 ROLES = ("correlations", "events", "rejects", "calibrations", "universes", "journal", "fits")
 
@@ -102,7 +106,7 @@ class Service:
         self.http = HttpServer(
             config.http, self.observer.render, self._health, VERSION, self._demand_refit, view
         )
-        on_effects = _both(view, on_effects)
+        on_effects = on_effects if view is None else both(view.show, on_effects)
         self._config = config
         self._check = adapters.check
         self._warnings: Sequence[str] = ()
@@ -204,17 +208,6 @@ def _new_view(config: Config, observer: _Watched) -> LiveView | None:
     return view
 
 
-def _both(view: ports.Viewer | None, on_effects: OnEffects | None) -> OnEffects | None:
-    if view is None or on_effects is None:
-        return on_effects if view is None else view.show
-
-    def note(universe: str, effects: Effects) -> None:
-        view.show(universe, effects)
-        on_effects(universe, effects)
-
-    return note
-
-
 def kafka_service(
     config: Config,
     on_effects: OnEffects | None = None,
@@ -284,10 +277,20 @@ async def recent_records(config: Config, n: int) -> list[RecordBatch]:
     names = _named_topics(config)
     if config.input.topics_pattern is not None:
         names |= await _matched_topics(config)
-    batches = await read_tails(config.kafka, sorted(names), n)
+    return await _completed(config, await read_tails(config.kafka, sorted(names), n))
+
+
+async def topic_ends(config: Config, patterns: Sequence[str], n: int) -> Ends:
+    """Return the last ``n`` records of each partition of topics, and some of its first ones."""
+    wanted = await find_topics(config.kafka, patterns)
+    heads, tails = await read_ends(config.kafka, wanted, n, HEAD_RECORDS, SAMPLE_RECORDS_MOST)
+    return Ends(await _completed(config, heads), await _completed(config, tails))
+
+
+async def _completed(config: Config, batches: Sequence[RecordBatch]) -> list[RecordBatch]:
     registry = _registry(config)
     if registry is None:
-        return batches
+        return [*batches]
     try:
         return [*await complete(batches, registry)]
     finally:

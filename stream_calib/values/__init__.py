@@ -5,6 +5,7 @@ Times are int64 nanoseconds since the epoch, event time unless a name says other
 
 from stream_calib.values.drift import Alarm, DriftStatus
 from stream_calib.values.estimates import Correlation, ReturnBlock
+from stream_calib.values.live import FeedCounts, LiveTick
 from stream_calib.values.matrix import Matrix, Pair
 from stream_calib.values.models import (
     Calibration,
@@ -37,7 +38,7 @@ from stream_calib.values.steps import (
     Snapshot,
     Step,
 )
-from stream_calib.values.summaries import Quality, Regime
+from stream_calib.values.summaries import Quality, Regime, Score
 from stream_calib.values.units import (
     F64,
     FACTOR,
@@ -76,11 +77,13 @@ __all__ = [
     "DriftStatus",
     "Effects",
     "Event",
+    "FeedCounts",
     "Fit",
     "FitFailure",
     "FitRequest",
     "GarchParams",
     "JournalEntry",
+    "LiveTick",
     "Malformed",
     "Matrix",
     "Move",
@@ -94,6 +97,7 @@ __all__ = [
     "Regime",
     "Reject",
     "ReturnBlock",
+    "Score",
     "Snapshot",
     "Source",
     "Step",

@@ -279,8 +279,7 @@ class Matrix:
         """
         places = self._places(symbols)
         if len(places) < 2:
-            message = f"a matrix has two symbols at least, not {len(places)}"
-            raise InputError(message)
+            raise InputError(f"a matrix has two symbols at least, not {len(places)}")
         cut = np.ix_(places, places)
         corr = self.corr[cut]
         values, vectors = np.linalg.eigh(corr)
@@ -326,18 +325,23 @@ class Matrix:
         Raises
         ------
         InputError
-            ``k`` < 1, or the fit is missing, of another universe or version, or lacks a symbol.
+            ``k`` < 1, or the fit is missing, of another universe or version, or lacks a symbol;
+            or the matrix was converted to a base currency, in which fits have no target.
 
         References
         ----------
         Engle and Sheppard (2001), NBER working paper 8554, section 5.
         """
         if k < 1:
-            message = f"k is a number of bars ahead, from 1, not {k}"
-            raise InputError(message)
+            raise InputError(f"k is a number of bars ahead, from 1, not {k}")
         if self.estimator != "dcc":
             return self.corr.copy()
         mine = f"{self.universe}, model version {self.model_version}"
+        if self.base_currency is not None:
+            message = (
+                f"the fit of {mine} is of prices as quoted, the matrix in {self.base_currency}"
+            )
+            raise InputError(message)
         if fit is None:
             message = f"forecast needs the fit of {mine}: sc.read_fit gets it"
             raise InputError(message)
@@ -347,8 +351,7 @@ class Matrix:
             raise InputError(message)
         missing = [symbol for symbol in self.symbols if symbol not in fit.symbols]
         if missing:
-            message = f"the fit of {mine} has no symbol {missing[0]!r}"
-            raise InputError(message)
+            raise InputError(f"the fit of {mine} has no symbol {missing[0]!r}")
         places = [fit.symbols.index(symbol) for symbol in self.symbols]
         mean = fit.long_run[np.ix_(places, places)]
         left = (fit.params.a + fit.params.b) ** (k - 1)
@@ -356,10 +359,8 @@ class Matrix:
         return path
 
     def _stretch(self, horizon: Horizon) -> float:
-        if horizon is None:
-            return 1.0
-        if horizon == "year":
-            return self.annualisation
+        if horizon is None or horizon == "year":
+            return 1.0 if horizon is None else self.annualisation
         try:
             horizon_ns = parse_duration(horizon)
         except ValueError as error:

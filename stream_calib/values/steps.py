@@ -11,6 +11,7 @@ from stream_calib.values.drift import DriftStatus
 from stream_calib.values.matrix import Matrix
 from stream_calib.values.models import Calibration, Fit, FitFailure
 from stream_calib.values.records import Reject, Source, TickBatch, Watermark
+from stream_calib.values.summaries import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Effects:
     calibrations: tuple[Calibration, ...] = ()
     drift: DriftStatus | None = None
     descriptions: tuple[Description, ...] = ()
+    scores: tuple[Score, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

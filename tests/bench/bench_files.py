@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from stream_calib.adapters.files import FileSource
-from stream_calib.service.feeding import recorded
+from stream_calib.service.recorded import recorded
 from tests.contract.test_files_garbage import dbn
 
 N, N_SYMBOLS, ROUNDS, AT_ONCE = 200_000, 50, 5, 5000

@@ -140,12 +140,16 @@ def test_address_that_is_not_ours_ends_with_3_and_one_sentence(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "feed takes either files or --simulated"),
-        (("ticks.jsonl", "--simulated", "3"), "feed takes either files or --simulated"),
+        ((), "feed takes either files or --simulated or --exchange"),
+        (
+            ("ticks.jsonl", "--simulated", "3"),
+            "feed takes either files or --simulated or --exchange",
+        ),
         (("--simulated", "3"), "needs --topic or --config"),
         (("ticks.jsonl", "--speed", "2", "--rate", "5"), "--speed is the pace of files"),
         (("--simulated", "3", "--topic", "t", "--speed", "2"), "--speed is the pace of files"),
         (("ticks.jsonl", "--speed", "slow"), "--speed slow: give max"),
+        (("--exchange", "binance", "--topic", "t"), "needs --symbols and --topic"),
         (("--simulated", "4", *WITH_CONFIG), "the configuration has only 3 symbols"),
         (("--simulated", "3", "--topic", "t", "--duration-s", "inf"), "duration_s must be"),
     ],

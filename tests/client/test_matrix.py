@@ -321,6 +321,9 @@ def test_forecast_needs_the_fit_that_the_matrix_is_of() -> None:
         m.forecast(2, published(version=3))
     with pytest.raises(InputError, match=r"the fit is of metals, model version 4"):
         m.forecast(2, published(universe="metals"))
+    converted = dataclasses.replace(m, base_currency="USD")
+    with pytest.raises(InputError, match=r"version 4 is of prices as quoted, the matrix in USD"):
+        converted.forecast(2, published(version=4))
     with pytest.raises(InputError, match=r"^the fit of fx, model version 4 has no symbol 'B'"):
         m.forecast(2, published(2))
     with pytest.raises(InputError, match=r"from 1, not 0"):

@@ -11,7 +11,7 @@ import pytest
 
 from stream_calib.adapters.files import FileSource
 from stream_calib.errors import ConfigError, InputError
-from stream_calib.service.feeding import HORIZON_NS, places_ns, recorded
+from stream_calib.service.recorded import HORIZON_NS, places_ns, recorded
 from stream_calib.service.speed import Speed, batches, parse_speed
 from stream_calib.values import Output, RecordBatch, Source
 from stream_calib.wire.ticks.labels import Labels

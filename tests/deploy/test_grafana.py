@@ -52,6 +52,7 @@ def test_rows_are_those_promised() -> None:
         "Latency",
         "Matrix quality and market regime",
         "Regime and refits",
+        "Calibration",
         "Rejects",
         "Resources",
     ]

@@ -386,7 +386,9 @@ def test_nothing_of_the_client_is_printed() -> None:
     """
     command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stderr == ""
+    # on a busy machine the loop itself complains of steps that took long
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert said == []
     assert [line.endswith("Connection refused") for line in done.stdout.splitlines()] == [True] * 2
 
 

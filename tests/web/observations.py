@@ -16,6 +16,7 @@ from stream_calib.values import (
     Quality,
     RecordBatch,
     Regime,
+    Score,
     Source,
     TickBatch,
 )
@@ -107,6 +108,7 @@ def effects(universe: str = "fx", sequence: int = 7) -> Effects:
         bars_closed=2,
         calibrations=(Calibration(universe, 2, AS_OF_NS, "dcc", {}),),
         drift=DriftStatus(0.3, 5000.0, 0.25, 40.0, 800, 9000, {"fusing": 2}, 1),
+        scores=(Score("ewma", 0.4, -9.5, 1.1, 90, 100),),
     )
 
 

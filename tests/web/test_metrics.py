@@ -262,6 +262,17 @@ def test_viewers_and_their_frames_are_counted(observer: PrometheusObserver) -> N
     assert value(observer, "view_bytes_total") == 10_000
 
 
+def test_scores_are_shown_by_estimator(observer: PrometheusObserver) -> None:
+    for _ in range(2):
+        observer.advanced("fx", effects(), 0.0)
+    labels = {"universe": "fx", "estimator": "ewma"}
+    assert value(observer, "log_score_gain_nats", **labels) == 0.4
+    assert value(observer, "qlike", **labels) == -9.5
+    assert value(observer, "surprise_ratio", **labels) == 1.1
+    assert value(observer, "band_pairs_total", **labels, outcome="covered") == 180
+    assert value(observer, "band_pairs_total", **labels, outcome="missed") == 20
+
+
 def test_nothing_is_registered_for_the_whole_process() -> None:
     before = {family.name for family in REGISTRY.collect()}
     given = CollectorRegistry()

@@ -15,7 +15,7 @@ from stream_calib.adapters.kafka.settings import (
 )
 from stream_calib.adapters.kafka.sink import KafkaSink
 from stream_calib.adapters.kafka.source import KafkaSource, is_compiled
-from stream_calib.adapters.kafka.tails import read_tails
+from stream_calib.adapters.kafka.tails import Ends, find_topics, read_ends, read_tails
 from stream_calib.adapters.kafka.topics import (
     TopicSpec,
     check_topics,
@@ -25,6 +25,7 @@ from stream_calib.adapters.kafka.topics import (
 
 __all__ = [
     "CommitSettings",
+    "Ends",
     "KafkaCommitLog",
     "KafkaSink",
     "KafkaSource",
@@ -35,8 +36,10 @@ __all__ = [
     "check_topics",
     "client_options",
     "ensure_topics",
+    "find_topics",
     "is_compiled",
     "list_partitions",
+    "read_ends",
     "read_journal",
     "read_tails",
     "select_input_topics",

@@ -1,8 +1,10 @@
-"""The last records of topics, for a look at what ticks there."""
+"""The last records of topics, and the first, for a look at what ticks there."""
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 
@@ -10,10 +12,19 @@ from stream_calib.adapters.kafka.connection import connect_s, within
 from stream_calib.adapters.kafka.reading import start_consumer, stop_consumer
 from stream_calib.adapters.kafka.topics import list_partitions
 from stream_calib.config import KafkaConfig
+from stream_calib.errors import InputError, MissingTopicError
 from stream_calib.values import RecordBatch, Source
 
 TAIL_S = 3.0  # what is there by then has to do
+ENDS_S = 30.0  # where somebody waits for nothing else
 STEP_MS = 200
+
+
+class Ends(NamedTuple):
+    """The first records of partitions, and the last; where these meet they are all last ones."""
+
+    heads: Sequence[RecordBatch]
+    tails: Sequence[RecordBatch]
 
 
 async def read_tails(config: KafkaConfig, topics: Sequence[str], n: int) -> list[RecordBatch]:
@@ -26,33 +37,123 @@ async def read_tails(config: KafkaConfig, topics: Sequence[str], n: int) -> list
     TransportError
         The broker does not answer in time.
     """
-    partitions = await list_partitions(config)
-    wanted = [TopicPartition(t, p) for t in sorted(set(topics)) for p in partitions.get(t, ())]
+    wanted = await _partitions_of(config, topics)
     if not wanted:
         return []
     consumer = await start_consumer(config)
-    out: list[RecordBatch] = []
     try:
-        async with within(connect_s(config), config, "looking for the last records"):
-            begins = await consumer.beginning_offsets(wanted)
-            ends = await consumer.end_offsets(wanted)
-        consumer.assign(wanted)
+        begins, ends = await _bounds(consumer, config, wanted)
         at = {p: max(begins[p], ends[p] - n // len(wanted)) for p in wanted}
-        for partition, position in at.items():
-            consumer.seek(partition, position)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TAIL_S):
-                while waiting := [p for p in wanted if at[p] < ends[p]]:
-                    for p, records in (
-                        await consumer.getmany(*waiting, timeout_ms=STEP_MS)
-                    ).items():
-                        after = records[-1].offset + 1
-                        offsets = [record.offset for record in records]
-                        stamps = [record.timestamp for record in records]
-                        values = [record.value for record in records]
-                        source = Source(p.topic, p.partition)
-                        out.append(RecordBatch(source, at[p], after, offsets, stamps, values))
-                    at |= {p: await consumer.position(p) for p in waiting}
+        return await _between(consumer, at, ends, TAIL_S)
     finally:
         await stop_consumer(consumer)
+
+
+async def find_topics(config: KafkaConfig, patterns: Sequence[str]) -> list[str]:
+    """Return the topics of these names, or that match, in order.
+
+    Parameters
+    ----------
+    config
+        How to reach the broker.
+    patterns
+        Names; what is no name is a regular expression for whole names of topics that are not
+        Kafka's own.
+
+    Raises
+    ------
+    InputError
+        A pattern is no regular expression.
+    MissingTopicError
+        There is no such topic.
+    TransportError
+        The broker does not answer in time.
+    """
+    there = await list_partitions(config)
+    names: set[str] = set()
+    for pattern in patterns:
+        try:
+            matches = re.compile(pattern).fullmatch
+        except re.error as error:
+            raise InputError(f"Topic {pattern!r} is no regular expression ({error})") from None
+        found = {name for name in there if not name.startswith("__") and matches(name)}
+        names |= {pattern} if pattern in there else found
+        if not found and pattern not in there:
+            raise MissingTopicError(f"Topic {pattern!r} does not exist, and no topic matches it")
+    return sorted(names)
+
+
+async def read_ends(
+    config: KafkaConfig, topics: Sequence[str], n: int, n_first: int, most: int
+) -> Ends:
+    """Return the last ``n`` records of each partition, and its first ``n_first``.
+
+    Of many partitions fewer, so that they are ``most`` together. Otherwise as ``read_tails``.
+
+    Raises
+    ------
+    InputError
+        There are no records.
+    TransportError
+        The broker does not answer in time.
+    """
+    wanted = await _partitions_of(config, topics)
+    n = max(1, min(n, most // len(wanted)))
+    consumer = await start_consumer(config)
+    try:
+        begins, ends = await _bounds(consumer, config, wanted)
+        at = {p: max(begins[p], ends[p] - n) for p in wanted}
+        tails = await _between(consumer, at, ends, ENDS_S)
+        until = {p: min(begins[p] + n_first, at[p]) for p in wanted if at[p] > begins[p]}
+        heads = await _between(consumer, {p: begins[p] for p in until}, until, TAIL_S)
+    finally:
+        await stop_consumer(consumer)
+    if not tails:
+        what = f"Topic {topics[0]!r} holds" if len(topics) == 1 else f"{len(topics)} topics hold"
+        raise InputError(f"{what} no records that can be read")
+    return Ends(heads, tails)
+
+
+async def _partitions_of(config: KafkaConfig, topics: Sequence[str]) -> list[TopicPartition]:
+    partitions = await list_partitions(config)
+    return [TopicPartition(t, p) for t in sorted(set(topics)) for p in partitions.get(t, ())]
+
+
+async def _bounds(
+    consumer: Any,  # noqa: ANN401
+    config: KafkaConfig,
+    wanted: Sequence[TopicPartition],
+) -> tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
+    async with within(connect_s(config), config, "looking for the last records"):
+        return await consumer.beginning_offsets(wanted), await consumer.end_offsets(wanted)
+
+
+async def _between(
+    consumer: Any,  # noqa: ANN401
+    starts: Mapping[TopicPartition, int],
+    stops: Mapping[TopicPartition, int],
+    most_s: float,
+) -> list[RecordBatch]:
+    """Read partitions from one position up to another, as far as there is time."""
+    at = dict(starts)
+    out: list[RecordBatch] = []
+    if not at:
+        return out
+    consumer.assign([*at])
+    for partition, position in at.items():
+        consumer.seek(partition, position)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(most_s):
+            while waiting := [p for p in at if at[p] < stops[p]]:
+                for p, records in (await consumer.getmany(*waiting, timeout_ms=STEP_MS)).items():
+                    own = [record for record in records if record.offset < stops[p]]
+                    if not own:
+                        continue
+                    after = own[-1].offset + 1
+                    offsets = [record.offset for record in own]
+                    stamps = [record.timestamp for record in own]
+                    values = [record.value for record in own]
+                    source = Source(p.topic, p.partition)
+                    out.append(RecordBatch(source, at[p], after, offsets, stamps, values))
+                at |= {p: await consumer.position(p) for p in waiting}
     return out

@@ -1,5 +1,6 @@
 """Metrics for Prometheus."""
 
+from stream_calib.adapters.prometheus.feeding import FeedMetrics
 from stream_calib.adapters.prometheus.metrics import METRICS, PREFIX, Metric
 from stream_calib.adapters.prometheus.observer import (
     LABEL_VALUES_MAX,
@@ -15,6 +16,7 @@ __all__ = [
     "OTHER",
     "OUTCOMES",
     "PREFIX",
+    "FeedMetrics",
     "Metric",
     "PrometheusObserver",
     "median_off_diagonal",

@@ -123,6 +123,15 @@ METRICS = (
     Metric("drift_false_alarms_per_day", "gauge", _U, "Chance of a false alarm on a quiet day."),
     Metric("drift_power_bars", "gauge", _U, "Expected delay when correlations fuse by 35 %."),
     # how good it is
+    Metric("log_score_gain_nats", "gauge", _UE, "Log score over no correlation, mean a DCC bar."),
+    Metric("qlike", "gauge", _UE, "QLIKE loss of the next DCC bar per symbol, mean."),
+    Metric("surprise_ratio", "gauge", _UE, "Squares of next returns over those predicted, mean."),
+    Metric(
+        "band_pairs_total",
+        "counter",
+        (*_UE, "outcome"),
+        "Pairs whose correlation over the next block of bars lay in the 95 % band, or not.",
+    ),
     Metric("average_correlation", "gauge", _UE, "Mean of all pairs of the last matrix."),
     Metric("top_eigenvalue_share", "gauge", _UE, "Part of the variance in its first factor, 0-1."),
     Metric("effective_bets", "gauge", _UE, "Uncorrelated positions that its spectrum is worth."),

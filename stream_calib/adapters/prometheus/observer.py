@@ -4,7 +4,7 @@ import importlib.metadata
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -33,6 +33,7 @@ from stream_calib.values import (
     Matrix,
     Output,
     Progress,
+    Score,
     TickBatch,
 )
 
@@ -117,27 +118,15 @@ class PrometheusObserver:
         """Count what a step of the engine brought about."""
         self._counter["bars_total"](universe).inc(effects.bars_closed)
         self._histogram["step_seconds"](universe, "advance").observe(seconds)
-        duplicates = self._counter["duplicates_total"](universe)
-        for (topic, outcome), count in effects.counts.items():
-            if outcome == "duplicate":
-                duplicates.inc(count)
-            elif outcome == "rejects_suppressed":
-                self._counter["rejects_suppressed_total"](universe).inc(count)
-            elif not topic:  # applied before, and not used at the close of their bar
-                self._counter["set_aside_total"](universe, outcome).inc(count)
-                if outcome in REFUSED:
-                    self._counter["rejects_total"](universe, outcome).inc(count)
-            elif outcome in USED:
-                self._counter["ticks_total"](universe, topic, outcome).inc(count)
-            else:
-                self._counter["ticks_total"](universe, topic, "rejected").inc(count)
-                self._counter["rejects_total"](universe, outcome).inc(count)
+        self._count_outcomes(universe, effects.counts)
         for event in effects.events:
             self._count_event(universe, event)
         for calibration in effects.calibrations:
             self._gauge["model_version"](universe).set(calibration.model_version)
         if effects.drift is not None:
             self._watch(universe, effects.drift)
+        for score in effects.scores:
+            self._score(universe, score)
         for matrix in effects.matrices:
             self._counter["matrices_total"](universe, matrix.estimator).inc()
         for matrix in {matrix.estimator: matrix for matrix in effects.matrices}.values():
@@ -218,6 +207,23 @@ class PrometheusObserver:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
+    def _count_outcomes(self, universe: str, counts: Mapping[tuple[str, str], int]) -> None:
+        duplicates = self._counter["duplicates_total"](universe)
+        for (topic, outcome), count in counts.items():
+            if outcome == "duplicate":
+                duplicates.inc(count)
+            elif outcome == "rejects_suppressed":
+                self._counter["rejects_suppressed_total"](universe).inc(count)
+            elif not topic:  # applied before, and not used at the close of their bar
+                self._counter["set_aside_total"](universe, outcome).inc(count)
+                if outcome in REFUSED:
+                    self._counter["rejects_total"](universe, outcome).inc(count)
+            elif outcome in USED:
+                self._counter["ticks_total"](universe, topic, outcome).inc(count)
+            else:
+                self._counter["ticks_total"](universe, topic, "rejected").inc(count)
+                self._counter["rejects_total"](universe, outcome).inc(count)
+
     def _count_event(self, universe: str, event: Event) -> None:
         self._counter["events_total"](universe, event.type).inc()
         if event.type == "drift_alarm":
@@ -241,6 +247,15 @@ class PrometheusObserver:
         self._counter["drift_refuted_total"](universe)
         for alternative in ALTERNATIVES:  # from 0 on, or a rate would miss the first
             self._counter["drift_alarms_total"](universe, alternative)
+
+    def _score(self, universe: str, score: Score) -> None:
+        name = score.estimator
+        self._gauge["log_score_gain_nats"](universe, name).set(score.gain)
+        self._gauge["qlike"](universe, name).set(score.qlike)
+        self._gauge["surprise_ratio"](universe, name).set(score.surprise)
+        pairs = self._counter["band_pairs_total"]
+        pairs(universe, name, "covered").inc(score.covered)
+        pairs(universe, name, "missed").inc(score.pairs - score.covered)
 
     def _describe(self, matrix: Matrix) -> None:
         values = {

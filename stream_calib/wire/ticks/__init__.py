@@ -24,7 +24,7 @@ from stream_calib.wire.ticks import (
     polygon,
 )
 from stream_calib.wire.ticks.formats import Format
-from stream_calib.wire.ticks.reading import BULK_MIN, Reader, Shapes
+from stream_calib.wire.ticks.reading import BULK_MIN, ROW_SHIFT, Reader, Shapes
 from stream_calib.wire.ticks.symbols import SymbolTable, SymbolTables
 
 __all__ = ["BULK_MIN", "FORMATS", "SymbolTables", "check_format", "decode", "symbol_tables"]
@@ -100,7 +100,8 @@ def decode(
         rows = rows[~plain]
         values = [values[row] for row in rows.tolist()]
     reader.read(rows.tolist(), values)
-    row, ticks, formats, malformed, silent = reader.finish(records.timestamps_ms)
+    places, ticks, formats, malformed, silent = reader.finish(records.timestamps_ms)
+    row = places >> ROW_SHIFT
     return TickBatch(records, formats, row, *ticks[:6], malformed, *ticks[6:], silent=silent)
 
 

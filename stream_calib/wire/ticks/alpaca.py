@@ -20,7 +20,7 @@ VENUE = "ALPACA"
 MINUTE_NS = 60_000_000_000
 TRADES = Layout("S", ("t",), "p", ident="i", venue=VENUE)
 QUOTES = Layout("S", ("t",), bid="bp", ask="ap", bid_size="bs", ask_size="as", venue=VENUE)
-BARS = Layout("S", ("at",), "c", venue=VENUE)
+BARS = Layout("S", ("at",), "c", venue=VENUE, end_of="t")
 _SILENT = {
     **dict.fromkeys(("success", "error", "subscription", "s", "l"), "control"),
     **dict.fromkeys(("d", "u"), "repeated"),

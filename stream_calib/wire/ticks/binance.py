@@ -30,7 +30,7 @@ QUOTES = Layout(
 )
 MINI_TICKERS = Layout("s", ("E",), "c", venue=VENUE)
 TICKERS = Layout("s", ("E",), "c", "b", "a", "B", "A", venue=VENUE)
-KLINES = Layout("s", ("end",), "c", venue=VENUE)
+KLINES = Layout("s", ("end",), "c", venue=VENUE, end_of="T")
 _LAYOUTS = {
     "trade": TRADES,
     "aggTrade": AGGREGATES,

@@ -39,7 +39,7 @@ TICKERS = Layout(
     venue=VENUE,
 )
 BOOKS = Layout("s", ("ts",), "", "bid", "ask", "bid_size", "ask_size", venue=VENUE)
-KLINES = Layout("symbol", ("at",), "close", venue=VENUE)
+KLINES = Layout("symbol", ("at",), "close", venue=VENUE, end_of="end")
 _PRICES = ("lastPrice", "bid1Price", "ask1Price")
 
 

@@ -27,7 +27,7 @@ from stream_calib.wire.ticks.layouts import Layout
 _TIMES = ("timestamp", "receipt_timestamp")
 TRADES = Layout("symbol", _TIMES, "price", ident="id", exchange="exchange")
 TICKER = Layout("symbol", _TIMES, bid="bid", ask="ask", exchange="exchange")
-CANDLES = Layout("symbol", ("end",), "close", exchange="exchange")
+CANDLES = Layout("symbol", ("end",), "close", exchange="exchange", end_of="stop")
 L1_BOOK = Layout(
     "symbol",
     _TIMES,

@@ -31,6 +31,7 @@ VENUE = "DATABENTO"
 _WHOLE = re.compile(r"-?\d+", re.ASCII)
 UNDEFINED = 2**63 - 1  # a price that there is not
 TICKS = Layout("symbol", ("time",), "price", "bid", "ask", "bid_size", "ask_size", venue=VENUE)
+CLOSES = Layout("symbol", ("time",), "price", venue=VENUE, end_of="ts_event")
 TRADES, TOP, SAMPLED = {0}, {1, 177, 194}, {192, 193, 195, 196}
 BARS = {32: 1, 33: 60, 34: 3600, 35: 86_400}  # seconds
 CONTROL = {18, 19, 20, 21, 22, 23, 24}  # status, definitions, imbalances, errors, ..., statistics
@@ -51,6 +52,7 @@ def rows(document: Document) -> tuple[Layout, Sequence[Document]]:
     row: dict[str, Any] = {"symbol": _symbol(document, head), "time": head.get("ts_event")}
     if kind in BARS:
         row["price"] = _price(document.get("close"))
+        row["ts_event"] = row["time"]
         row["time"] = inside(row["time"], BARS[kind] * 1_000_000_000)
     elif kind in TRADES:
         row["price"] = _price(document.get("price"))
@@ -62,7 +64,7 @@ def rows(document: Document) -> tuple[Layout, Sequence[Document]]:
         reason = "unsupported"
         raise MalformedError(reason)
     priced = any(row.get(name) is not None for name in ("price", "bid", "ask"))
-    return TICKS, (row,) if priced else ()
+    return CLOSES if kind in BARS else TICKS, (row,) if priced else ()
 
 
 def _top(document: Document, *, traded: bool) -> dict[str, Any]:

@@ -21,6 +21,7 @@ SCALE_MAX, UNSCALED_BYTES_MAX = 300, 64
 class Envelope(NamedTuple):
     """How an envelope is recognised, by its keys, and opened."""
 
+    name: str
     matches: Callable[[AbstractSet[str]], bool]
     open: Callable[[Document], object]
 
@@ -79,7 +80,7 @@ def _stream(document: Document) -> object:
 
 
 ENVELOPES = (
-    Envelope(lambda keys: keys == {"schema", "payload"}, _connect),
-    Envelope(lambda keys: {"op", "after"} <= keys, _debezium),
-    Envelope(lambda keys: keys == {"stream", "data"}, _stream),
+    Envelope("connect", lambda keys: keys == {"schema", "payload"}, _connect),
+    Envelope("debezium", lambda keys: {"op", "after"} <= keys, _debezium),
+    Envelope("stream", lambda keys: keys == {"stream", "data"}, _stream),
 )

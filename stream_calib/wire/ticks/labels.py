@@ -6,7 +6,7 @@ import numpy as np
 
 from stream_calib.values import I64, RecordBatch
 from stream_calib.wire.ticks import BULK_MIN, FORMATS, check_format
-from stream_calib.wire.ticks.reading import Reader, Shapes
+from stream_calib.wire.ticks.reading import ROW_SHIFT, Reader, Shapes
 from stream_calib.wire.ticks.symbols import SymbolTable
 
 NAMES_MAX = 100_000
@@ -64,8 +64,8 @@ class Labels:
         if len(rest):
             reader = Reader(self._shapes, self._names, packed=self._packed)
             reader.read(rest.tolist(), [values[row] for row in rest.tolist()])
-            row, ticks, *_ = reader.finish(records.timestamps_ms)
-            own, first = np.unique(row, return_index=True)
+            places, ticks, *_ = reader.finish(records.timestamps_ms)
+            own, first = np.unique(places >> ROW_SHIFT, return_index=True)
             if len(own):
                 time_ns[own] = ticks.time_ns[first]
                 lowest = np.minimum.reduceat(ticks.asset, first)

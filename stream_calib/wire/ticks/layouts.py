@@ -48,6 +48,8 @@ class Layout:
         The exchange where no field says it; "": symbols are as they stand.
     kind
         Name of the field with the kind of a TickBatch.
+    end_of
+        Of bars: name of the field that their time was worked out from.
     """
 
     symbol: str
@@ -62,13 +64,14 @@ class Layout:
     exchange: str = ""
     venue: str = ""
     kind: str = ""
+    end_of: str = ""
 
     def picker(self, shape: Sequence[str]) -> tuple[tuple[str, ...], Callable[[Document], Row]]:
         """Return which fields rows with these keys carry, and what takes them out of a row.
 
         That is all that is kept of a row until thousands are read at once.
         """
-        names = (*_PRICES, *_SIZES, "symbol", "ident", "exchange", "kind")
+        names = (*_PRICES, *_SIZES, "symbol", "ident", "exchange", "kind", "end_of")
         own = dict.fromkeys([*(getattr(self, name) for name in names), *self.time])
         keys = tuple(key for key in own if key in shape)
         return keys, itemgetter(*keys) if len(keys) > 1 else lambda row: tuple(map(row.get, keys))

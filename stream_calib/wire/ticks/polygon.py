@@ -23,8 +23,8 @@ QUOTES = Layout("sym", ("t",), bid="bp", ask="ap", bid_size="bs", ask_size="as",
 COIN_TRADES = Layout("pair", ("t",), "p", ident="i", venue=VENUE)
 COIN_QUOTES = Layout("pair", ("t",), bid="bp", ask="ap", bid_size="bs", ask_size="as", venue=VENUE)
 CURRENCY_QUOTES = Layout("p", ("t",), bid="b", ask="a", venue=VENUE)
-BARS = Layout("sym", ("at",), "c", venue=VENUE)
-PAIR_BARS = Layout("pair", ("at",), "c", venue=VENUE)
+BARS = Layout("sym", ("at",), "c", venue=VENUE, end_of="e")
+PAIR_BARS = Layout("pair", ("at",), "c", venue=VENUE, end_of="e")
 _LAYOUTS = {
     "T": TRADES,
     "Q": QUOTES,

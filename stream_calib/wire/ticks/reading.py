@@ -70,9 +70,9 @@ class _Group:
 
 
 class Read(NamedTuple):
-    """What came of records: see TickBatch."""
+    """What came of records: see TickBatch; ``places`` tell the parts of a record apart."""
 
-    rows: I64
+    places: I64
     columns: Columns
     formats: Counter[str]
     malformed: tuple[Malformed, ...]
@@ -180,7 +180,7 @@ class Reader:
             order = np.argsort(places, kind="stable")
             places, columns = places[order], columns.chosen(order)
         malformed = (Malformed(row, reason) for row, (_, reason) in sorted(self._refused.items()))
-        return Read(places >> ROW_SHIFT, columns, formats, tuple(malformed), self._silent)
+        return Read(places, columns, formats, tuple(malformed), self._silent)
 
     def _refuse(self, place: int, reason: str) -> None:
         """Refuse a record; of several reasons that of its first part counts."""
@@ -233,7 +233,7 @@ class Reader:
         if layout is not None:
             group = self._flat.get(shape)
             if group is None:
-                group = self._flat[shape] = _Group(found.name, layout, shape)  # type: ignore[union-attr]
+                group = self._flat[shape] = _Group(found.name, layout, shape)
             group.rows.append(group.pick(document))
             group.places.append(place)
             return place + 1

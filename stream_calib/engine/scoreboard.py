@@ -1,0 +1,87 @@
+"""Scores of what was published by the DCC bars that came next."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stream_calib.estimation.scoring import Judged, count_covered, judge
+from stream_calib.values import F64, Matrix, Score
+
+BLOCK_BARS = 60  # over which correlations are realised, to be held against bands
+KEPT = 0.5 ** (1.0 / 250.0)  # means forget half in 250 bars
+
+
+@dataclass
+class _Tally:
+    # Of one estimator: means of its scores, and the block that its bands wait for.
+    matrix: Matrix | None = None
+    products: F64 = field(default_factory=lambda: np.empty((0, 0)))
+    rows: F64 = field(default_factory=lambda: np.empty((0, 0)))
+    bars: int = 0
+    sums: F64 = field(default_factory=lambda: np.zeros(3))
+    weight: float = 0.0
+
+    def mean(self, found: Judged) -> tuple[float, float, float]:
+        self.sums = KEPT * self.sums + np.array(found)
+        self.weight = KEPT * self.weight + 1.0
+        gain, qlike, surprise = (self.sums / self.weight).tolist()
+        return gain, qlike, surprise
+
+    def cover(self, matrix: Matrix, z: F64) -> tuple[int, int]:
+        """Take a bar in; return pairs covered and pairs in all, at the end of a block."""
+        if self.matrix is None or self.matrix.symbols != matrix.symbols:
+            n = len(matrix.symbols)
+            self.matrix, self.bars = matrix, 0
+            self.products, self.rows = np.zeros((n, n)), np.zeros((n, n))
+        seen = np.isfinite(z)
+        filled = np.where(seen, z, 0.0)
+        self.products += np.multiply.outer(filled, filled)
+        self.rows += np.multiply.outer(seen, seen)
+        self.bars += 1
+        if self.bars < BLOCK_BARS:
+            return 0, 0
+        said, self.matrix = self.matrix, None
+        return count_covered(said.corr, said.band, self.products, self.rows)
+
+
+class Scoreboard:
+    """Holds each DCC bar against what every estimator had published when it began.
+
+    All are judged by the same returns. It is for whoever watches: nothing that is published
+    depends on it, it is no state, and begins anew with each start.
+
+    Parameters
+    ----------
+    symbols
+        The universe's.
+    """
+
+    def __init__(self, symbols: tuple[str, ...]) -> None:
+        self._places = {symbol: i for i, symbol in enumerate(symbols)}
+        self._closed_ns = 0  # end of the last bar
+        self._begun: dict[str, Matrix] = {}  # known when the open bar began
+        self._newest: dict[str, Matrix] = {}
+        self._tallies: dict[str, _Tally] = {}
+
+    def publish(self, matrix: Matrix) -> None:
+        """Let a matrix be judged by the bars that begin from its time on."""
+        which = self._begun if matrix.as_of_ns <= self._closed_ns else self._newest
+        which[matrix.estimator] = matrix
+
+    def close(self, end_ns: int, returns: F64, bar_ns: int) -> list[Score]:
+        """Judge what was known when a bar of length ``bar_ns`` began.
+
+        ``returns`` (n,) are in the currency of the matrices, NaN where not observed.
+        """
+        scores = []
+        for name, matrix in self._begun.items():
+            own = returns[[self._places[symbol] for symbol in matrix.symbols]]
+            vol = matrix.vol * np.sqrt(bar_ns / matrix.horizon_ns)
+            found = judge(matrix.corr, vol, own, np.argsort(matrix.symbols))
+            if found is not None:
+                tally = self._tallies.setdefault(name, _Tally())
+                scores.append(Score(name, *tally.mean(found), *tally.cover(matrix, own / vol)))
+        self._closed_ns = end_ns
+        self._begun |= self._newest
+        self._newest = {}
+        return scores
