@@ -69,6 +69,11 @@ def watch(
     ] = False,
 ) -> None:
     """Watch matrices as they are published, or those of a file; Ctrl-C ends it."""
+    from stream_calib.errors import InputError
+
+    if files and latest:
+        message = "--latest is for a topic: nothing waits in a file"
+        raise InputError(message)
     settings = client_settings(config, bootstrap)
     topic = topic or f"{settings.output.prefix}.correlations"
     begin = start or ("earliest" if files or from_start else "latest")

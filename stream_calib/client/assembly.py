@@ -12,6 +12,8 @@ from stream_calib.values import Matrix
 from stream_calib.wire.cloudevents import parse_rfc3339
 from stream_calib.wire.matrices import join
 
+DIGITS_MAX = 19  # of a number of 64 bits
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -178,7 +180,7 @@ class Assembly:
         universe, estimator = [*(record.key or b"").decode(errors="replace").split("|"), ""][:2]
         number, _, count = headers.get("chunk", b"").partition(b"/")
         numbers = (headers.get("sequence", b""), number, count)
-        if not (universe and estimator and all(map(bytes.isdigit, numbers))):
+        if not (universe and estimator and all(map(_is_number, numbers))):
             raise InputError(f"{_place(record)} is not a correlation matrix")
         if universe != (self.universe or universe) or estimator != (self.estimator or estimator):
             return None
@@ -190,6 +192,15 @@ class Assembly:
                 raise InputError(message)
         sequence, i, n = map(int, numbers)
         return Chunk(universe, estimator, sequence, i, n, record.offset, record.value, headers)
+
+    def is_of_universe(self, record: Any) -> bool:  # noqa: ANN401
+        """Tell whether a record is of the universe that is followed, of any estimator."""
+        universe, _, _ = (record.key or b"").decode(errors="replace").partition("|")
+        return record.value is not None and universe == (self.universe or universe)
+
+
+def _is_number(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= DIGITS_MAX
 
 
 class Newest:

@@ -1,6 +1,7 @@
 """Where in a topic a sequence or a time begins, by bisection."""
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,23 +61,29 @@ async def find(
 async def _bisect(consumer: AIOKafkaConsumer, partition: TopicPartition, wanted: Assembly) -> int:
     # Holes of compaction and a writer that repeats itself do no harm: what is found too early
     # is passed over while reading on, and a writer repeats up to where it was and beyond.
-    async def probe(start: int, stop: int) -> Chunk | None:
+    async def probe(start: int, stop: int, most: float = math.inf) -> Chunk | None:
         consumer.seek(partition, start)
         n = 0
-        while n < PROBE_RECORDS and await consumer.position(partition) < stop:
+        while n < most and await consumer.position(partition) < stop:
             fetched = await consumer.getmany(partition, timeout_ms=POLL_MS)
             for record in fetched.get(partition, ()):
                 n += 1
                 chunk = wanted.read(record) if record.offset < stop else None
                 if chunk is not None:
                     return chunk
+                is_there[0] |= wanted.is_of_universe(record)
         return None
 
+    is_there = [False]
     consumer.assign([partition])
     await consumer.position(partition)
     low: int = (await consumer.beginning_offsets([partition]))[partition]
     high: int = (await consumer.end_offsets([partition]))[partition]
-    if await probe(low, high) is None and await probe(max(low, high - PROBE_RECORDS), high) is None:
+    at_ends = [
+        await probe(start, high, PROBE_RECORDS) for start in (low, max(low, high - PROBE_RECORDS))
+    ]
+    # an estimator that publishes rarely may have nothing at either end
+    if at_ends == [None, None] and not is_there[0]:
         return high
     while low < high:
         middle = (low + high) // 2

@@ -18,6 +18,7 @@ from stream_calib.estimation.dcc import Dcc
 from stream_calib.values import F64, Fit, PublishedFit
 from stream_calib.wire.fits import FIT_TYPE, decode_fit
 
+FILES = {".jsonl", ".json", ".gz", ".zst"}  # no address ends like this
 NOTED_TYPE = "stream_calib.calibration.v1"
 
 Facts = Mapping[str, Any]
@@ -64,6 +65,8 @@ def read_fit(
         for record in records_in(path, lambda headers: headers.get("content-type") == FIT_TYPE):
             if search.found(record):
                 break
+    elif path.suffix in FILES:
+        raise InputError(f"{path}: there is no such file")
     else:
         thread = LoopThread()
         try:

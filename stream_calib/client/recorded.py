@@ -3,7 +3,7 @@
 import base64
 import gzip
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
@@ -17,7 +17,7 @@ from stream_calib.client.problem import NO_PARTITION, Problem, warn
 from stream_calib.client.start import Given, Start
 from stream_calib.errors import InputError
 from stream_calib.values import Matrix
-from stream_calib.wire.cloudevents import JSON_TYPE
+from stream_calib.wire.cloudevents import JSON_TYPE, parse_rfc3339
 
 CHUNK_BYTES = 256 * 1024
 LINE_BYTES = 16 * 1024 * 1024  # beyond, it is not a file of lines
@@ -38,8 +38,9 @@ def read_matrices(
     Parameters
     ----------
     paths
-        One file of JSON lines or several, which go on where the one before ends; each plain,
-        ``.gz`` or ``.zst``. Lines of other topics are passed over.
+        One file of JSON lines or several, of which each goes on where another one ends: they are
+        read in the order of their first matrices' times. Each plain, ``.gz`` or ``.zst``; lines of
+        other topics are passed over.
     universe, estimator
         Only these; None is all.
     start
@@ -76,12 +77,24 @@ def read_matrices(
     )
 
 
-def _read(paths: Iterable[Path], assembly: Assembly) -> Iterator[Matrix]:
-    for path in paths:
-        for record in records_in(path, lambda headers: headers.get("ce_type") == MATRIX_TYPE):
+def _read(paths: Sequence[Path], assembly: Assembly) -> Iterator[Matrix]:
+    for path in sorted(paths, key=_first_time) if len(paths) > 1 else paths:
+        for record in _matrices_in(path):
             matrix = assembly.add(record)
             if matrix is not None:
                 yield matrix
+
+
+def _matrices_in(path: Path) -> Iterator["Line"]:
+    return records_in(path, lambda headers: headers.get("ce_type") == MATRIX_TYPE)
+
+
+def _first_time(path: Path) -> int:
+    first = next(_matrices_in(path), None)
+    try:
+        return 0 if first is None else parse_rfc3339(dict(first.headers)["ce_time"].decode())
+    except (KeyError, ValueError):
+        raise InputError(f"{path}: its first matrix has no time") from None
 
 
 @dataclass(frozen=True, slots=True)

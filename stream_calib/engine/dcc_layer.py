@@ -38,6 +38,7 @@ LAYOUTS: Mapping[str, Layout] = {
     **{f"cycle.{part}": layout for part, layout in RefitCycle.LAYOUTS.items()},
     "membership": Layout(by_symbol={"ready": 0.0}),
 }
+SPAN_MAX = 0.5  # by which a return may be of more or less than its bar, to be scored
 DOUBLINGS_MAX = 8  # of the time between two tries
 REQUEST = "request"  # what was asked for is of the symbols of then, in any order of them
 REQUEST_LAYOUTS: Mapping[str, Layout] = {REQUEST: History.LAYOUT, f"{REQUEST}.old": FIT_LAYOUT}
@@ -105,9 +106,12 @@ class DccLayer:
     def realised(self, pattern: F64) -> F64:
         """Return the returns (n,) of the bar closed last, in the base currency if there is one.
 
-        ``pattern`` (n,) is the volatility at this time of day in units of the day's.
+        NaN where a return is not of about one bar. ``pattern`` (n,) is the volatility at this
+        time of day in units of the day's.
         """
-        returns = self._history.newest() * pattern
+        returns, exposure = self._history.newest()
+        # a return over a gap is none of one bar, and its volatility another
+        returns = np.where(np.abs(exposure - 1.0) < SPAN_MAX, returns * pattern, np.nan)
         return returns if self._currencies is None else self._currencies.returns(returns)
 
     # fits

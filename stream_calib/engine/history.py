@@ -47,10 +47,9 @@ class History:
         self._stop += 1
         self._start = max(self._start, self._stop - self._window)
 
-    def newest(self) -> F64:
-        """Return the returns (n,) of the last row, which must exist."""
-        row: F64 = self._returns[self._stop - 1].copy()
-        return row
+    def newest(self) -> tuple[F64, F64]:
+        """Return the returns and exposures (n,) of the last row, which must exist."""
+        return self._returns[self._stop - 1].copy(), self._exposure[self._stop - 1].copy()
 
     def block(self) -> ReturnBlock:
         """Return copies of all rows, the oldest first."""

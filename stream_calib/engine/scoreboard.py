@@ -15,8 +15,7 @@ KEPT = 0.5 ** (1.0 / 250.0)  # means forget half in 250 bars
 class _Tally:
     # Of one estimator: means of its scores, and the block that its bands wait for.
     matrix: Matrix | None = None
-    products: F64 = field(default_factory=lambda: np.empty((0, 0)))
-    rows: F64 = field(default_factory=lambda: np.empty((0, 0)))
+    blocks: F64 = field(default_factory=lambda: np.empty((3, 0, 0)))  # products, squares, rows
     bars: int = 0
     sums: F64 = field(default_factory=lambda: np.zeros(3))
     weight: float = 0.0
@@ -32,16 +31,18 @@ class _Tally:
         if self.matrix is None or self.matrix.symbols != matrix.symbols:
             n = len(matrix.symbols)
             self.matrix, self.bars = matrix, 0
-            self.products, self.rows = np.zeros((n, n)), np.zeros((n, n))
+            self.blocks = np.zeros((3, n, n))
         seen = np.isfinite(z)
         filled = np.where(seen, z, 0.0)
-        self.products += np.multiply.outer(filled, filled)
-        self.rows += np.multiply.outer(seen, seen)
+        products, squares, rows = self.blocks
+        products += np.multiply.outer(filled, filled)
+        squares += np.multiply.outer(filled * filled, seen)
+        rows += np.multiply.outer(seen, seen)
         self.bars += 1
         if self.bars < BLOCK_BARS:
             return 0, 0
         said, self.matrix = self.matrix, None
-        return count_covered(said.corr, said.band, self.products, self.rows)
+        return count_covered(said.corr, said.band, products, squares, rows)
 
 
 class Scoreboard:
@@ -71,7 +72,8 @@ class Scoreboard:
     def close(self, end_ns: int, returns: F64, bar_ns: int) -> list[Score]:
         """Judge what was known when a bar of length ``bar_ns`` began.
 
-        ``returns`` (n,) are in the currency of the matrices, NaN where not observed.
+        ``returns`` (n,) are in the currency of the matrices, NaN where not observed, or where
+        they are of more than that bar.
         """
         scores = []
         for name, matrix in self._begun.items():

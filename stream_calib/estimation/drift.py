@@ -222,7 +222,8 @@ class DriftDetector:
                 news: ReturnBlock | F64 = z
                 if pieces:
                     one = pieces[k]
-                    news = ReturnBlock(one.time_ns, z[None], one.exposure, one.elapsed_bars)
+                    exposure = one.exposure[:, self._order]
+                    news = ReturnBlock(one.time_ns, z[None], exposure, one.elapsed_bars)
                 alarm = self._take(z, news, uniforms[k])
                 if alarm is not None:
                     alarms.append(alarm)

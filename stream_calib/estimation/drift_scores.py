@@ -48,12 +48,13 @@ def draw_normals(n: int, m: int, seed: int, stream: int = 0, row: int = 0) -> F6
 def crisis_direction(target: F64) -> F64:
     """Return the signs (n,) in which symbols move together in a crisis.
 
-        v = argmax v'Sv,   from all ones and from v_i = -1 where u_i < -WEAK / sqrt(n), else 1,
-        one sign at a time;   u the leading eigenvector, sum u >= 0
+        a local maximum of v'Sv, one sign turned at a time, the better of those from all ones and
+        from v_i = -1 where u_i < -WEAK / sqrt(n), else 1;   u the leading eigenvector, sum u >= 0
 
-    A symbol that hardly goes with the others nor against them is taken to join them: its sign is
-    an accident of the sample, and each wrong one costs power. The leading eigenvector alone has
-    wrong ones where other factors are nearly as strong.
+    Signs are turned only where that clearly gains. A symbol that hardly goes with the others nor
+    against them is taken to join them: its sign is an accident of the sample, and each wrong one
+    costs power. The leading eigenvector alone has wrong ones where other factors are nearly as
+    strong.
     """
     leading = decompose(target).vectors[:, -1]
     leading = -leading if math.fsum(leading) < 0.0 else leading
@@ -71,7 +72,7 @@ def _pulls(target: F64, signs: F64) -> F64:
 
 
 def _settled(target: F64, signs: F64) -> F64:
-    """Turn the sign that goes against the others most, until none does; v'Sv rises each time."""
+    """Turn the sign that goes against the others most, until none clearly does; v'Sv rises."""
     signs, pulls = signs.copy(), _pulls(target, signs)
     for _ in range(4 * len(signs)):
         along = signs * pulls

@@ -62,7 +62,7 @@ def judge(corr: F64, vol: F64, returns: F64, order: I64) -> Judged | None:
     return Judged(gain, (log_det + scale + squares) / n, squares / n)
 
 
-def count_covered(corr: F64, band: F64, products: F64, rows: F64) -> tuple[int, int]:
+def count_covered(corr: F64, band: F64, products: F64, squares: F64, rows: F64) -> tuple[int, int]:
     """Count the pairs whose correlation over later rows is within what was said of them.
 
         |atanh r_b - atanh r| <= 1.96 sqrt((band / (1 - r^2))^2 + 1 / (T - 3))
@@ -71,9 +71,9 @@ def count_covered(corr: F64, band: F64, products: F64, rows: F64) -> tuple[int, 
     ----------
     corr, band : (n, n)
         r and its standard error, as published.
-    products, rows : (n, n)
-        Sums of z z' over later rows, and T, how many these were; the diagonal of ``products``
-        is of all rows of a symbol.
+    products, squares, rows : (n, n)
+        Sums of z_i z_j over later rows in which both were observed, of z_i^2 over the same ones,
+        and T, how many these were.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def count_covered(corr: F64, band: F64, products: F64, rows: F64) -> tuple[int, 
         Pairs within, and pairs in all: those of ``ROWS_MIN`` rows or more.
     """
     i, j = np.triu_indices(len(corr), 1)
-    scale = products[i, i] * products[j, j]
+    scale = squares[i, j] * squares[j, i]
     usable = (rows[i, j] >= ROWS_MIN) & (scale > 0.0)
     i, j = i[usable], j[usable]
     limit = 1.0 - TIE

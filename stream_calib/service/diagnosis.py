@@ -1,5 +1,6 @@
 """Whether the windows of a universe fit the rates of its symbols."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,6 +11,7 @@ from stream_calib.values import F64, SECOND_NS, RecordBatch
 from stream_calib.wire.ticks import decode, symbol_tables
 
 NAMED_MAX = 5
+TICKS_PER_BAR = 3.0  # of DCC: at a Poisson pace one bar in twenty is empty then
 TICKS_MIN = 20  # fewer say nothing about a rate
 
 
@@ -58,7 +60,22 @@ def slow_symbols(universe: UniverseConfig, rates_hz: F64) -> list[str]:
             f"a window of {window}: their correlations scatter, and their variances may keep "
             f'their noise; ewma.window = "{format_duration(needed)}" would do'
         )
-    return out
+    return out + _sparse_bars(universe, rates_hz)
+
+
+def _sparse_bars(universe: UniverseConfig, rates_hz: F64) -> list[str]:
+    # in a bar without a tick of a symbol its pairs take no news, and are drawn towards nothing
+    bar_s = universe.dcc.bars_per_bar(universe.bar) * universe.bar / SECOND_NS
+    ticking = np.flatnonzero(rates_hz > 0.0).tolist()
+    sparse = [i for i in ticking if rates_hz[i] * bar_s < TICKS_PER_BAR]
+    if not (universe.dcc.enabled and sparse):
+        return []
+    needed_s = math.ceil(TICKS_PER_BAR / min(rates_hz[sparse]) / bar_s) * bar_s
+    bar, needed = (format_duration(round(x * SECOND_NS)) for x in (bar_s, needed_s))
+    return [
+        f"Universe {universe.name}: {_named(universe, sparse)} tick less than three times in a DCC "
+        f'bar of {bar}: correlations of DCC come out too low; dcc.bar = "{needed}" would do'
+    ]
 
 
 def _named(universe: UniverseConfig, which: list[int]) -> str:

@@ -124,6 +124,9 @@ class Feeding:
         for error in ended:
             if isinstance(error, Exception):
                 raise error
+        if not stop.is_set():
+            message = "a feed ended by itself: what reads it was cancelled from within"
+            raise TransportError(message)
         if unwritten := sum(counts.unwritten for counts in self._counts.values()):
             message = f"{unwritten:,} ticks could not be written to {self._topic!r} before the end"
             raise TransportError(message)

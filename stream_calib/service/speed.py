@@ -7,9 +7,14 @@ from stream_calib.values import SECOND_NS, Output
 
 Timed = tuple[int, Output]  # event time in ns, 0 where it is not known
 
+GAP_NS = 3600 * SECOND_NS
+
 
 class Speed:
     """When records are due that come at so many times the pace of their event time.
+
+    A gap of more than an hour, of a night or of times that are wrong, passes at once, and so does
+    the way back from one.
 
     Parameters
     ----------
@@ -20,6 +25,7 @@ class Speed:
     def __init__(self, factor: float) -> None:
         self.factor = factor
         self._begin: tuple[int, float] | None = None
+        self._last_ns = 0
 
     def wait_s(self, time_ns: int, now_s: float) -> float:
         """Return how long to wait for this event time; the first one is due at once.
@@ -33,8 +39,9 @@ class Speed:
         """
         if time_ns <= 0:  # not known
             return 0.0
-        if self._begin is None:
+        if self._begin is None or abs(time_ns - self._last_ns) > GAP_NS:
             self._begin = (time_ns, now_s)
+        self._last_ns = time_ns
         begin_ns, begin_s = self._begin
         due_s = begin_s + (time_ns - begin_ns) / SECOND_NS / self.factor
         return max(0.0, due_s - now_s)

@@ -254,11 +254,12 @@ class Matrix:
             A symbol is not in the matrix, or the weights are not n finite numbers.
         """
         if isinstance(weights, Mapping):
-            vector = np.zeros(len(self.symbols))
-            for symbol, weight in weights.items():
-                vector[self.index(symbol)] = weight
-        else:
+            named = dict(zip(map(self.index, weights), weights.values(), strict=True))
+            weights = [named.get(i, 0.0) for i in range(len(self.symbols))]
+        try:
             vector = np.asarray(weights, dtype=np.float64)
+        except (TypeError, ValueError):
+            vector = np.empty(0)
         if vector.shape != (len(self.symbols),) or not np.isfinite(vector).all():
             message = f"weights have to be {len(self.symbols)} finite numbers, one per symbol"
             raise InputError(message)
@@ -332,7 +333,7 @@ class Matrix:
         ----------
         Engle and Sheppard (2001), NBER working paper 8554, section 5.
         """
-        if k < 1:
+        if k != int(k) or k < 1:
             raise InputError(f"k is a number of bars ahead, from 1, not {k}")
         if self.estimator != "dcc":
             return self.corr.copy()

@@ -5,7 +5,8 @@ themselves, are rounded. Triangles are the upper one, row by row, without the di
 entry (i, j > i) of n symbols stands at ``i n - i (i + 1) / 2 + j - i - 1``. Times are text.
 
 Packed: ``SCM1``, the length of the head (u32), the head (JSON, padded with spaces to a
-multiple of 4), then float32 triangles of ``corr``, ``n_eff`` and ``band``, all little-endian.
+multiple of 4), then float32 triangles of ``corr``, ``n_eff`` and ``band``, and of ``band_total``
+where it is known (in the head it is null), all little-endian.
 Above 900 kB the bytes are cut into chunks with keys ``<universe>|<estimator>|<chunk>``.
 """
 
@@ -53,7 +54,10 @@ def encode(matrix: Matrix, topic: str, partition: int) -> tuple[Output, ...]:
     head = orjson.dumps(matrix_head(matrix), option=orjson.OPT_SERIALIZE_NUMPY)
     head += b" " * (-len(head) % 4)
     blob = MAGIC + struct.pack("<I", len(head)) + head
-    blob += b"".join(triangle.astype("<f4").tobytes() for triangle in _triangles(matrix))
+    triangles = list(_triangles(matrix))
+    if matrix.band_total is not None:
+        triangles.append(_rounded(matrix.band_total))
+    blob += b"".join(triangle.astype("<f4").tobytes() for triangle in triangles)
     parts = [blob[at : at + CHUNK_BYTES] for at in range(0, len(blob), CHUNK_BYTES)]
     return tuple(
         _output(
@@ -72,6 +76,8 @@ def encode(matrix: Matrix, topic: str, partition: int) -> tuple[Output, ...]:
 def to_json(matrix: Matrix) -> bytes:
     """Turn a matrix of any size into one JSON document."""
     document = matrix_head(matrix) | dict(zip(TRIANGLES, _triangles(matrix), strict=True))
+    if matrix.band_total is not None:
+        document["band_total"] = _rounded(matrix.band_total)
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -137,7 +143,7 @@ def matrix_head(matrix: Matrix) -> dict[str, Any]:
         **{name: str(getattr(matrix, name)) for name in _TIMES},
         "staleness_ns": [str(age) for age in matrix.staleness_ns],
         "vol": np.ascontiguousarray(matrix.vol),
-        "band_total": None if matrix.band_total is None else _rounded(matrix.band_total),
+        "band_total": None,
         "quality": {
             "min_eigenvalue": quality.min_eigenvalue,
             "repair": quality.repair,
@@ -179,8 +185,9 @@ def _unpack(blob: bytes) -> dict[str, Any]:
     (size,) = struct.unpack_from("<I", blob, 4)
     document: dict[str, Any] = orjson.loads(blob[8 : 8 + size])
     n = len(document["symbols"])
-    triangles = np.frombuffer(blob, dtype="<f4", offset=8 + size).reshape(3, n * (n - 1) // 2)
-    return document | dict(zip(TRIANGLES, triangles, strict=True))
+    triangles = np.frombuffer(blob, dtype="<f4", offset=8 + size).reshape(-1, n * (n - 1) // 2)
+    names = (*TRIANGLES, "band_total")[: max(len(TRIANGLES), len(triangles))]
+    return document | dict(zip(names, triangles, strict=True))
 
 
 def _matrix(document: Mapping[str, Any]) -> Matrix:

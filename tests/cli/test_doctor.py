@@ -45,12 +45,14 @@ def test_symbols_that_tick_too_seldom_are_named_with_a_window_that_would_do(
     done = cli("doctor", "-c", "u.toml", "slow.jsonl")
     assert done.code == 0
     warnings = [line for line in done.out.splitlines() if line.startswith("warning")]
-    assert len(warnings) == 2
+    assert len(warnings) == 3
     assert "no tick of C was seen" in warnings[0]
     assert "B tick less than three times in a window of 1m" in warnings[1]
     window = warnings[1].partition('ewma.window = "')[2].partition('"')[0]
     # B ticks every fifty seconds; its rate is told from the middle of the sample
     assert 140 <= parse_duration(window) / 1e9 <= 165
+    assert "B tick less than three times in a DCC bar of 1m" in warnings[2]
+    assert warnings[2].endswith('dcc.bar = "3m" would do')  # in whole bars of now
 
 
 def test_a_broker_that_is_not_there_ends_it_as_it_would_run(

@@ -58,6 +58,27 @@ def test_bands_are_counted_once_a_block() -> None:
     assert np.diff([bar for bar, _ in counted]).tolist() == [BLOCK_BARS, BLOCK_BARS]
 
 
+def test_bands_of_the_truth_cover_where_bars_are_missing_too() -> None:
+    n, corr = 6, 0.6
+    truth = np.full((n, n), corr)
+    np.fill_diagonal(truth, 1.0)
+    names = tuple("ABCDEF")
+    said = replace(
+        of(0), symbols=names, corr=truth, band=np.full((n, n), 1e-6), vol=np.ones(n),
+        horizon_ns=BAR, n_eff=np.full((n, n), 1e9), staleness_ns=np.zeros(n, np.int64),
+    )  # fmt: skip
+    board, rng = Scoreboard(names), np.random.default_rng(2)
+    covered = pairs = 0
+    for bar in range(1, 60 * BLOCK_BARS):
+        board.publish(replace(said, as_of_ns=(bar - 1) * BAR))
+        z = np.linalg.cholesky(truth) @ rng.normal(size=n)
+        z[rng.random(n) < 0.3] = np.nan
+        for score in board.close(bar * BAR, z, BAR):
+            covered, pairs = covered + score.covered, pairs + score.pairs
+    # 59 blocks of 15 pairs of one factor, which are some 8 times less than independent
+    assert abs(covered / pairs - 0.95) < 4.0 * np.sqrt(0.95 * 0.05 * 8.0 / pairs)
+
+
 def test_a_universe_scores_each_bar_and_publishes_the_same_without() -> None:
     dcc = {"bar": "2s", "window_bars": 40, "first_fit_bars": 20, "refit_bars": 0}
     run = dense_run("ABC", 60, universe__dcc=dcc)

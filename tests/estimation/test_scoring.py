@@ -68,7 +68,9 @@ def test_the_truth_gains_surprises_by_one_and_covers() -> None:
         past, later = z[start : start + 200], z[start + 200 : start + 260]
         said = np.atleast_2d(np.corrcoef(past.T))
         band = (1.0 - said**2) / np.sqrt(200.0)
-        inside, n_pairs = count_covered(said, band, later.T @ later, np.full((n, n), 60.0))
+        squares = np.tile((later**2).sum(axis=0)[:, None], n)
+        rows_of = np.full((n, n), 60.0)
+        inside, n_pairs = count_covered(said, band, later.T @ later, squares, rows_of)
         covered, pairs = covered + inside, pairs + n_pairs
     assert pairs == 15 * n * (n - 1) // 2
     assert 0.91 < covered / pairs < 0.98  # .95, and 420 pairs that are not independent
@@ -77,8 +79,11 @@ def test_the_truth_gains_surprises_by_one_and_covers() -> None:
 def test_a_band_that_is_too_narrow_and_a_correlation_that_is_wrong_do_not_cover() -> None:
     rng = np.random.default_rng(6)
     z = rng.multivariate_normal(np.zeros(2), [[1.0, 0.8], [0.8, 1.0]], size=60)
-    rows = np.full((2, 2), 60.0)
+    rows, squares = np.full((2, 2), 60.0), np.tile((z**2).sum(axis=0)[:, None], 2)
     said = np.array([[1.0, 0.2], [0.2, 1.0]])
-    assert count_covered(said, np.full((2, 2), 0.01), z.T @ z, rows) == (0, 1)
-    assert count_covered(said, np.full((2, 2), 0.9), z.T @ z, rows) == (1, 1)
-    assert count_covered(said, np.full((2, 2), 0.9), z.T @ z, np.full((2, 2), 7.0)) == (0, 0)
+    assert count_covered(said, np.full((2, 2), 0.01), z.T @ z, squares, rows) == (0, 1)
+    assert count_covered(said, np.full((2, 2), 0.9), z.T @ z, squares, rows) == (1, 1)
+    assert count_covered(said, np.full((2, 2), 0.9), z.T @ z, squares, np.full((2, 2), 7.0)) == (
+        0,
+        0,
+    )

@@ -72,6 +72,19 @@ async def test_each_partition_begins_at_the_time(
     assert log.problems == []
 
 
+async def test_an_estimator_that_publishes_rarely_is_found_between_the_others(log: Log) -> None:
+    many = [at(i, matrix(sequence=i)) for i in range(1, 1401)]
+    rare = [at(350 * k, matrix(sequence=k, estimator="dcc")) for k in (1, 2, 3)]
+    for k, m in enumerate(rare, start=1):
+        many.insert(350 * k, m)
+    await log.write(*many)
+    begin = datetime.fromtimestamp(AS_OF_NS // 10**9 + 400, tz=UTC)
+    for start in (begin, 2):
+        which = {"universe": "fx", "estimator": "dcc", "start": start}
+        assert await log.sequences(2, **which) == [2, 3]
+    assert log.problems == []
+
+
 async def test_reader_that_does_not_follow_ends_where_the_log_did(log: Log) -> None:
     async def all_of(**options: object) -> list[int]:
         options = {"start": "earliest", "follow": False, **options}

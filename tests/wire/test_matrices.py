@@ -371,4 +371,5 @@ def test_a_total_band_comes_back_once_it_is_known(n: int) -> None:
     known = np.triu(known, 1) + np.triu(known, 1).T
     got = decoded(encoded(replace(matrix(n), band_total=known)))
     assert got.band_total is not None
-    assert np.array_equal(got.band_total, known)
+    packed = n > JSON_MAX_SYMBOLS
+    assert np.array_equal(got.band_total, known.astype(np.float32) if packed else known)

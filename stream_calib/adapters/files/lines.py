@@ -96,11 +96,6 @@ class LinesFile:
         return not self._done
 
     @property
-    def n_taken(self) -> int:
-        """How many records were taken, of all topics."""
-        return sum(self._taken.values())
-
-    @property
     def n_waiting(self) -> int:
         """How many records were read and not taken."""
         return sum(len(values) for values, _ in self._waiting.values())

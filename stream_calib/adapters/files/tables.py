@@ -21,6 +21,8 @@ FIELDS = TIMES | {
     *("qty", "quantity", "count", "trades", "vwap", "value", "ticker", "type", "venue"),
     *("open", "high", "low", "close", "exchange", "bid_size", "ask_size", "bidsize", "asksize"),
 }
+TIME_NAMES = ("timestamp", "ts_utc", "ts_ms", "ts_us", "ts_ns", "ts", "datetime", "date")
+PRICE_NAMES = ("last", "close")  # where there is neither a price nor a quote
 READ = ("symbol", "price", "bid", "ask")  # what the native format reads, beside the time
 
 Texts = list[bytes | None]  # JSON of the cells of a column, None for what was not observed
@@ -135,15 +137,16 @@ def cell(text: str) -> str | int | float:
 
 def _native(names: Sequence[str]) -> list[str]:
     # The names that the native format reads, where another spelling stands for them.
-    names = list(names)
-    if "time" not in names:
-        times = ("timestamp", "ts_utc", "ts_ms", "ts_us", "ts_ns")
-        found = next((name for name in times if name in names), None)
-        names = ["time" if name == found else name for name in names]
-    lower = [name.lower() for name in names]
+    names, lower = list(names), [name.lower() for name in names]
     for i, name in enumerate(lower):
         if name in READ and lower.count(name) == 1:
             names[i] = name
+    for wanted, others in (("time", TIME_NAMES), ("price", PRICE_NAMES)):
+        if wanted not in names and not (wanted == "price" and {"bid", "ask"} & set(names)):
+            found = next((name for name in (wanted, *others) if lower.count(name) == 1), None)
+            names = [
+                wanted if low == found else name for low, name in zip(lower, names, strict=True)
+            ]
     return names
 
 

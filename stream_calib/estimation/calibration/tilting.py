@@ -45,9 +45,10 @@ def move_target(params: DccParams, z: F64, dropped: int = 0) -> Moved:
     with S the correlation of the news, holes filled by what C expects, and v the signs of the
     leading eigenvector of C + S: all ones, where all move together. g and h are the most likely
     ones by the directions of the news: two numbers, that few rows tell. n0, of ``PRIOR_SHARES``
-    times n, or less where rows are plenty, is what forecasts best: block after block of the rows,
-    each by a filter whose target was made from earlier ones alone. Rows on both sides of a block
-    would tell of the state in it, which is no matter of the target.
+    times n (1 - h), as what was loosened says nothing of how symbols hang together, or less where
+    rows are plenty, is what forecasts best: block after block of the rows, each by a filter whose
+    target was made from earlier ones alone. Rows on both sides of a block would tell of the state
+    in it, which is no matter of the target.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def _moved(params: DccParams, z: F64, dropped: int) -> Moved:
     best = int(np.argmax(gains))
     tilts = _tilts(params.target, rows, FOLDS)
     fused, loosened = tilts.likely()
-    prior_rows = float(_priors(rows, n)[best])
+    prior_rows = float((1.0 - loosened) * _priors(rows, n)[best])
     target = _blend(tilts.at(fused, loosened), rows, FOLDS, prior_rows)
     kept = (1.0 - fused - loosened) * prior_rows / (prior_rows + float(rows.ends[-1]))
     return Moved(target, fused, loosened, prior_rows, float(gains[best]), kept)
@@ -219,7 +220,7 @@ def _gains(params: DccParams, z: F64, dropped: int, rows: _Rows) -> F64:
         tilts = _tilts(params.target, rows, folds)
         fused, loosened = tilts.likely()
         prior = tilts.at(fused, loosened)
-        for j, prior_rows in enumerate(_priors(rows, n)):
+        for j, prior_rows in enumerate((1.0 - loosened) * _priors(rows, n)):
             moved = replace(params, target=_blend(prior, rows, folds, float(prior_rows)))
             total[j] += _forecast_score(moved, z, start, stop, every)
     gains: F64 = (total - plain) * (every / float(rows.ends[-1] - rows.ends[0]))

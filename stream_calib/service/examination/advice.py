@@ -241,7 +241,12 @@ def choose_time(order: Order, skews: Sequence[Skew]) -> tuple[tuple[int, int, in
     why = f"99.9 % of ticks are at most {order.lateness_s:.3g} s behind their partition's newest"
     if lateness_ns > LATENESS_MOST_NS:
         if order.beyond > MOSTLY:
-            why += "; most of it is out of order (history, newest first?): live, 2s would do"
+            why += "; most of it is out of order (history, newest first?)"
+            if any(skew.against == "log" for skew in skews):  # what comes live would wait as long
+                why += f', and "{format_duration(lateness_ns)}" would hold every bar: the default'
+                lateness_ns = defaults.lateness
+            else:
+                why += ": live, 2s would do"
         else:
             lateness_ns = LATENESS_MOST_NS
             why += "; beyond a minute it is history, or a clock, and counts as late"
@@ -252,6 +257,8 @@ def choose_time(order: Order, skews: Sequence[Skew]) -> tuple[tuple[int, int, in
     else:
         slack_ns = min(LATENESS_MOST_NS, max(slack_ns, _ns(nice_s(order.slack_s))))
         why = f"99.9 % of ticks are at most {order.slack_s:.3g} s behind the newest of all"
+        if slack_ns == LATENESS_MOST_NS:
+            why += "; more than a minute no partition is awaited"
     reasons.append(Reason("time.idle_slack", format_duration(slack_ns), why))
     ahead_s = max((s.high_s for s in skews if s.against == "log"), default=0.0)
     ahead_ns = defaults.max_ahead

@@ -251,6 +251,15 @@ def _topics_of(sample: Sample, chosen: Sequence[SymbolFinding], policy: Policy) 
     return sorted({sample.sources[i].topic for i in np.unique(sample.source[rows]).tolist()})
 
 
+def _span(time_ns: I64) -> tuple[int, int]:
+    # first and last, single absurd times aside
+    if not len(time_ns):
+        return 0, 0
+    first = int(np.quantile(time_ns, 0.0005, method="lower"))
+    last = int(np.quantile(time_ns, 0.9995, method="higher"))
+    return first, last
+
+
 def _topics(look: Look, advice: Advice) -> list[TopicFinding]:
     sample = look.sample
     outcomes = _outcomes(look, advice)
@@ -259,7 +268,7 @@ def _topics(look: Look, advice: Advice) -> list[TopicFinding]:
         of_topic = np.array([source.topic == topic for source in sample.sources], np.bool_)
         rows = np.flatnonzero(of_topic[sample.source]) if len(sample.source) else sample.source
         labels = Counter(sample.label[rows].tolist())
-        times = np.quantile(sample.time_ns[rows], [0.0005, 0.9995]) if len(rows) else (0, 0)
+        times = _span(sample.time_ns[rows])
         found.append(
             TopicFinding(
                 topic,

@@ -49,6 +49,7 @@ from stream_calib.wire.ticks.layouts import Layout
 
 MAGIC = b"SCT1"
 NUMBERS = ("price", "bid", "ask", "bid_size", "ask_size")
+COLUMNS = (*NUMBERS, "id")
 ID_BIT = 1 << len(NUMBERS)
 SYMBOLS_MAX = 1 << 16
 _HEAD = struct.Struct("<4sHHII")
@@ -78,10 +79,20 @@ def to_bytes(
     columns
         ``price``, ``bid``, ``ask``, ``bid_size``, ``ask_size`` (NaN: not carried) and ``id``
         (0: none), each (n,); any of them may be left out.
+
+    Raises
+    ------
+    ValueError
+        There is no such column, one is of another length, or a name has a line feed in it.
     """
     times, places = np.asarray(time_ns, dtype="<i8"), np.asarray(symbol, dtype="<u2")
+    lengths = {name: len(np.atleast_1d(np.asarray(own))) for name, own in columns.items()}
+    wrong = [name for name, n in lengths.items() if n != len(times) or name not in COLUMNS]
+    if wrong or len(places) != len(times) or any("\n" in name for name in symbols):
+        message = f"columns {[*COLUMNS]} of {len(times)} ticks, names without line feeds: {wrong}"
+        raise ValueError(message)
     which, parts = 0, [times.tobytes()]
-    for i, name in enumerate((*NUMBERS, "id")):
+    for i, name in enumerate(COLUMNS):
         if name in columns:
             which |= 1 << i
             parts.append(np.asarray(columns[name], "<i8" if name == "id" else "<f8").tobytes())
