@@ -14,6 +14,7 @@ import orjson
 
 from stream_calib.adapters.embedded import EmbeddedLog
 from stream_calib.adapters.files import FileSource
+from stream_calib.cli.demo import UNIVERSE
 from stream_calib.config import Config, parse_config
 from stream_calib.service.wiring import Service, embedded_service, output_topics
 from tests.web.browser import Page, chromium
@@ -27,14 +28,7 @@ LATER = 12 * 60  # s after the break: what the alarm has done is seen, and what 
 def main() -> None:
     """Run the service on the demo's ticks, look at it, and write the pictures."""
     truth = orjson.loads((FOLDER / "demo_metadata.json").read_bytes())
-    universe = {
-        "name": "demo",
-        "symbols": truth["symbols"],
-        "bar": "5s",
-        "every": 4,
-        "ewma": {"half_life": "12m", "window": "20s"},
-        "dcc": {"bar": "20s", "first_fit_bars": 100, "refit_bars": 50, "window_bars": 300},
-    }
+    universe = UNIVERSE | {"symbols": truth["symbols"]}
     given = {
         "universe": [universe],
         "input": {"topics": ["ticks"]},

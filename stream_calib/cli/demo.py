@@ -31,6 +31,15 @@ GIVE_UP_S = 30.0
 TURNS = ("drift_alarm", "refit_installed", "refit_rolled_back")
 DCC_BAR_NS = 20_000_000_000
 
+UNIVERSE: dict[str, object] = {
+    "name": "demo",
+    "bar": "5s",
+    "every": 4,
+    # ticks without noise, two a second: windows need not be longer than ticks are apart
+    "ewma": {"half_life": "12m", "window": "20s"},
+    "dcc": {"bar": "20s", "first_fit_bars": 100, "refit_bars": 50, "window_bars": 300},
+}
+
 
 class Show:
     """Keeps what the demo shows: the newest matrices, and the last ones before the break."""
@@ -281,15 +290,7 @@ def _settings(truth: "SimulatedTicks", port: int, address: str | None = None) ->
     from stream_calib.config import parse_config
 
     run = f"demo-{time.time_ns() // 1_000_000_000:x}"  # topics of its own: a demo starts clean
-    universe = {
-        "name": "demo",
-        "symbols": list(truth.symbols),
-        "bar": "5s",
-        "every": 4,
-        # ticks without noise, two a second: windows need not be longer than ticks are apart
-        "ewma": {"half_life": "12m", "window": "20s"},
-        "dcc": {"bar": "20s", "first_fit_bars": 100, "refit_bars": 50, "window_bars": 300},
-    }
+    universe = UNIVERSE | {"symbols": list(truth.symbols)}
     flags = overrides(
         kafka__bootstrap_servers=address,
         input__topics=(f"{run}.ticks",),

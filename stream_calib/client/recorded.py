@@ -2,15 +2,13 @@
 
 import base64
 import gzip
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import BufferedIOBase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
-import zstandard
 
 from stream_calib.client.assembly import Assembly
 from stream_calib.client.problem import NO_PARTITION, Problem, warn
@@ -18,6 +16,7 @@ from stream_calib.client.start import Given, Start
 from stream_calib.errors import InputError
 from stream_calib.values import Matrix
 from stream_calib.wire.cloudevents import JSON_TYPE, parse_rfc3339
+from stream_calib.wire.compression import reading, unzstd
 
 CHUNK_BYTES = 256 * 1024
 LINE_BYTES = 16 * 1024 * 1024  # beyond, it is not a file of lines
@@ -145,18 +144,12 @@ def _split(line: bytes) -> tuple[dict[str, Any], bytes]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     rest = b""
-    try:
+    with reading(path):
         for chunk in _chunks(path):
             *lines, rest = (rest + chunk).split(b"\n")
             yield from lines
             if len(rest) > LINE_BYTES:
                 raise InputError(f"{path}: it has no line ends where a record should end")
-    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError):
-        raise InputError(f"{path}: its compressed data are damaged") from None
-    except EOFError:
-        raise InputError(f"{path}: it is cut off, its compressed data do not end") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if rest:
         yield rest
 
@@ -164,21 +157,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _chunks(path: Path) -> Iterator[bytes]:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         if path.suffix == ".zst":
-            yield from _frames(file)
+            yield from unzstd(iter(partial(file.read, CHUNK_BYTES // 16), b""))
             return
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
-
-
-def _frames(file: BufferedIOBase) -> Iterator[bytes]:
-    # The library's own reader takes a file that is cut off for a complete one.
-    frame = None
-    while data := file.read(CHUNK_BYTES // 16):
-        while data:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            yield frame.decompress(data)
-            data = frame.unused_data
-            if frame.eof:
-                frame = None
-    if frame is not None:
-        raise EOFError

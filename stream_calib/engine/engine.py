@@ -331,7 +331,7 @@ class Engine:
     def _publish_ewma(self, as_of_ns: int, brought: _Brought) -> None:
         self._unpublished = False
         layer, publisher = self._layer, self._publisher
-        known = layer.known(as_of_ns)
+        known, quoted_vol = layer.known(as_of_ns)
         brought.events += publisher.readiness(self.membership, known, as_of_ns)
         chosen = publisher.chosen(self.membership)
         if len(chosen.places) < 2:
@@ -351,7 +351,7 @@ class Engine:
             band,
             layer.band_total(estimate.corr, band, chosen.cut),
             layer.last_time_ns()[chosen.places],
-            layer.audit(estimate.corr, chosen.places, chosen.order, as_of_ns),
+            layer.audit(estimate.corr, chosen.places, chosen.order, quoted_vol),
         )
         bar_ns = self.universe.bar
         matrix = publisher.matrix("ewma", bar_ns, as_of_ns, chosen, estimate, measures)

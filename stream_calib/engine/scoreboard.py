@@ -59,6 +59,7 @@ class Scoreboard:
 
     def __init__(self, symbols: tuple[str, ...]) -> None:
         self._places = {symbol: i for i, symbol in enumerate(symbols)}
+        self._rank = np.argsort(np.argsort(np.array(symbols)))  # of each name among all
         self._closed_ns = 0  # end of the last bar
         self._begun: dict[str, Matrix] = {}  # known when the open bar began
         self._newest: dict[str, Matrix] = {}
@@ -77,9 +78,10 @@ class Scoreboard:
         """
         scores = []
         for name, matrix in self._begun.items():
-            own = returns[[self._places[symbol] for symbol in matrix.symbols]]
+            places = [self._places[symbol] for symbol in matrix.symbols]
+            own = returns[places]
             vol = matrix.vol * np.sqrt(bar_ns / matrix.horizon_ns)
-            found = judge(matrix.corr, vol, own, np.argsort(matrix.symbols))
+            found = judge(matrix.corr, vol, own, np.argsort(self._rank[places]))
             if found is not None:
                 tally = self._tallies.setdefault(name, _Tally())
                 scores.append(Score(name, *tally.mean(found), *tally.cover(matrix, own / vol)))

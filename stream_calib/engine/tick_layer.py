@@ -192,16 +192,17 @@ class TickLayer:
         """Whether variances are compared between windows and bars."""
         return self._estimator.k > 1
 
-    def known(self, as_of_ns: int) -> TwoScaleCorrelation:
-        """Return what is known in the base currency, if there is one.
+    def known(self, as_of_ns: int) -> tuple[TwoScaleCorrelation, F64]:
+        """Return what is known in the base currency, if there is one, and the vol as quoted.
 
-        ``vol`` is that of this time of day, capped returns and all.
+        Volatilities are those of this time of day, capped returns and all.
         """
         quoted = self._estimator.correlation()
-        vol = self._vol(quoted, as_of_ns)
+        vol = quoted.vol if self._winsor is None else quoted.vol * self._winsor.vol_scale()
+        vol = vol * self.pattern(as_of_ns)
         if self._currencies is None:
-            return replace(quoted, vol=vol)
-        return self._currencies.convert(quoted, vol)
+            return replace(quoted, vol=vol), vol
+        return self._currencies.convert(quoted, vol), vol
 
     def pattern(self, as_of_ns: int) -> F64:
         """Return the volatility (n,) at this time of day in units of the day's."""
@@ -220,19 +221,17 @@ class TickLayer:
             error = self._currencies.worst(error)
         return np.minimum(band_total(corr, band, error[cut]), BAND_MAX)
 
-    def audit(
-        self, corr: F64, places: I64, order: I64, as_of_ns: int
-    ) -> Mapping[str, object] | None:
+    def audit(self, corr: F64, places: I64, order: I64, vol: F64) -> Mapping[str, object] | None:
         """Compare correlations (m, m) of the symbols at ``places`` with those of the audit.
 
-        It is taken to the base currency with the volatilities that are published. ``order`` (m,)
-        is a canonical one.
+        It is taken to the base currency with ``vol`` (n,), as quoted. ``order`` (m,) is a
+        canonical one.
         """
         if self._audit is None:
             return None
         other = self._audit.correlation()
         if self._currencies is not None:
-            other, _ = self._currencies.correlation(other, self._vol(self.correlation(), as_of_ns))
+            other, _ = self._currencies.correlation(other, vol)
         symbols = tuple(self._symbols[i] for i in places)
         found = compare_correlations(corr, other[np.ix_(places, places)], symbols, order)
         return None if found is None else {"estimator": "hayashi_yoshida", **found}
@@ -280,10 +279,6 @@ class TickLayer:
             layer._units[:] = state["audit.units"]
         layer._session[:] = state["session"]
         return layer
-
-    def _vol(self, known: TwoScaleCorrelation, as_of_ns: int) -> F64:
-        vol = known.vol if self._winsor is None else known.vol * self._winsor.vol_scale()
-        return vol * self.pattern(as_of_ns)
 
     def _audit_ticks(self, ticks: Taken) -> list[Adjusted]:
         adjusted = []

@@ -13,6 +13,7 @@ import pytest
 import stream_calib as sc
 from stream_calib.adapters.embedded import EmbeddedLog
 from stream_calib.adapters.kafka import KafkaSink, ensure_topics
+from stream_calib.cli.demo import UNIVERSE
 from stream_calib.config import Config, parse_config
 from stream_calib.service.wiring import (
     Service,
@@ -52,14 +53,7 @@ async def page(require_binary: Callable[[str], Path], tmp_path: Path) -> AsyncIt
 
 def settings(truth: SimulatedTicks, bootstrap: str | None = None) -> Config:
     run = f"page-{uuid.uuid4().hex[:8]}"
-    universe = {
-        "name": "demo",
-        "symbols": list(truth.symbols),
-        "bar": "5s",
-        "every": 4,
-        "ewma": {"half_life": "12m", "window": "20s"},
-        "dcc": {"bar": "20s", "first_fit_bars": 100, "refit_bars": 50, "window_bars": 300},
-    }
+    universe = UNIVERSE | {"symbols": list(truth.symbols)}
     given: dict[str, Any] = {
         "universe": [universe],
         "input": {"topics": [f"{run}.ticks"]},

@@ -25,15 +25,11 @@ By the name without ``.gz`` and ``.zst``, in which any but ``.zip`` and Arrow's 
     is, with the time of that as the log's (``captures``).
 """
 
-import gzip
 import itertools
 import zipfile
-import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-import zstandard
 
 from stream_calib.adapters.files.arrow import ARROW, arrow_records
 from stream_calib.adapters.files.captures import is_capture, received
@@ -42,6 +38,7 @@ from stream_calib.adapters.files.databento import dbn_lines
 from stream_calib.adapters.files.lean import is_lean, layout_of, ticks
 from stream_calib.adapters.files.unpacking import Member, members, unpacked_name
 from stream_calib.errors import InputError
+from stream_calib.wire.compression import reading
 
 UNREAD = {".bz2": "bzip2", ".xz": "xz", ".lz4": "lz4"}
 NOT_INSIDE = {*ARROW, *UNREAD, ".tsv", ".gz", ".zst", ".zip"}  # a zip
@@ -160,27 +157,25 @@ def _topic(path: Path) -> str:
 
 def _blocks(path: Path) -> Generator[Block]:
     try:
-        if is_lean(path):
-            layout = layout_of(path)
-            for member in members(path, only_one=True):
-                for values in ticks(layout, member.lines()):
-                    yield Block(layout.topic, values)
-        elif _kind(unpacked_name(path)) in ARROW:
-            yield from (Block(path.name, values) for values in arrow_records(path))
-        else:
-            for member in members(path):
-                yield from _member(member, path)
-    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError):
-        raise InputError(f"{path}: its compressed data are damaged") from None
+        with reading(path):
+            yield from _read(path)
     except zipfile.BadZipFile:
         raise InputError(f"{path}: it is no whole zip file") from None
-    except EOFError:
-        raise InputError(f"{path}: it is cut off, its compressed data do not end") from None
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read ({reason})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: it is not UTF-8 text") from None
+
+
+def _read(path: Path) -> Iterator[Block]:
+    if is_lean(path):
+        layout = layout_of(path)
+        for member in members(path, only_one=True):
+            for values in ticks(layout, member.lines()):
+                yield Block(layout.topic, values)
+    elif _kind(unpacked_name(path)) in ARROW:
+        yield from (Block(path.name, values) for values in arrow_records(path))
+    else:
+        for member in members(path):
+            yield from _member(member, path)
 
 
 def _member(member: Member, path: Path) -> Iterator[Block]:

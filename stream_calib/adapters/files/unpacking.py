@@ -3,12 +3,12 @@
 import gzip
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import zstandard
-
 from stream_calib.errors import InputError
+from stream_calib.wire.compression import unzstd
 
 CHUNK_BYTES = 256 * 1024
 LINE_BYTES = 16 * 1024 * 1024  # beyond, it is not a file of lines
@@ -86,18 +86,8 @@ def _unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[byt
 
 def _chunks(path: Path) -> Iterator[bytes]:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        if path.suffix != ".zst":
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
+        if path.suffix == ".zst":
+            yield from unzstd(iter(partial(file.read, CHUNK_BYTES // 16), b""))
             return
-        # The library's own reader takes a file that is cut off for a complete one.
-        frame = None
-        while data := file.read(CHUNK_BYTES // 16):
-            while data:
-                frame = frame or zstandard.ZstdDecompressor().decompressobj()
-                yield frame.decompress(data)
-                data = frame.unused_data
-                if frame.eof:
-                    frame = None
-        if frame is not None:
-            raise EOFError
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk

@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from stream_calib.adapters.prometheus.metrics import PREFIX
+from stream_calib.adapters.prometheus.observer import rendered
 from stream_calib.values import FeedCounts
 
 OUTCOMES = ("written", "repeated", "unpriced", "overrun", "unwritten")
@@ -37,8 +37,7 @@ class FeedMetrics:
         accept
             The Accept header of the request: OpenMetrics where it asks for it, else plain text.
         """
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+        return rendered(self._registry, accept)
 
 
 class _Counts(Collector):

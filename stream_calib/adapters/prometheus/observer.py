@@ -47,6 +47,12 @@ REFUSED = ("outlier", "spread")  # at the close of their bar, with a place in th
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 
+def rendered(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    """Return all metrics of a registry in the format that is asked for, and its content type."""
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
 class PrometheusObserver:
     """Counts what it is told, in a registry of its own.
 
@@ -204,8 +210,7 @@ class PrometheusObserver:
         accept
             The Accept header of the request: OpenMetrics where it asks for it, else plain text.
         """
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return rendered(self.registry, accept)
 
     def _count_outcomes(self, universe: str, counts: Mapping[tuple[str, str], int]) -> None:
         duplicates = self._counter["duplicates_total"](universe)
