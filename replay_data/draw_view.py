@@ -16,12 +16,13 @@ from stream_calib.adapters.embedded import EmbeddedLog
 from stream_calib.adapters.files import FileSource
 from stream_calib.cli.demo import UNIVERSE
 from stream_calib.config import Config, parse_config
-from stream_calib.service.wiring import Service, embedded_service, output_topics
+from stream_calib.service.topics import output_topics
+from stream_calib.service.wiring import Service, embedded_service
 from tests.web.browser import Page, chromium
+from tests.web.walking import pictures
 
 FOLDER = Path(__file__).parent
 WIDTH, HEIGHT = 1280, 1010
-HEAT = "document.getElementById('heat')"
 LATER = 12 * 60  # s after the break: what the alarm has done is seen, and what came of it
 
 
@@ -65,20 +66,13 @@ async def _draw(config: Config, truth: dict[str, str], program: Path) -> None:
 async def _take(page: Page, service: Service, until_ns: int) -> None:
     # the last matrices are those of the end: only then there is a model that has taken the break in
     await page.open(service.http.url)
-    summary = "fetch('/api/summary/demo/dcc').then((x) => x.ok ? x.json() : { time_ns: [0] })"
+    known = "(x) => x.status == 200 ? x.json() : { time_ns: [0] }"
+    summary = f"fetch('/api/summary/demo/dcc').then({known})"
     await page.until(f"{summary}.then((x) => x.time_ns.at(-1) / 1e9 > {until_ns / 1e9 - 30})", 120)
     await asyncio.sleep(3.0)  # the service says every second where it stands
     await page.open(f"{service.http.url}/")
-    for name, scheme, estimator in (("light", "light", "ewma"), ("dark", "dark", "dcc")):
-        await page.prefer(prefers_color_scheme=scheme)
-        button = f"document.querySelector('#estimators input[value={estimator}]')"
-        await page.until(f"{button} != null")
-        await page.run(f"{button}.click()")
-        await page.until(f"{HEAT}.dataset.estimator == '{estimator}'")
-        await page.until("document.querySelectorAll('#events li').length > 3")
-        await page.run("document.activeElement.blur()")
-        await asyncio.sleep(1.0)  # the past has been asked for and is drawn
-        (FOLDER / f"view_{name}.png").write_bytes(await page.picture())
+    for name, picture in (await pictures(page)).items():
+        (FOLDER / f"view_{name}.png").write_bytes(picture)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """What the service asks of the outside world; a fake that ships stands beside each real adapter."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from stream_calib.values import (
     Effects,
+    Event,
     Fit,
     FitFailure,
     FitRequest,
     LiveTick,
+    Matrix,
     Output,
     Progress,
     RecordBatch,
@@ -40,6 +42,16 @@ class RecordSource(Protocol):
 
     def ends(self) -> Mapping[Source, int]:
         """Return the position after the last record known of each source; absent = not known."""
+
+    def told_s(self) -> Mapping[Source, float]:
+        """Return when each end was last told, in seconds of the event loop's clock.
+
+        Absent: whoever asks ``ends`` is told at that moment. What was told says nothing of what
+        came after; -inf = never.
+        """
+
+    def withheld(self) -> Mapping[Source, int]:
+        """Return how many positions lie beyond the end, behind transactions that are open."""
 
     def exhausted(self) -> bool:
         """Tell whether the input is finite and all of it has been read."""
@@ -96,6 +108,19 @@ class CommitLog(Protocol):
             One sentence; ConfigError when a topic has a setting that endangers the journal.
         """
 
+    async def follow(self, wait_s: float) -> Sequence[JournalRecord]:
+        """Return the entries that were committed since the last call; nobody has to own.
+
+        The first call begins with the oldest that is kept. Waits up to ``wait_s`` for one.
+
+        Raises
+        ------
+        LostInputError
+            The next entries are not kept any more.
+        TransportError
+            No answer.
+        """
+
     async def has_outputs(self) -> bool:
         """Tell whether this universe ever published anything here."""
 
@@ -130,19 +155,62 @@ class CommitLog(Protocol):
         """Let go; never raises."""
 
 
+class Ownership(Protocol):
+    """Which universes this process may own, as all workers have agreed; by their partition."""
+
+    async def start(self) -> None:
+        """Begin to take part; TransportError when the others cannot be reached."""
+
+    def holds(self, partition: int) -> bool:
+        """Tell whether this universe was given to this process, as far as it knows."""
+
+    @property
+    def joined(self) -> bool:
+        """Whether it is known what was given to whom."""
+
+    @property
+    def spare(self) -> bool:
+        """Whether others have been given everything, and this process nothing."""
+
+    def changed(self) -> Coroutine[Any, Any, None]:
+        """Return what ends once something was given or taken after this call.
+
+        Raises
+        ------
+        OwnershipError
+            Another process goes by the name of this one: it must end.
+        ConfigError
+            Workers on several hosts need snapshots that all of them can read.
+        """
+
+    async def confirm(self, partition: int) -> bool:
+        """Ask the others now whether this process may own this universe.
+
+        Raises
+        ------
+        TransportError
+            They cannot be asked.
+        """
+
+    async def close(self) -> None:
+        """Take part no more; never raises."""
+
+
 class SnapshotStore(Protocol):
     """Where snapshots of one universe are kept, by name; blocking, for a thread.
 
-    ``unusable`` says after ``open`` why nothing can be kept here, or is None.
+    ``unusable`` says after ``open`` why nothing can be kept here, or is None. Who may write is
+    decided elsewhere: names hold the number and the chain of the state, so that two processes
+    that believe they own the universe are never in each other's way.
     """
 
     unusable: str | None
 
     def open(self) -> None:
-        """Get ready and keep others out; OwnershipError when somebody else is in."""
+        """Get ready."""
 
     def names(self) -> list[str]:
-        """Return the names of all snapshots, newest first."""
+        """Return the names of all snapshots, newest first; OSError when they cannot be listed."""
 
     def load(self, name: str) -> bytes:
         """Return the bytes of one; OSError when it cannot be read."""
@@ -154,7 +222,7 @@ class SnapshotStore(Protocol):
         """Drop one; nothing happens when it is not there."""
 
     def close(self) -> None:
-        """Let others in."""
+        """Let go, after a save that is under way, or without it where that takes long."""
 
 
 class Fitter(Protocol):
@@ -279,11 +347,20 @@ class Observer(Protocol):
     def refitted(self, universe: str, seconds: float, outcome: str) -> None:
         """Note that a full fit came back: ``fitted``, or the code of its failure."""
 
+    def owned(self, universe: str, role: str) -> None:
+        """Note that this process is its ``owner`` now, its ``standby``, or waits (``none``)."""
+
+    def fenced(self, universe: str) -> None:
+        """Note that another process has taken the universe over while this one owned it."""
+
     def viewers(self, count: int) -> None:
         """Note how many look at the live view."""
 
     def viewed(self, n_bytes: int, passed_over: int) -> None:
         """Note a frame that was sent, and how many were passed over because it was newer."""
+
+    def refused(self, reason: str) -> None:
+        """Note a request or a connection that was turned away, by one of a few reasons."""
 
 
 class Viewer(Protocol):
@@ -291,6 +368,12 @@ class Viewer(Protocol):
 
     def show(self, universe: str, effects: Effects) -> None:
         """Note what became durable."""
+
+    def gained(self, universe: str) -> None:
+        """Note that what is shown from now on is newer than all that will be recalled."""
+
+    def recall(self, universe: str, matrices: Sequence[Matrix], events: Sequence[Event]) -> None:
+        """Note what was durable before the start, oldest first; it may come late."""
 
     def progressed(self, universe: str, progress: Progress) -> None:
         """Note where the universe stands."""

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import count, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -128,6 +128,55 @@ def simulate(  # noqa: PLR0913  # each argument is one property of the truth
     price = _draw_observed(rng, log_price, noise_std[asset])
     time_ns, path_ns = start_ns + 1000 * time_us, start_ns + 1000 * path_us
     return SimulatedTicks(names, time_ns, asset, price, bar_ns, path_ns, path, true_vol, seed)
+
+
+def simulate_for_ever(
+    n_assets: int = 12,
+    period_s: float = 600.0,
+    *,
+    seed: int,
+    symbols: Sequence[str] | None = None,
+    start_ns: int = 1_741_098_600 * SECOND_NS,
+    rate_hz: npt.ArrayLike = 1.0,
+) -> Iterator[SimulatedTicks]:
+    """Simulate runs that follow each other, each of which breaks in its middle.
+
+    The correlations of ``simulate`` fuse in the first run and loosen in the second, and so on.
+    Prices go on from one run to the next.
+
+    Parameters
+    ----------
+    period_s
+        From one break to the next.
+
+    Yields
+    ------
+    SimulatedTicks
+        Of whole periods; the k-th is drawn with ``seed + k``.
+
+    Raises
+    ------
+    ValueError
+        As ``simulate``.
+    """
+    period_ns = 1000 * round(period_s * 1e6)
+    path: tuple[F64 | None, F64 | None] = None, None
+    level = np.full(n_assets, _START_PRICE)
+    for k in count():
+        run = simulate(
+            n_assets,
+            period_s,
+            seed=seed + k,
+            symbols=symbols,
+            start_ns=start_ns + k * period_ns,
+            rate_hz=rate_hz,
+            corr=path[0],
+            corr_after=path[1],
+        )
+        path = run.path_corr[1], run.path_corr[0]
+        price = _rounded(run.price * (level[run.asset] / _START_PRICE))
+        level[run.asset] = price  # of equal indices the last one stays
+        yield replace(run, price=price)
 
 
 def _check_scalars(n_assets: int, duration_s: float, seed: int, start_ns: int, bar_ns: int) -> int:
@@ -259,7 +308,12 @@ def _draw_log_prices(
 # Drawn last, so that the true prices of a seed do not depend on the noise. Rounded to keep files
 # small and to hide the last bits of exp and of the matrix product, which differ by machine.
 def _draw_observed(rng: np.random.Generator, log_price: F64, noise_std: F64) -> F64:
-    price = _START_PRICE * np.exp(log_price + noise_std * rng.standard_normal(log_price.size))
+    return _rounded(
+        _START_PRICE * np.exp(log_price + noise_std * rng.standard_normal(log_price.size))
+    )
+
+
+def _rounded(price: F64) -> F64:
     digits = _PRICE_DIGITS - 1 - np.floor(np.log10(price)).astype(np.int64)
     power = _POWERS_OF_TEN[np.clip(digits, 0, _POWERS_OF_TEN.size - 1)]
     return np.round(price * power) / power

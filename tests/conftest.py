@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -27,7 +28,7 @@ hypothesis.settings.load_profile("ci")
 
 KAFKA_LINE = pytest.StashKey[str]()
 MARKED_FOLDERS = {"kafka", "web", "deploy", "bench"}
-BROKER_FIXTURES = {"kafka_bootstrap", "own_broker"}
+BROKER_FIXTURES = {"kafka_bootstrap", "own_broker", "proxy"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -62,7 +63,9 @@ def pytest_terminal_summary(
 def _logging_as_it_was() -> Iterator[None]:
     """Undo a command's choice of log: its stream is closed with the test that ran it."""
     before, handlers = structlog.get_config(), logging.root.handlers[:]
+    show = warnings.showwarning
     yield
+    warnings.showwarning = show
     structlog.configure(**before)
     logging.root.handlers[:] = handlers
 

@@ -266,6 +266,19 @@ def test_listening_beyond_loopback_needs_a_token(
     assert parse(http={"host": host}).http.host == host
 
 
+@pytest.mark.parametrize(
+    "token", ["x", " ", "a" * 15, " " * 16, "a" * 16 + " ", "a" * 16 + "\n", "a" * 16 + "\u00e9"]
+)
+def test_a_token_is_long_and_comes_through_a_header_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("STREAM_CALIB__HTTP__TOKEN", token)
+    text = refusal()
+    assert "http.token: at least 16 printable ASCII characters are needed" in text
+    monkeypatch.setenv("STREAM_CALIB__HTTP__TOKEN", "a" * 16)
+    assert parse().http.token == SecretStr("a" * 16)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback_needs_no_token(host: str) -> None:
     assert parse(http={"host": host}).http.token is None
@@ -359,7 +372,14 @@ OTHER_KEYS: dict[str, list[dict[str, Any]]] = {
         {"watchdog_after": "2m"},
     ],
     "refit": [{"late": "wait"}, {"timeout": "9s"}, {"memory_mb": 512}],
-    "snapshots": [{"enabled": False}, {"folder": "/x"}, {"keep": 2}, {"replay_cost": "1s"}],
+    "snapshots": [
+        {"enabled": False},
+        {"folder": "/x"},
+        {"keep": 2},
+        {"replay_cost": "1s"},
+        {"url": "memory://x"},
+        {"timeout": "1s"},
+    ],
     "http": [{"port": 1}, {"enabled": False}],
     "log": [{"level": "debug"}],
     "calendar": [],
@@ -472,7 +492,7 @@ def test_every_setting_was_judged_for_the_fingerprint() -> None:
         fields = getattr(model.annotation, "model_fields", {})
         if section == "universe":
             fields = UniverseConfig.model_fields
-        if section in {"kafka", "http", "log"}:
+        if section in {"kafka", "http", "log", "metrics", "ownership"}:
             continue  # how to reach and to watch it
         names = {f"{section}.{field.alias or name}" for name, field in fields.items()}
         names -= {f"input.schema_registry_{own}" for own in ("username", "password")}  # as above
@@ -576,3 +596,77 @@ def test_a_journal_from_before_there_was_a_registry_is_repeated_without() -> Non
     assert now.under(before.settings(universe)).input.schema_registry is None
     again = now.under(now.settings(universe))
     assert (again.input.schema_registry, again.input.missing_schemas) == ("http://a", "wait")
+
+
+def test_url_of_snapshots_shows_no_secret_and_has_one_from_the_environment_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "calib.toml"
+    text = '[[universe]]\nname = "u"\nsymbols = ["A", "B"]\n[snapshots]\n'
+    path.write_text(f'{text}url = "s3://bucket/path"\n')
+    assert load_config(path).snapshots.url == "s3://bucket/path"
+    for url in ("ftp://me:pa55@host/x", "ftp://me@host/x", "s3://bucket?key=pa55", "pa55 nonsense"):
+        path.write_text(f'{text}url = "{url}"\n')
+        with pytest.raises(ConfigError, match=r"snapshots\.url") as caught:
+            load_config(path)
+        assert "pa55" not in str(caught.value)
+    monkeypatch.setenv("STREAM_CALIB__SNAPSHOTS__URL", "ftp://me:pa55@host/x?y=pa55")
+    path.write_text(text)
+    loaded = load_config(path)
+    assert loaded.snapshots.url == "ftp://me:pa55@host/x?y=pa55"
+    assert "pa55" not in to_toml(loaded) + repr(loaded) + loaded.model_dump_json()
+    assert 'url = "ftp://***@host/x?***"' in to_toml(loaded)
+
+
+COINS = ["BTC/USDT", "ETH/USDT", "SOL/USDT"]
+TWO = [
+    {"name": "coins", "symbols": COINS},
+    {"name": "more", "symbols": [*COINS, "A,B", "A ~ B"]},
+]
+
+
+def test_pairs_are_of_every_universe_that_has_both() -> None:
+    pairs = [["ETH/USDT", "BTC/USDT"], ["A,B", "SOL/USDT"]]
+    config = parse(universe=TWO, metrics={"pairs": pairs})
+    coins, more = config.universe
+    assert config.pairs_of(coins) == [("ETH/USDT", "BTC/USDT")]
+    assert config.pairs_of(more) == [("ETH/USDT", "BTC/USDT"), ("A,B", "SOL/USDT")]
+    assert parse_config(tomllib.loads(to_toml(config))) == config
+    # what is shown of a matrix is no part of it, and symbols of an old journal may be others
+    assert config.fingerprint(more) == parse(universe=TWO).fingerprint(more)
+    assert config.under(config.settings(coins)).metrics.pairs == ()
+
+
+def test_pairs_from_the_environment_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_CALIB__METRICS__PAIRS", '[["A", "B"]]')
+    assert parse().metrics.pairs == (("A", "B"),)
+    monkeypatch.setenv("STREAM_CALIB__METRICS__PAIRS", "A,B")
+    assert "metrics.pairs[0]: must be a list" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        ("BTC/USDT,ETH/USDT", "metrics.pairs: must be a list"),
+        (["BTC/USDT,ETH/USDT"], "metrics.pairs[0]: must be a list"),
+        ([["BTC/USDT"]], "metrics.pairs[0][1]: is missing"),
+        ([COINS], "metrics.pairs[0]: must have no more than 2"),
+        ([["BTC/USDT", ""]], "metrics.pairs[0][1]: must not be empty"),
+        ([["BTC/USDT", 5]], "metrics.pairs[0][1]: must be text"),
+        ([["BTC/USDT", "BTC/USDT"]], "metrics.pairs names 'BTC/USDT' as a pair with itself"),
+        ([COINS[:2], COINS[1::-1]], "metrics.pairs names 'ETH/USDT' with 'BTC/USDT' twice"),
+        ([["BTC/USDT", "X"]], "metrics.pairs names 'BTC/USDT' with 'X', and no universe has both"),
+        ([["A ~ B", "A,B"]], "metrics.pairs cannot name a symbol with ' ~ ' in it"),
+    ],
+)
+def test_a_pair_that_cannot_be_watched_is_refused_with_its_key(pairs: object, said: str) -> None:
+    assert said in refusal(universe=TWO, metrics={"pairs": pairs})
+
+
+def test_twenty_pairs_of_a_universe_are_watched_and_no_more() -> None:
+    symbols = [f"S{i}" for i in range(22)]
+    universe = [{"name": "wide", "symbols": symbols}]
+    pairs = [["S0", symbol] for symbol in symbols[1:]]
+    assert len(parse(universe=universe, metrics={"pairs": pairs[:20]}).metrics.pairs) == 20
+    text = refusal(universe=universe, metrics={"pairs": pairs})
+    assert "metrics.pairs names more than 20 pairs of universe 'wide'" in text

@@ -1,6 +1,7 @@
 """The simulated ticks have the properties that they claim, and the demo file is made of them."""
 
 import hashlib
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import zstandard
 
 from replay_data import generate_demo
-from stream_calib.simulation import SimulatedTicks, simulate
+from stream_calib.simulation import SimulatedTicks, simulate, simulate_for_ever
 from stream_calib.values import F64, I64, SECOND_NS
 
 # Wide enough that other seeds pass too: fifty comparisons exceed 4.5 standard errors once in
@@ -172,6 +173,26 @@ def test_a_correlation_given_alone_holds_throughout() -> None:
     ticks = simulate(2, 10.0, seed=12, corr=np.eye(2))
     assert ticks.path_corr.tolist() == [np.eye(2).tolist()]
     assert simulate(2, 10.0, seed=12, break_at=None).path_time_ns.size == 1
+
+
+def test_runs_without_end_break_there_and_back() -> None:
+    runs = list(islice(simulate_for_ever(4, 60.0, seed=5, rate_hz=20.0), 4))
+    for before, after in pairwise(runs):
+        np.testing.assert_array_equal(before.path_corr[1], after.path_corr[0])
+        np.testing.assert_array_equal(before.path_corr[0], after.path_corr[1])
+        assert after.path_time_ns[0] - before.path_time_ns[0] == 60 * SECOND_NS
+    for run in runs:
+        assert run.path_time_ns[0] <= run.time_ns[0] <= run.time_ns[-1] < run.path_time_ns[0] + 6e10
+
+
+def test_prices_go_on_from_one_run_to_the_next() -> None:
+    runs = list(islice(simulate_for_ever(4, 60.0, seed=5, rate_hz=20.0), 6))
+    for before, after in pairwise(runs):
+        for asset in range(4):
+            (_, left), (_, right) = ticks_of(before, asset), ticks_of(after, asset)
+            # neighbouring ticks lie 0.05 s apart: a second of volatility is four deviations
+            assert abs(right[0] - left[-1]) < before.vol[asset]
+    assert abs(np.log(runs[-1].price).mean() - np.log(100.0)) > 1e-5  # nobody begins anew
 
 
 def test_records_are_the_ticks_in_order() -> None:

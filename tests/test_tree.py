@@ -66,6 +66,17 @@ def test_no_file_records_where_packages_are_downloaded_from() -> None:
     assert list(_lines_matching(ORIGIN_TEXT)) == []
 
 
+def test_every_program_that_tests_ask_for_is_installed_before_they_run() -> None:
+    asked = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"require_binary\(\"([\w.-]+)\"\)", path.read_text())
+    }
+    needed = set(re.findall(r"^need (\S+) ", (ROOT / ".ci" / "run").read_text(), re.M))
+    assert asked
+    assert asked - needed == set()
+
+
 def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 

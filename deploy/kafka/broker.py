@@ -1,6 +1,6 @@
 """A real Apache Kafka on this machine, without Docker.
 
-    python3 deploy/kafka/broker.py start|stop|status
+    python3 -m deploy.kafka.broker start|stop|status
 
 One KRaft node that is broker and controller at once and listens on the loopback address only. Its
 jars come from ``$STREAM_CALIB_KAFKA_HOME/libs`` (an unpacked release) or, through Maven, from the
@@ -12,9 +12,7 @@ from outside the standard library. The last line printed by ``start`` is the boo
 import argparse
 import base64
 import contextlib
-import functools
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -29,12 +27,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from deploy.kafka.jars import (
+    CACHE,
+    BrokerError,
+    UnavailableError,
+    find_java,
+    java_command,
+    resolve_libs,
+)
+
+__all__ = [
+    "BRIEF",
+    "HOST",
+    "SINGLE_NODE",
+    "START_DEADLINE_S",
+    "BrokerError",
+    "LocalBroker",
+    "UnavailableError",
+    "answers",
+    "find_java",
+    "free_port",
+]
+
 HOST = "127.0.0.1"
 DEFAULT_PORT = 9092
-OLDEST_JAVA = 17
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
-MAVEN_DEADLINE_S = 600.0
 
 # What any lone node of a test needs; addresses and folders come on top.
 SINGLE_NODE = {
@@ -63,17 +81,6 @@ SINGLE_NODE = {
 # For a virtual machine that lives for minutes: the second compiler never earns what it costs.
 BRIEF = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
-POM = Path(__file__).resolve().with_name("pom.xml")
-CACHE = POM.parents[2] / ".kafka"
-
-
-class BrokerError(Exception):
-    """The broker cannot be started or stopped; the message is one sentence for a person."""
-
-
-class UnavailableError(BrokerError):
-    """Java, or a way to get Kafka's jars, is missing on this machine."""
-
 
 class LocalBroker:
     """One Kafka node whose whole life is in one folder: settings, log, process id and data.
@@ -89,6 +96,8 @@ class LocalBroker:
         Further lines of ``server.properties``, which win over the ones written here.
     java_options
         Further options of the virtual machine, such as `BRIEF`.
+    cluster_id
+        Of a node among several, which have to share it; a new one by default.
     """
 
     def __init__(
@@ -97,12 +106,14 @@ class LocalBroker:
         port: int = 0,
         settings: Mapping[str, str] | None = None,
         java_options: Sequence[str] = (),
+        cluster_id: str = "",
     ) -> None:
         self._dir = data_dir.resolve()
         self._port = port or free_port()
         self._controller_port = free_port()
         self._settings = dict(settings or {})
         self._java_options = tuple(java_options)
+        self._cluster_id = cluster_id or random_cluster_id()
         self._properties = self._dir / "server.properties"
         self._log = self._dir / "kafka.log"
         self._pid_file = self._dir / "broker.pid"
@@ -137,10 +148,20 @@ class LocalBroker:
         BrokerError
             The port is taken, or Kafka does not come up.
         """
+        ours = self.pid is None
+        self.launch()
+        try:
+            self.wait_until_it_answers()
+        except BaseException:
+            if ours:
+                self.kill()
+            raise
+
+    def launch(self) -> None:
+        """Do what `start` does without waiting: the first of several nodes waits for another."""
         if self.pid is not None:
             if f"//{self.bootstrap}" not in self._properties.read_text():
                 raise BrokerError(f"The broker of {self._dir} already runs on another port.")
-            self._wait_until_it_answers()
             return
         if _listens(self._port):
             raise BrokerError(f"Port {self._port} is taken by another program.")
@@ -151,7 +172,7 @@ class LocalBroker:
             self._format(libs)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                _java_command(
+                java_command(
                     libs, "-Xmx512m", *self._java_options, "kafka.Kafka", str(self._properties)
                 ),
                 stdin=subprocess.DEVNULL,
@@ -160,19 +181,28 @@ class LocalBroker:
                 start_new_session=True,  # Ctrl-C in a terminal is not meant for the broker
             )
         self._pid_file.write_text(str(self._process.pid))
-        try:
-            self._wait_until_it_answers()
-        except BaseException:
-            self.kill()
-            raise
 
-    def stop(self) -> None:
-        """Shut the broker down in good order; its data stays."""
-        self._end(signal.SIGTERM)
+    def stop(self) -> bool:
+        """Shut the broker down in good order; its data stays.
+
+        Returns
+        -------
+        bool
+            False where it did not end in time and was killed.
+        """
+        return self._end(signal.SIGTERM) == signal.SIGTERM
 
     def kill(self) -> None:
         """End the broker with SIGKILL, as a crash would; its data stays."""
         self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze the broker: it answers nobody, and its connections stay."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a broker that was frozen go on."""
+        self._send(signal.SIGCONT)
 
     def __enter__(self) -> Self:
         self.start()
@@ -199,14 +229,21 @@ class LocalBroker:
         self._properties.write_text(text)
 
     def _format(self, libs: Path) -> None:
-        options = ["-t", _random_cluster_id(), "-c", str(self._properties)]
-        command = _java_command(libs, *BRIEF, "kafka.tools.StorageTool", "format", *options)
+        options = ["-t", self._cluster_id, "-c", str(self._properties)]
+        command = java_command(libs, *BRIEF, "kafka.tools.StorageTool", "format", *options)
         with self._log.open("ab") as log:
             done = subprocess.run(command, stdout=log, stderr=log, check=False)
         if done.returncode:
             raise BrokerError(f"Kafka could not format its data folder, see {self._log}.")
 
-    def _wait_until_it_answers(self) -> None:
+    def wait_until_it_answers(self) -> None:
+        """Return once the broker answers.
+
+        Raises
+        ------
+        BrokerError
+            It ends, or does not answer in time.
+        """
         deadline_s = time.monotonic() + START_DEADLINE_S
         while time.monotonic() < deadline_s:
             if answers(self.bootstrap):
@@ -216,19 +253,26 @@ class LocalBroker:
             time.sleep(0.1)
         raise BrokerError(f"Kafka did not answer within {START_DEADLINE_S:.0f} s, see {self._log}.")
 
-    def _end(self, first: signal.Signals) -> None:
+    def _send(self, sign: signal.Signals) -> None:
+        pid = self.pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
+
+    def _end(self, first: signal.Signals) -> signal.Signals:
+        # Returns the signal that it ended by.
         for sign in (first, signal.SIGKILL):
             deadline_s = time.monotonic() + STOP_DEADLINE_S
-            pid = self.pid
-            if pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, sign)
+            self._send(sign)
             while self.pid is not None and time.monotonic() < deadline_s:
                 time.sleep(0.02)
-        if self.pid is not None:
+            if self.pid is None:
+                break
+        else:
             raise BrokerError(f"The broker with process id {self.pid} does not end.")
         self._pid_file.unlink(missing_ok=True)
         self._process = None
+        return sign
 
 
 def answers(bootstrap: str, timeout_s: float = 1.0) -> bool:
@@ -260,85 +304,8 @@ def free_port() -> int:
             return port
 
 
-def resolve_libs() -> Path:
-    """Return the folder with Kafka's jars, fetching them through Maven on first use.
-
-    Raises
-    ------
-    UnavailableError
-        Neither an unpacked release nor Maven is there, or Maven fails.
-    BrokerError
-        The release that was named is none.
-    """
-    find_java()
-    home = os.environ.get("STREAM_CALIB_KAFKA_HOME")
-    if home:
-        libs = Path(home).resolve() / "libs"
-        if not any(libs.glob("kafka_*.jar")):
-            raise BrokerError(f"STREAM_CALIB_KAFKA_HOME is set, but {libs} holds no Kafka.")
-        return libs
-    libs = CACHE / "libs"
-    if not _holds_current_jars(libs):
-        _fetch_jars(libs)
-    return libs
-
-
-@functools.cache
-def find_java() -> str:
-    """Return the command of a Java that is new enough for Kafka 4: JAVA_HOME first, then PATH.
-
-    Raises
-    ------
-    UnavailableError
-        There is none.
-    """
-    in_home = Path(os.environ.get("JAVA_HOME", "")) / "bin" / "java"
-    java = str(in_home) if in_home.is_file() else shutil.which("java")
-    if java is None:
-        raise UnavailableError(f"Kafka needs Java {OLDEST_JAVA} or newer, and none is installed.")
-    report = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    found = re.search(r'version "(\d+)', report.stderr)
-    if found is None or int(found[1]) < OLDEST_JAVA:
-        raise UnavailableError(f"Kafka needs Java {OLDEST_JAVA} or newer, and {java} is older.")
-    return java
-
-
-def _holds_current_jars(libs: Path) -> bool:
-    # The coordinates that were fetched lie beside the jars, so a changed version is noticed.
-    fetched = libs / POM.name
-    return fetched.exists() and fetched.read_bytes() == POM.read_bytes()
-
-
-def _fetch_jars(libs: Path) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise UnavailableError(
-            "Kafka's jars are missing: install Maven, or set STREAM_CALIB_KAFKA_HOME to an "
-            "unpacked Kafka 4 release."
-        )
-    print("Fetching Kafka's jars through Maven (once)", file=sys.stderr, flush=True)
-    fresh = libs.with_name(f"libs.{os.getpid()}")
-    command = [maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
-    command += ["-DincludeScope=runtime", f"-DoutputDirectory={fresh}"]
-    try:
-        subprocess.run(command, capture_output=True, check=True, timeout=MAVEN_DEADLINE_S)
-        shutil.copy(POM, fresh)
-        # Renamed when complete: whoever sees the folder sees all of it.
-        shutil.rmtree(libs, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            fresh.rename(libs)  # fails when another process was faster, which is as good
-    except subprocess.SubprocessError as error:
-        raise UnavailableError("Maven could not fetch Kafka's jars; is the network up?") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _java_command(libs: Path, *words: str) -> list[str]:
-    options = [word for word in words if word.startswith("-X")]
-    return [find_java(), *options, "-cp", f"{libs}/*", *words[len(options) :]]
-
-
-def _random_cluster_id() -> str:
+def random_cluster_id() -> str:
+    """Return an id for a cluster that is new."""
     # 16 bytes in the alphabet of URLs; a leading dash would look like an option.
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]).startswith("-"):
         pass

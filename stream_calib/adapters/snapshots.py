@@ -1,12 +1,10 @@
-"""Snapshots as files of one folder: written whole or not at all, by one process at a time.
+"""Snapshots as files of one folder: written whole or not at all.
 
-A file has its name only once all of its bytes are on the disk. Names and bytes are the
-caller's; names are ``<number, 20 digits>-<chain>.snap``, so that the newest sorts last.
+A file has its name only once all of its bytes are on the disk. Names and bytes are the caller's.
 """
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -14,15 +12,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from stream_calib.errors import OwnershipError
+from stream_calib.wire.snapshots import NAME, is_snapshot_name, surplus
 
-LOCK = ".lock"
-_NAME = re.compile(r"\d{20}-\w+\.snap", re.ASCII)
-_LEFTOVER = re.compile(r"\.\d{20}-\w+\.snap\.tmp", re.ASCII)
+_LEFTOVER = re.compile(rf"\.{NAME}\.\d+\.tmp", re.ASCII)
 # a link in the place of a file is never followed, a pipe in its place never waited for
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+
+
+PATIENCE_S = 0.5  # of whoever closes, with a save under way
 
 
 def _nothing(_point: str) -> None: ...
@@ -31,7 +29,7 @@ def _nothing(_point: str) -> None: ...
 class SnapshotFolder:
     """Keeps the snapshots of one universe in a folder; implements ``ports.SnapshotStore``.
 
-    Reading needs no ``open``. A process that dies lets others in.
+    Reading needs no ``open``.
 
     Parameters
     ----------
@@ -56,33 +54,32 @@ class SnapshotFolder:
         self.unusable: str | None = None
         self._keep = keep
         self._at = at
-        self._lock: int | None = None
+        self._open = False
+        self._opened = 0  # times: a save belongs to one of them
         self._saving = threading.Lock()
+        self._naming = threading.Lock()  # held while a save gives a name or takes one away
 
     def open(self) -> None:
-        """Make the folder, keep others out, and remove what a crash left behind.
+        """Make the folder, and remove what a crash left behind.
 
-        A folder that cannot be written is no error: ``unusable`` says why, what is in it can
-        still be read, and ``save`` fails.
-
-        Raises
-        ------
-        OwnershipError
-            Another process has it open.
+        What another process is still writing, whose universe this has become, goes with it. A
+        folder that cannot be written is no error: ``unusable`` says why, what is in it can still
+        be read, and ``save`` fails.
         """
-        assert self._lock is None
+        assert not self._open
         self.unusable = None
         try:
             self._make()
-            self._lock = self._own()
             for path in self.folder.iterdir():
                 if _LEFTOVER.fullmatch(path.name):
-                    path.unlink()
+                    path.unlink(missing_ok=True)
+            self._try_writing()
+            self._opened += 1
+            self._open = True
         except OSError as error:
             blocked = isinstance(error, FileExistsError | NotADirectoryError)
             reason = "a file is in its place" if blocked else error.strerror or str(error)
             self.unusable = f"{self.folder} cannot be written ({reason})"
-            self.close()
 
     def names(self) -> list[str]:
         """Return the names of all snapshots, newest first; none where there is no folder."""
@@ -91,7 +88,7 @@ class SnapshotFolder:
                 found = [
                     entry.name
                     for entry in entries
-                    if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+                    if is_snapshot_name(entry.name) and entry.is_file(follow_symlinks=False)
                 ]
         except OSError:
             return []
@@ -99,7 +96,7 @@ class SnapshotFolder:
 
     def load(self, name: str) -> bytes:
         """Return the bytes of one; OSError when it is not there or cannot be read."""
-        if not _NAME.fullmatch(name):
+        if not is_snapshot_name(name):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         path = self.folder / name
         with os.fdopen(os.open(path, _READ), "rb") as file:
@@ -110,70 +107,72 @@ class SnapshotFolder:
     def save(self, name: str, value: bytes) -> None:
         """Keep a snapshot; on return it survives a loss of power.
 
-        The oldest beyond those to be kept are dropped then, never the one just saved.
+        Of those before it the oldest are dropped then; newer ones are another owner's to drop.
 
         Raises
         ------
         OSError
-            It is not saved, or not for certain.
+            It is not saved, or not for certain; or the folder was closed meanwhile.
         """
-        if not _NAME.fullmatch(name):
+        if not is_snapshot_name(name):
             raise OSError(errno.EINVAL, "Not the name of a snapshot", name)
+        opened = self._opened
         with self._saving:
-            if self._lock is None:
-                raise OSError(errno.EROFS, self.unusable or "Not open", str(self.folder))
-            temporary = self.folder / f".{name}.tmp"
+            self._check_open(opened)
+            temporary = self._temporary(name)
             try:
                 self._write(temporary, value)
                 self._at("snapshot_written")
-                temporary.replace(self.folder / name)
+                with self._naming:
+                    self._check_open(opened)
+                    temporary.replace(self.folder / name)
             except OSError:
                 with contextlib.suppress(OSError):
                     temporary.unlink()  # it would take the space that is missing, perhaps
                 raise
             self._at("snapshot_renamed")
             _sync(self.folder)
-            for old in [other for other in self.names() if other != name][self._keep - 1 :]:
-                self.delete(old)
+            with self._naming:
+                self._check_open(opened)
+                for old in surplus(self.names(), name, self._keep):
+                    self.delete(old)
             self._at("snapshot_saved")
 
     def delete(self, name: str) -> None:
         """Drop one; nothing happens when it is not there, or cannot be dropped."""
-        if self._lock is not None and _NAME.fullmatch(name):
+        if self._open and is_snapshot_name(name):
             with contextlib.suppress(OSError):
                 (self.folder / name).unlink()
 
     def close(self) -> None:
-        """Let others in, after a save that is under way."""
-        with self._saving:
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+        """Let go, after a save that is under way; one that takes long is given up.
+
+        Nothing gets its name from it any more, and nothing is dropped: whoever opens next finds
+        what is there now, however long the disk takes.
+        """
+        is_idle = self._saving.acquire(timeout=PATIENCE_S)
+        with self._naming:
+            self._open = False
+        if is_idle:
+            self._saving.release()
+
+    def _check_open(self, opened: int) -> None:
+        if not self._open or opened != self._opened:
+            raise OSError(errno.EROFS, self.unusable or "Not open", str(self.folder))
+
+    def _temporary(self, name: str) -> Path:
+        return self.folder / f".{name}.{os.getpid()}.tmp"
+
+    def _try_writing(self) -> None:
+        probe = self._temporary(f"{0:020d}-probe.snap")
+        os.close(os.open(probe, _CREATE, 0o600))
+        probe.unlink()
 
     def _make(self) -> None:
         new = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in new:
             _sync(path.parent)
-
-    def _own(self) -> int:
-        # Never removed: whoever waits for a file that is gone would own nothing.
-        path = self.folder / LOCK
-        lock = os.open(path, _LOCK, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(lock)
-            message = f"Another process (pid {holder}) keeps its snapshots in {self.folder}"
-            raise OwnershipError(message) from None
-        except OSError:
-            os.close(lock)
-            raise
-        with contextlib.suppress(OSError):  # for the words of others only
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-        return lock
 
     def _write(self, path: Path, value: bytes) -> None:
         path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from stream_calib.adapters.log_pipe import say_last
 from stream_calib.cli import (
     config,
     demo,
@@ -21,8 +22,10 @@ from stream_calib.cli import (
     simulate,
     snapshot,
     topics,
+    verify,
     watch,
 )
+from stream_calib.cli.ending import NO_THREAD, end_without_memory, occupy_standard_error
 from stream_calib.errors import StreamCalibError
 
 EXIT_CODES = """\b
@@ -38,8 +41,10 @@ Exit codes:
   8    the state cannot be recovered
   9    another process runs this universe
   10   no progress (watchdog)
+  11   verify has found something
   130  interrupted
 """
+
 
 app = typer.Typer(
     name="stream-calib",
@@ -58,6 +63,7 @@ app.command("watch")(watch.watch)
 app.command("export")(export.export)
 app.command("simulate")(simulate.simulate)
 app.command("doctor")(doctor.doctor)
+app.command("verify")(verify.verify)
 app.command("warmup")(run.warmup)
 app.add_typer(topics.app, name="topics")
 app.add_typer(config.app, name="config")
@@ -85,6 +91,7 @@ def root(version: Version = False) -> None:
 
 def main() -> None:
     """Run the command line; never shows a traceback unless asked to."""
+    occupy_standard_error()
     try:
         try:
             app(prog_name="stream-calib")
@@ -99,7 +106,11 @@ def main() -> None:
     except OSError as error:
         _drop_output()
         _fail(": ".join(filter(None, [error.filename, error.strerror or str(error)])), 4)
+    except MemoryError:
+        end_without_memory()
     except Exception as error:
+        if str(error) == NO_THREAD:
+            end_without_memory()
         if os.environ.get("STREAM_CALIB_TRACEBACK"):
             raise
         hint = "STREAM_CALIB_TRACEBACK=1 shows where"
@@ -107,7 +118,7 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int) -> None:
-    typer.echo(f"stream-calib: {sentence}", err=True)
+    say_last(f"stream-calib: {sentence}\n")
     sys.exit(code)
 
 

@@ -151,14 +151,15 @@ def demo(
     correlations.
     """
     console = Screen(highlight=False)
-    console.print(f"kernels ready after {load_kernels(fits=True):.1f} s")
+    compile_s = load_kernels(fits=True)
+    console.print(f"kernels ready after {compile_s:.1f} s")
     from stream_calib.simulation import simulate
 
     show = Show(simulate(seed=SEED, rate_hz=RATE_HZ), console, stay=stay)
     if kafka is None:
-        asyncio.run(_on_embedded(show, seconds, http_port))
+        asyncio.run(_on_embedded(show, seconds, http_port, compile_s))
     else:
-        asyncio.run(_on_kafka(show, seconds, http_port, kafka))
+        asyncio.run(_on_kafka(show, seconds, http_port, kafka, compile_s))
     if show.fed < show.n_ticks or "ewma" not in show.before:
         console.print("interrupted")
         raise typer.Exit(130)
@@ -171,16 +172,17 @@ def demo(
     console.print(f"{show.fed:,} ticks: {outcomes}; {show.tally.matrices:,} matrices")
 
 
-async def _on_embedded(show: Show, seconds: float, port: int) -> None:
+async def _on_embedded(show: Show, seconds: float, port: int, compile_s: float) -> None:
     from stream_calib.adapters.embedded import EmbeddedLog
-    from stream_calib.service.wiring import embedded_service, output_topics
+    from stream_calib.service.topics import output_topics
+    from stream_calib.service.wiring import embedded_service
 
     config = _settings(show.truth, port)
     (ticks,) = config.topics_of(config.universe[0])
     log, fed_all = EmbeddedLog(), asyncio.Event()
     for name in (ticks, *(spec.name for spec in output_topics(config))):
         log.create_topic(name)
-    service = embedded_service(config, log, fed_all.is_set, show.note)
+    service = embedded_service(config, log, fed_all.is_set, show.note, compile_s)
 
     async def feed(stop: asyncio.Event) -> None:
         async for values in _paced(show, seconds):
@@ -192,17 +194,18 @@ async def _on_embedded(show: Show, seconds: float, port: int) -> None:
     await _play(show, service, feed)
 
 
-async def _on_kafka(show: Show, seconds: float, port: int, address: str) -> None:
+async def _on_kafka(show: Show, seconds: float, port: int, address: str, compile_s: float) -> None:
     from stream_calib.adapters.kafka import KafkaSink, ensure_topics
     from stream_calib.errors import TransportError
-    from stream_calib.service.wiring import input_topics, kafka_service, output_topics
+    from stream_calib.service.topics import input_topics, output_topics
+    from stream_calib.service.wiring import kafka_service
     from stream_calib.values import Output
 
     config = _settings(show.truth, port, address)
     (ticks,) = config.topics_of(config.universe[0])
     await ensure_topics(config.kafka, [*input_topics(config, 1), *output_topics(config)])
     sink = KafkaSink(config.kafka)
-    service = kafka_service(config, show.note)
+    service = kafka_service(config, show.note, compile_s)
     matrices = f"{config.output.prefix}.correlations"
     show.console.print(
         "see the matrices from another terminal:\n"

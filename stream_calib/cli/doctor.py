@@ -169,10 +169,10 @@ def _look(settings: "Config", files: list[Path]) -> Iterator[tuple[str, list[str
     if files:
         batches = _recorded(files)
     else:
-        from stream_calib.service import wiring
+        from stream_calib.service import topics, wiring
 
         yield "client library", _client()
-        yield "broker and topics", list(asyncio.run(wiring.check_topics(settings)))
+        yield "broker and topics", list(asyncio.run(topics.check_topics(settings)))
         yield "snapshots", _snapshots(settings)
         batches = asyncio.run(wiring.recent_records(settings, SAMPLE_RECORDS))
     from stream_calib.service.diagnosis import slow_symbols, tick_rates_hz
@@ -206,8 +206,15 @@ def _client() -> list[str]:
 def _snapshots(settings: "Config") -> list[str]:
     import os
 
+    from stream_calib.adapters.objectstore import SnapshotObjects
+    from stream_calib.service.stores import snapshot_store
+
+    store = snapshot_store(settings, settings.universe[0])
+    if isinstance(store, SnapshotObjects):
+        store.open()
+        return [] if store.unusable is None else [store.unusable]
     folder = settings.snapshots.folder
-    if folder is None or not settings.snapshots.enabled:
+    if folder is None or store is None:
         return ["none are kept: every start repeats the whole journal"]
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return [] if os.access(existing, os.W_OK) else [f"{existing} cannot be written to"]

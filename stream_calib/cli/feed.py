@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,13 @@ Rate = Annotated[
 ]
 Pace = Annotated[
     str, typer.Option(metavar="N|max", help="Of files: so many times the pace of event time.")
+]
+Repeat = Annotated[
+    bool,
+    typer.Option(
+        "--repeat",
+        help="Simulate for ever: each --duration-s the correlations break, there and back.",
+    ),
 ]
 Partitions = Annotated[
     int,
@@ -79,6 +87,7 @@ def feed(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 1,
+    repeat: Repeat = False,
     rate: Rate = None,
     speed: Pace = "max",
     partitions: Partitions = 1,
@@ -88,7 +97,7 @@ def feed(
 ) -> None:
     """Write recorded, simulated or live ticks into Kafka."""
     from stream_calib.errors import InputError
-    from stream_calib.service.speed import parse_speed
+    from stream_calib.service.speed import Speed, parse_speed
 
     if bool(files) + bool(simulated) + bool(exchange) != 1:
         message = "feed takes either files or --simulated or --exchange"
@@ -97,21 +106,22 @@ def feed(
     if pace is not None and (rate or simulated):
         message = "--speed is the pace of files, and takes the place of --rate"
         raise InputError(message)
+    if repeat and (not simulated or rate == 0.0):
+        message = "--repeat is for --simulated ticks that come at a rate"
+        raise InputError(message)
     settings = client_settings(config, bootstrap)
     if exchange:
         live = LiveOptions(exchange, live_symbols, channel, exchange_settings, stale_s, duration_s)
         feed_live(live, topic, settings, metrics_port, partitions if create else None)
         return
     if simulated:
-        if config is not None:
-            topic = topic or next(iter(settings.topics_of(settings.universe[0])), None)
-        if topic is None:
-            message = "feed --simulated needs --topic or --config"
-            raise InputError(message)
+        topic = topic or _first_topic(None if config is None else settings)
         symbols = None if config is None else _symbols(settings, simulated)
         rate = float(simulated) if rate is None else rate
-        ticks = _simulate(simulated, duration_s or 600.0, seed, rate, symbols)
-        records = _simulated(ticks, topic, partitions)
+        runs = _simulate(simulated, duration_s or 600.0, seed, rate, symbols, repeat=repeat)
+        records = _simulated(runs, topic, partitions)
+        if repeat:
+            pace = Speed(1.0)  # a rate alone would leave event time within days
     else:
         from stream_calib.service.recorded import recorded
 
@@ -136,6 +146,16 @@ def _write(
             print(f"{n:,} records in {time.monotonic() - started_s:.1f} s")
 
 
+def _first_topic(settings: "Config | None") -> str:
+    from stream_calib.errors import InputError
+
+    topics = () if settings is None else settings.topics_of(settings.universe[0])
+    if not topics:
+        message = "feed --simulated needs --topic or --config"
+        raise InputError(message)
+    return topics[0]
+
+
 def _symbols(settings: "Config", n: int) -> list[str]:
     from stream_calib.errors import InputError
 
@@ -147,31 +167,45 @@ def _symbols(settings: "Config", n: int) -> list[str]:
 
 
 def _simulate(
-    n: int, duration_s: float, seed: int, rate: float, symbols: list[str] | None
-) -> "SimulatedTicks":
+    n: int,
+    duration_s: float,
+    seed: int,
+    rate: float,
+    symbols: list[str] | None,
+    *,
+    repeat: bool,
+) -> "Iterable[SimulatedTicks]":
     from stream_calib.errors import InputError
-    from stream_calib.simulation import simulate
+    from stream_calib.simulation import simulate, simulate_for_ever
 
     # in event time too they come at this rate: ticks from the future would be turned away
     rate_hz = rate / n if rate else 1.0
     try:
-        start_us = time.time_ns() // 1000 - (0 if rate else round(duration_s * 1e6))
-        return simulate(
-            n, duration_s, seed=seed, rate_hz=rate_hz, start_ns=start_us * 1000, symbols=symbols
+        start_ns = 1000 * (time.time_ns() // 1000 - (0 if rate else round(duration_s * 1e6)))
+        if not repeat:
+            return [
+                simulate(
+                    n, duration_s, seed=seed, symbols=symbols, start_ns=start_ns, rate_hz=rate_hz
+                )
+            ]
+        runs = simulate_for_ever(
+            n, duration_s, seed=seed, symbols=symbols, start_ns=start_ns, rate_hz=rate_hz
         )
+        return chain([next(runs)], runs)  # what cannot be simulated is said at once
     except (OverflowError, ValueError) as error:
         raise InputError(str(error)) from None
 
 
-def _simulated(ticks: "SimulatedTicks", topic: str, partitions: int) -> "Iterator[Timed]":
+def _simulated(runs: "Iterable[SimulatedTicks]", topic: str, partitions: int) -> "Iterator[Timed]":
     import orjson
 
     from stream_calib.values import Output
 
-    for record in ticks.records():
-        key = str(record["symbol"]).encode()
-        partition = zlib.crc32(key) % partitions
-        yield 0, Output(topic, partition, key, orjson.dumps(record), ())
+    for run in runs:
+        for time_ns, record in zip(run.time_ns.tolist(), run.records(), strict=True):
+            key = str(record["symbol"]).encode()
+            partition = zlib.crc32(key) % partitions
+            yield time_ns, Output(topic, partition, key, orjson.dumps(record), ())
 
 
 async def _feed(

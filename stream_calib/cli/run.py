@@ -6,21 +6,28 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated
+import warnings
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 
+from stream_calib.cli.ending import end_without_memory
 from stream_calib.cli.options import Bootstrap, ConfigFile, overrides
 
 if TYPE_CHECKING:
+    from stream_calib.adapters.log_pipe import LogPipe
+    from stream_calib.adapters.supervisor import Supervisor
     from stream_calib.config import Config, LogConfig
     from stream_calib.service.repetition import Allowed
     from stream_calib.service.wiring import Service
     from stream_calib.values import Effects
 
 STOP_S = 2.0  # after a signal: finish the turn; then cancel it
+SLOW_LOAD_S = 2.0  # from the cache it takes less
+COMPILING = "loading the kernels; the first time they are compiled, which takes about a minute"
 EXIT_S = 4.5  # then leave anyhow: recovery is the same as after a crash
 
 
@@ -67,23 +74,25 @@ def run(
         log__level=log_level,
     )
     settings = load_config(config, flags)
-    configure_logging(settings.log)
-    compile_s = load_kernels()
+    pipe = configure_logging(settings.log)
     import structlog
+
+    compile_s = load_kernels(say=structlog.get_logger().info)
 
     from stream_calib.service.repetition import Allowed
 
     allowed = Allowed(genesis, reset_state, accept_gap, accept_divergence)
-    asyncio.run(_serve(settings, compile_s, allowed))
+    asyncio.run(_serve(settings, compile_s, allowed, pipe))
     structlog.get_logger().info("stopped")
 
 
-async def _serve(settings: "Config", compile_s: float, allowed: "Allowed") -> None:
+async def _serve(settings: "Config", compile_s: float, allowed: "Allowed", pipe: "LogPipe") -> None:
     import structlog
 
+    from stream_calib.adapters.supervisor import Supervisor
     from stream_calib.service.wiring import kafka_service
 
-    log = structlog.get_logger()
+    log, supervisor = structlog.get_logger(), Supervisor.of()
 
     def note(universe: str, effects: "Effects") -> None:
         for event in effects.events:
@@ -91,9 +100,34 @@ async def _serve(settings: "Config", compile_s: float, allowed: "Allowed") -> No
         for matrix in effects.matrices:
             log.debug("matrix", universe=universe, sequence=matrix.sequence)
 
+    asyncio.get_running_loop().set_exception_handler(_end_on_memory)
     async with stopping_on_signals() as stop:
         service = kafka_service(settings, note, compile_s, allowed)
-        await service.run(stop, lambda: _announce(service, compile_s))
+        pipe.watch(service.observer.unlogged)
+        service.watchdog.alive = supervisor.alive
+
+        def started() -> None:
+            supervisor.ready()
+            _announce(service, compile_s)
+
+        telling = asyncio.create_task(_tell_stop(stop, supervisor))
+        try:
+            await service.run(stop, started)
+        finally:
+            telling.cancel()
+            supervisor.close()
+
+
+async def _tell_stop(stop: asyncio.Event, supervisor: "Supervisor") -> None:
+    await stop.wait()
+    supervisor.stopping()
+
+
+def _end_on_memory(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # What is told here has been swallowed: a client that cannot read any more would try for ever.
+    if isinstance(context.get("exception"), MemoryError):
+        end_without_memory()
+    loop.default_exception_handler(context)
 
 
 def _announce(service: "Service", compile_s: float) -> None:
@@ -114,9 +148,12 @@ async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
     assert task is not None
     timers: list[asyncio.TimerHandle] = []
 
-    def give_up() -> None:
-        # asyncio complains about what is left open, which is meant here
+    def hush() -> None:
+        # asyncio complains about what is left open, which ends with the process
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+    def give_up() -> None:
+        hush()
         task.cancel()
 
     def ask() -> None:
@@ -124,7 +161,10 @@ async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
             os._exit(130)
         stop.set()
         timers.append(loop.call_later(STOP_S, give_up))
-        loop.call_later(EXIT_S, os._exit, 0)
+        # a thread, for what hangs may be waited for when the loop has ended
+        last = threading.Timer(EXIT_S, os._exit, (0,))
+        last.daemon = True
+        last.start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask)
@@ -135,15 +175,24 @@ async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
             raise
         import structlog
 
-        structlog.get_logger().warning("stopped without waiting for Kafka any longer")
+        structlog.get_logger().warning("stopped without waiting any longer")
     finally:
+        hush()
         for timer in timers:
             timer.cancel()
 
 
-def configure_logging(config: "LogConfig") -> None:
-    """Log to standard error: readable on a terminal, JSON lines elsewhere."""
+def configure_logging(config: "LogConfig") -> "LogPipe":
+    """Log to standard error: readable on a terminal, JSON lines elsewhere.
+
+    Returns
+    -------
+    pipe
+        What lines go through, so that nobody waits for whoever reads them.
+    """
     import structlog
+
+    from stream_calib.adapters.log_pipe import LogPipe
 
     as_json = config.format == "json" or (config.format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[config.level.upper()]
@@ -154,31 +203,51 @@ def configure_logging(config: "LogConfig") -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+
+    def say_lost(lines: int) -> None:
+        structlog.get_logger().warning("log lines dropped", lines=lines)
+
+    def say_warning(message: Warning | str, *_: object) -> None:
+        structlog.get_logger().warning(str(message))
+
+    pipe = LogPipe(sys.stderr, told=say_lost)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", pipe)),
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(pipe)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    warnings.showwarning = cast("Any", say_warning)
+    return pipe
 
 
-def load_kernels(*, fits: bool = False) -> float:
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def load_kernels(*, fits: bool = False, say: Callable[[str], object] = _say) -> float:
     """Compile the kernels, or load them from the cache; return the seconds it took.
 
-    Those of full fits are needed by the process that makes them, which loads them itself.
+    Those of full fits are needed by the process that makes them, which loads them itself. ``say``
+    is told, from another thread, when it takes longer than from the cache.
     """
     started_s = time.perf_counter()
-    import stream_calib.engine.engine
-    import stream_calib.engine.state  # importing compiles
+    timer = threading.Timer(SLOW_LOAD_S, say, [COMPILING])
+    timer.daemon = True
+    timer.start()
+    try:
+        import stream_calib.engine.engine
+        import stream_calib.engine.state  # importing compiles
 
-    if fits:
-        import stream_calib.estimation.calibration.model  # noqa: F401
-
+        if fits:
+            import stream_calib.estimation.calibration.model  # noqa: F401
+    finally:
+        timer.cancel()
     return time.perf_counter() - started_s
 
 

@@ -1,7 +1,7 @@
 """``snapshot list``, ``inspect`` and ``verify``; none of them disturbs a service that runs."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -20,11 +20,22 @@ NEWEST = 1  # column of the engine's "marks" that is the newest event time of ea
 
 
 class Read(NamedTuple):
-    """A file, and what is in it: a snapshot, or why there is none."""
+    """A file or object, and what is in it: a snapshot, or why there is none."""
 
-    path: Path
+    place: str
+    name: str
+    again: Callable[[], bytes]
+    n_bytes: int | None
     snapshot: "Snapshot | None"
     reason: str = ""
+
+    def is_there(self) -> bool:
+        """Tell whether it still is."""
+        try:
+            self.again()
+        except OSError:
+            return False
+        return True
 
 
 @app.callback()
@@ -99,7 +110,7 @@ def verify(
     if config is not None:
         settings = load_config(config, overrides(kafka__bootstrap_servers=bootstrap))
     if files:
-        found = [("", _read(file)) for file in files]
+        found = [("", _at_file(file)) for file in files]
     else:
         assert settings is not None
         found = list(_kept(settings))
@@ -108,10 +119,10 @@ def verify(
         reads = asyncio.run(_against_journal(settings, reads))
     for read in reads:
         if not read.reason:
-            print(f"{read.path}: good")
+            print(f"{read.place}: good")
     bad = [read for read in reads if read.reason]
     for read in bad:
-        typer.echo(f"stream-calib: {read.path}: {read.reason}", err=True)
+        typer.echo(f"stream-calib: {read.place}: {read.reason}", err=True)
     if not reads:
         print("no snapshots")
     if bad:
@@ -121,42 +132,57 @@ def verify(
 
 
 def _kept(config: "Config") -> Iterator[tuple[str, Read]]:
-    from stream_calib.adapters.snapshots import SnapshotFolder
-    from stream_calib.errors import InputError
-    from stream_calib.service.wiring import snapshot_folder
+    from functools import partial
+
+    from stream_calib.adapters.objectstore import SnapshotObjects
+    from stream_calib.errors import InputError, TransportError
+    from stream_calib.service.stores import snapshot_store
 
     for universe in config.universe:
-        folder = snapshot_folder(config, universe)
-        if folder is None:
+        store = snapshot_store(config, universe)
+        if store is None:
             raise InputError("The configuration keeps no snapshots: snapshots.enabled is false")
-        for name in SnapshotFolder(folder).names():
-            yield universe.name, _read(folder / name)
+        place = store.place if isinstance(store, SnapshotObjects) else str(store.folder)
+        try:
+            names = store.names()
+        except OSError as error:
+            raise TransportError(f"{place}: cannot be listed ({error.strerror})") from None
+        for name in names:
+            yield universe.name, _read(f"{place}/{name}", name, partial(store.load, name))
 
 
-def _read(path: Path) -> Read:
+def _at_file(path: Path) -> Read:
+    return _read(str(path), path.name, path.read_bytes)
+
+
+def _read(place: str, name: str, load: Callable[[], bytes]) -> Read:
     from stream_calib.errors import InputError
     from stream_calib.wire.snapshots import decode_snapshot
 
+    value = None
     try:
-        return Read(path, decode_snapshot(path.read_bytes()))
+        value = load()
+        return Read(place, name, load, len(value), decode_snapshot(value))
     except InputError as error:
-        return Read(path, None, str(error))
+        return Read(place, name, load, len(value or b""), None, str(error))
     except OSError as error:
-        return Read(path, None, f"cannot be read ({error.strerror})")
+        return Read(place, name, load, None, None, f"cannot be read ({error.strerror})")
 
 
 def _misnamed(universe: str, read: Read) -> str:
+    from stream_calib.wire.snapshots import snapshot_name
+
     found = read.snapshot
     assert found is not None
     if universe and found.universe != universe:
         return f"it is of universe {found.universe!r}, in the folder of {universe!r}"
-    if read.path.name != (name := f"{found.number:020d}-{found.chain}.snap"):
+    if read.name != (name := snapshot_name(found.number, found.chain)):
         return f"by what is in it, its name would be {name}"
     return ""
 
 
 async def _against_journal(config: "Config", reads: list[Read]) -> list[Read]:
-    from stream_calib.service.recovery import misfit
+    from stream_calib.service.kept import misfit
 
     journals: dict[str, Mapping[int, JournalEntry]] = {}
     names = [universe.name for universe in config.universe]
@@ -174,14 +200,14 @@ async def _against_journal(config: "Config", reads: list[Read]) -> list[Read]:
             journals[name] = await _journal(config, name, names.index(name))
         reason = misfit(read.snapshot, name, journals[name])
         # a service that runs may have dropped it meanwhile, and the journal before the next
-        if not reason or read.path.exists():
+        if not reason or read.is_there():
             checked.append(read._replace(reason=reason))
     return checked
 
 
 async def _journal(config: "Config", universe: str, partition: int) -> "dict[int, JournalEntry]":
     from stream_calib.adapters.kafka import check_topics, read_journal
-    from stream_calib.service.recovery import decode_journal
+    from stream_calib.service.kept import decode_journal
 
     topic = f"{config.output.prefix}.journal"
     counts = await check_topics(config.kafka, [topic])
@@ -196,11 +222,11 @@ def _row(read: Read) -> dict[str, Any]:
     return {
         "number": None if found is None else found.number,
         "as_of": None if found is None else _as_of(found),
-        "bytes": read.path.stat().st_size if read.path.exists() else None,
+        "bytes": read.n_bytes,
         "valid": found is not None,
         "reason": read.reason,
         "software_version": None if found is None else found.software_version,
-        "file": str(read.path),
+        "file": read.place,
     }
 
 

@@ -35,7 +35,7 @@ def create(
     that exists keeps its settings.
     """
     from stream_calib.config import load_config
-    from stream_calib.service.wiring import input_topics, output_topics
+    from stream_calib.service.topics import input_topics, output_topics
 
     settings = load_config(config, overrides(kafka__bootstrap_servers=bootstrap))
     outputs = output_topics(settings, replication)

@@ -9,10 +9,8 @@ from stream_calib.client.problem import NO_PARTITION, Fault, Problem, warn
 from stream_calib.client.start import ANYWHERE, Start
 from stream_calib.errors import InputError
 from stream_calib.values import Matrix
-from stream_calib.wire.cloudevents import parse_rfc3339
+from stream_calib.wire.cloudevents import is_number, parse_rfc3339
 from stream_calib.wire.matrices import join
-
-DIGITS_MAX = 19  # of a number of 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +97,10 @@ class Continuity:
         self._yielded, self._repeated = sequence, (-1, 0)
         return faults, whole
 
+    def finish(self) -> list[Fault]:
+        """Return what is wrong when nothing more comes: a matrix may have begun."""
+        return self._torn(self._open[0]) if self._open else []
+
     def _again(self, chunk: Chunk) -> list[Fault]:
         before, self._repeated = self._repeated, (chunk.sequence, chunk.number)
         if before[0] == chunk.sequence and before[1] < chunk.number:
@@ -180,7 +182,7 @@ class Assembly:
         universe, estimator = [*(record.key or b"").decode(errors="replace").split("|"), ""][:2]
         number, _, count = headers.get("chunk", b"").partition(b"/")
         numbers = (headers.get("sequence", b""), number, count)
-        if not (universe and estimator and all(map(_is_number, numbers))):
+        if not (universe and estimator and all(map(is_number, numbers))):
             raise InputError(f"{_place(record)} is not a correlation matrix")
         if universe != (self.universe or universe) or estimator != (self.estimator or estimator):
             return None
@@ -197,10 +199,6 @@ class Assembly:
         """Tell whether a record is of the universe that is followed, of any estimator."""
         universe, _, _ = (record.key or b"").decode(errors="replace").partition("|")
         return record.value is not None and universe == (self.universe or universe)
-
-
-def _is_number(text: bytes) -> bool:
-    return text.isdigit() and len(text) <= DIGITS_MAX
 
 
 class Newest:

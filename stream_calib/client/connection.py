@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mappi
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from stream_calib.errors import MissingTopicError, TransportError
 
@@ -72,7 +72,9 @@ class Log:
                 cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001
                 numbers = cluster.partitions_for_topic(self.topic)
                 if not numbers:
-                    message = f"Topic {self.topic!r} does not exist at {self.address}"
+                    secured = self.options.get("security_protocol", "PLAINTEXT") != "PLAINTEXT"
+                    unseen = ", or this user may not see it" if secured else ""
+                    message = f"Topic {self.topic!r} does not exist at {self.address}{unseen}"
                     raise MissingTopicError(message)
                 self.partitions = [TopicPartition(self.topic, n) for n in sorted(numbers)]
                 consumer.assign(self.partitions)
@@ -152,6 +154,9 @@ def _sentences(address: str, seconds: float) -> Iterator[None]:
         yield
     except TimeoutError as error:
         message = f"Kafka at {address} did not answer within {seconds:g} s"
+        raise TransportError(message) from error
+    except TopicAuthorizationFailedError as error:
+        message = f"Kafka at {address} does not let this user read the topic"
         raise TransportError(message) from error
     except (KafkaError, OSError) as error:
         message = f"Kafka at {address} cannot be reached or refuses the connection"

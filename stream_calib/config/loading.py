@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
 from stream_calib.config.sections import ENV_PREFIX, Config
+from stream_calib.config.snapshots import without_secrets
 from stream_calib.errors import ConfigError
 
 ENV_SECRETS = (
@@ -84,6 +85,9 @@ def load_config(path: str | Path, overrides: Mapping[str, object] | None = None)
     except tomllib.TOMLDecodeError as error:
         message = f"{path}: not valid TOML ({error})"
         raise ConfigError(message) from None
+    except (RecursionError, ValueError):  # the library has no bound of its own for either
+        message = f"{path}: not valid TOML (a number too long, or tables too deep)"
+        raise ConfigError(message) from None
     config = parse_config(tree, overrides, origin=str(path))
     folder = Path(path).resolve().parent / (config.snapshots.folder or "snapshots")
     snapshots = config.snapshots.model_copy(update={"folder": folder})
@@ -100,6 +104,12 @@ def parse_config(
             variable = f"{ENV_PREFIX}{section.upper()}__{key.upper()}"
             message = f"{origin}: {dotted}: a secret comes from the environment only ({variable})"
             raise ConfigError(message)
+    kept = tree.get("snapshots")
+    url = kept.get("url") if isinstance(kept, Mapping) else None
+    if isinstance(url, str) and without_secrets(url) != url:
+        variable = f"{ENV_PREFIX}SNAPSHOTS__URL"
+        message = f"{origin}: snapshots.url: with credentials it comes from the environment only"
+        raise ConfigError(f"{message} ({variable})")
     merged = _merge(tree, _Environment()())
     for dotted, value in (overrides or {}).items():
         section, _, key = dotted.partition(".")
@@ -146,6 +156,7 @@ _REASONS = {
     "string": "must be text",
     "string_pattern_mismatch": "must be made of letters, digits, '.', '_' and '-'",
     "string_too_short": "must not be empty",
+    "too_long": "must have no more than {max_length}",
     "too_short": "must not be empty",
     "tuple": "must be a list",
 }

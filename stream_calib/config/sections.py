@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, SecretStr, model_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from stream_calib.config.currency import CurrencyConfig
 from stream_calib.config.dcc import DccConfig, DriftConfig, RefitConfig
@@ -20,6 +20,9 @@ from stream_calib.config.durations import (
     parse_duration,
 )
 from stream_calib.config.input import InputConfig, Name, TopicName
+from stream_calib.config.metrics import MetricsConfig, check_pairs
+from stream_calib.config.ownership import OwnershipConfig
+from stream_calib.config.snapshots import SnapshotConfig
 from stream_calib.config.tick_layer import (
     CalendarConfig,
     DiurnalConfig,
@@ -31,6 +34,7 @@ from stream_calib.config.tick_layer import (
 
 ENV_PREFIX = "STREAM_CALIB__"
 CALENDARS_MAX = 16  # of one universe: each is a clock of its own
+TOKEN_MIN = 16  # characters: fewer can be guessed
 WINDOW_BARS_MAX = 1000  # each bar costs a pass over the bars of a window, for each symbol
 
 
@@ -91,23 +95,10 @@ class DeliveryConfig(Section):
     watchdog_after: PositiveNs = UNITS_NS["m"]
 
 
-class SnapshotConfig(Section):
-    """Where the state is saved, so that a start does not repeat the whole input.
-
-    A folder that is not absolute lies beside the configuration file; without a file and
-    without a folder there are no snapshots.
-    """
-
-    enabled: bool = True
-    folder: Path | None = None
-    keep: Annotated[int, Field(ge=1, le=100)] = 3
-    replay_cost: PositiveNs = UNITS_NS["s"] * 5
-
-
 class HttpConfig(Section):
     """The address of the live view, /metrics, /healthz and /readyz.
 
-    Beyond loopback a token is required.
+    Beyond loopback a token is required, of at least 16 characters.
     """
 
     enabled: bool = True
@@ -115,6 +106,17 @@ class HttpConfig(Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     token: SecretStr | None = None
+
+    @field_validator("token")
+    @classmethod
+    def _token_is_long(cls, token: SecretStr | None) -> SecretStr | None:
+        # spaces at its ends, and what is no ASCII, do not come through a header as they are
+        pattern = rf"(?! )[ -~]{{{TOKEN_MIN},}}(?<! )"
+        if token is not None and not re.fullmatch(pattern, token.get_secret_value()):
+            needed = f"at least {TOKEN_MIN} printable ASCII characters are needed"
+            message = f"{needed}, without spaces around them"
+            raise ValueError(message)
+        return token
 
     @model_validator(mode="after")
     def _token_beyond_loopback(self) -> "HttpConfig":
@@ -224,7 +226,7 @@ class UniverseConfig(Section):
     @property
     def universe_id(self) -> str:
         """Identity of the ordered symbol list."""
-        return _digest("\n".join(self.symbols))
+        return identity_of(self.symbols)
 
     def return_of(self, symbol: str) -> ReturnType:
         """Return what a return of ``symbol`` is."""
@@ -252,7 +254,9 @@ class Config(Section):
     delivery: DeliveryConfig = DeliveryConfig()
     refit: RefitConfig = RefitConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
+    ownership: OwnershipConfig = OwnershipConfig()
     http: HttpConfig = HttpConfig()
+    metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
     calendar: dict[str, CalendarConfig] = Field(default_factory=dict)
     universe: tuple[UniverseConfig, ...]
@@ -275,6 +279,7 @@ class Config(Section):
                     what = f"{name!r}, which is a symbol itself, for {symbol!r}"
                 message = f"input.aliases names {what}"
                 raise ValueError(message)
+        check_pairs(self.metrics.pairs, {u.name: u.symbols for u in self.universe})
         flush_after = self.time.flush_after
         for universe in self.universe:
             for calendar in (*universe.calendars.values(), universe.calendar):
@@ -301,6 +306,10 @@ class Config(Section):
     def max_jump_ns(self, universe: UniverseConfig) -> int:
         """Jump of event time that needs confirmation; never less than ten bars."""
         return max(self.time.max_jump, 10 * universe.bar)
+
+    def pairs_of(self, universe: UniverseConfig) -> list[tuple[str, str]]:
+        """Pairs of ``universe`` that are measured on their own."""
+        return [pair for pair in self.metrics.pairs if {*pair} <= {*universe.symbols}]
 
     def topics_of(self, universe: UniverseConfig) -> tuple[str, ...]:
         """Input topics of ``universe`` that are named."""
@@ -367,6 +376,7 @@ class Config(Section):
                 "time": time,
                 "input": document["input"] | {"aliases": {}, "exchanges": {}} | own,
                 "refit": document["refit"] | settings.get("refit", {}),
+                "metrics": {},  # of the symbols of today
                 "calendar": document["calendar"] | settings.get("calendar", {}),
                 "universe": [settings["universe"]],
             }
@@ -376,6 +386,11 @@ class Config(Section):
         """Identity of ``settings``, but for whether fits are waited for."""
         settings = {k: v for k, v in self.settings(universe).items() if k != "refit"}
         return _digest(json.dumps(settings, sort_keys=True))
+
+
+def identity_of(symbols: Sequence[str]) -> str:
+    """Return the identity of an ordered list of symbols."""
+    return _digest("\n".join(symbols))
 
 
 def _digest(text: str) -> str:

@@ -296,6 +296,14 @@ class DccLayer:
         return repaired_band(band[cut], known.corr[cut], corr)
 
     @property
+    def fitted_ns(self) -> int:
+        """End of the bars that the model in force was fitted to; NO_TIME before the first."""
+        window = self._cycle.report.get("window")
+        if self._cycle.model is None or not isinstance(window, Mapping):
+            return NO_TIME
+        return int(window["to_ns"])
+
+    @property
     def shift_ns(self) -> int | None:
         """When the regime began that the model in force is fitted to; None for the first."""
         return self._cycle.shift_ns

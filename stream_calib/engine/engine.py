@@ -101,6 +101,11 @@ class Engine:
         """Return what was asked for and is not answered yet."""
         return None if self._dcc is None else self._dcc.pending
 
+    def model(self) -> tuple[int, int]:
+        """Return the number of the model in force, and the end of the bars it was fitted to."""
+        fitted_ns = NO_TIME if self._dcc is None else self._dcc.fitted_ns
+        return self._publisher.model_version, fitted_ns
+
     def window(self) -> FitRequest | None:
         """Return what a fit would be made from by now; None without DCC."""
         return None if self._dcc is None else self._dcc.window(0, "manual")

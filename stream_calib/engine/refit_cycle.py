@@ -83,6 +83,8 @@ class RefitCycle:
     ----------
     model
         The one in force; None before the first fit.
+    report
+        What is said of the model in force.
     turns
         What happened, for whoever tells of it to take.
     """
@@ -105,7 +107,7 @@ class RefitCycle:
         self.model: DccModel | None = None
         self.turns: list[Turn] = []
         self._facts = _Facts()
-        self._report: Mapping[str, object] = {}
+        self.report: Mapping[str, object] = {}
         self._challenger: Shadow | None = None
         self._fallback: Shadow | None = None
         self._prior: Fit | None = None  # in force at the last alarm: what targets are moved from
@@ -166,7 +168,7 @@ class RefitCycle:
             facts.undo = {n: getattr(facts, n) for n in ("regime", "regime_ns", "alarm")}
             facts.cooled = n_closed + self._settings.cool_down_bars
             contest = Contest(self._settings.lead_back, self._order)
-            self._fallback = Shadow(self.model, contest, self._report)
+            self._fallback = Shadow(self.model, contest, self.report)
         else:
             # log ratios add up: what it led by, it now leads by less
             self._fallback.contest.yield_to(challenger.contest)
@@ -210,7 +212,7 @@ class RefitCycle:
         self.turns.append(Turn("drift_alarm", details))
 
     def _enter(self, shadow: Shadow, type_: str, **more: str) -> None:
-        self.model, self._report = shadow.model, shadow.report
+        self.model, self.report = shadow.model, shadow.report
         self.turns.append(Turn(type_, _about(shadow) | more, shadow.report))
 
     def _refer(self) -> None:
@@ -340,7 +342,7 @@ class RefitCycle:
     def state(self) -> Arrays:
         """Return copies of all arrays that make up the state."""
         # reports as texts: the order of what they say is that of the bytes to be published
-        told: dict[str, object] = {"facts": asdict(self._facts), "report": json.dumps(self._report)}
+        told: dict[str, object] = {"facts": asdict(self._facts), "report": json.dumps(self.report)}
         out: Arrays = {}
         if self.model is not None:
             out |= under("model", self.model.state())
@@ -361,7 +363,7 @@ class RefitCycle:
         cycle = cls(universe)
         told = read_text(state["facts"])
         cycle._facts = _Facts(**told["facts"])
-        cycle._report = json.loads(told["report"])
+        cycle.report = json.loads(told["report"])
         if own := within("model", state):
             cycle.model = DccModel.from_state(DCC_MODEL, own)
         for which in ("challenger", "fallback"):

@@ -42,7 +42,9 @@ class _Tally:
         if self.bars < BLOCK_BARS:
             return 0, 0
         said, self.matrix = self.matrix, None
-        return count_covered(said.corr, said.band, products, squares, rows)
+        # the bounds that a subscriber is given
+        band = said.band if said.band_total is None else said.band_total
+        return count_covered(said.corr, band, products, squares, rows)
 
 
 class Scoreboard:

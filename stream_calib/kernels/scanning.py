@@ -87,7 +87,7 @@ def _number(text: np.ndarray, at: int, stop: int) -> tuple[int, float]:
     value = _quotient(mantissa, fraction)
     if value != value:
         return -1, 0.0
-    return at, -value if negative else value
+    return at, 0.0 - value if negative else value  # no zero has a sign
 
 
 @kernel("Tuple((i8, i8))(u1[::1], i8, i8)")

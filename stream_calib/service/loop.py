@@ -4,20 +4,22 @@ import asyncio
 import gc
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 
 from stream_calib import ports
-from stream_calib.errors import TransportError
+from stream_calib.errors import OwnershipError, StreamCalibError, TransportError
 from stream_calib.service.recovery import Parts, Recovered
 from stream_calib.service.refits import Refits
 from stream_calib.service.repetition import InThread
 from stream_calib.service.session import Cut
-from stream_calib.values import Effects, RecordBatch, Snapshot, Source
-from stream_calib.wire.snapshots import encode_snapshot
+from stream_calib.service.slicing import Polled, slices
+from stream_calib.service.withholding import Withholding
+from stream_calib.values import Effects, Progress, Snapshot, Source
+from stream_calib.wire.snapshots import encode_snapshot, number_in, snapshot_name
 
 FIRST_RECORDS = 64
 TURN_BYTES = 4 * 2**20
@@ -27,6 +29,7 @@ POLL_S = 0.2  # longest wait for the first record: how soon silence is noticed
 MARK_EVERY_S = 1.0
 CATCH_UP_S = 0.1  # between two commits while there is more to read than a turn takes
 STALL_PROBE_S = 0.1
+LAST_SAVE_S = 10.0  # of one that has lost the universe; who is asked to stop has less
 COLLECT_AFTER = (50_000, 20, 100)
 
 OnEffects = Callable[[str, Effects], None]
@@ -43,12 +46,6 @@ def both(first: OnEffects, second: OnEffects | None) -> OnEffects:
     return note
 
 
-class _Polled(NamedTuple):
-    batches: list[RecordBatch]
-    discovered: tuple[Source, ...] = ()
-    exhausted: bool = False
-
-
 class UniverseLoop:
     """Carries records from a source through a session into a commit log until told to stop.
 
@@ -63,6 +60,8 @@ class UniverseLoop:
         Where it stands.
     in_thread
         Runs a function in the thread that computes.
+    in_saver
+        Runs a function in the thread that saves.
     on_effects
         Called with the universe's name after effects became durable.
     on_progress
@@ -78,6 +77,7 @@ class UniverseLoop:
         parts: Parts,
         recovered: Recovered,
         in_thread: InThread[Any],
+        in_saver: InThread[Any],
         on_effects: OnEffects | None = None,
         on_progress: Callable[[int, int], None] | None = None,
         refits: Refits | None = None,
@@ -93,10 +93,10 @@ class UniverseLoop:
         self._max_records = parts.config.input.max_records
         self._at_once = min(FIRST_RECORDS, self._max_records)
         self._slice_records = max(1, SLICE_BYTES // (30 * len(parts.universe.symbols) ** 2))
-        self._left: deque[_Polled] = deque()
+        self._left: deque[Polled] = deque()
         self._keep = parts.config.snapshots.keep
         self._replay_cost_s = parts.config.snapshots.replay_cost / 1e9
-        self._in_thread = in_thread
+        self._in_thread, self._in_saver = in_thread, in_saver
         self._on_effects = on_effects
         self._on_progress = on_progress
         self._refits = refits
@@ -106,10 +106,14 @@ class UniverseLoop:
         self._marked_s = -math.inf
         self._n_taken = 0
         self._lag = 0
+        self.withholding = Withholding(self.name)
         self._cut_at_s = -math.inf
         self._cost_s = math.inf  # what this start repeated or accepted the next one need not
+        self._unsaved_s = recovered.repeated_s  # what no snapshot holds took so long
+        self._cut_unsaved_s = 0.0  # and what the one that is being saved holds of it
         self._entry_positions = recovered.entry_positions
         self._snapshot_number = recovered.snapshot_number
+        self._refused = list(recovered.refused)
         self._committing: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
 
@@ -135,7 +139,7 @@ class UniverseLoop:
                     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                     if not polling.done():
                         continue
-                    self._left.extend(self._slices(polling.result()))
+                    self._left.extend(slices(polling.result(), self._slice_records))
                     # read on while this turn computes; what is paused is then one turn behind
                     polling = asyncio.create_task(self._poll())
                 while self._has_room:
@@ -148,6 +152,11 @@ class UniverseLoop:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+    @property
+    def unheard(self) -> tuple[Source, ...]:
+        """The sources of whose end nothing was heard for long, which the watermark waits for."""
+        return self.session.runner.unheard
 
     @property
     def _held(self) -> bool:
@@ -167,31 +176,18 @@ class UniverseLoop:
         finally:
             ready.cancel()
         if ready.done():
-            await self._take(_Polled([]))
+            await self._take(Polled([]))
 
-    async def _poll(self) -> _Polled:
+    async def _poll(self) -> Polled:
         # asked first: an exhausted source has nothing more to say after this turn
         exhausted = self._source.exhausted()
         discovered = await self._source.discover()
         self._source.pause(self._paused)
         batches = [] if exhausted else await self._source.poll(self._at_once, POLL_S)
-        return _Polled(batches, discovered, exhausted)
+        return Polled(batches, discovered, exhausted)
 
-    def _slices(self, polled: _Polled) -> Iterator[_Polled]:
-        # every record may bring a matrix, and of large ones not many fit into the memory
-        head, tail = _Polled([], polled.discovered), _Polled([], (), polled.exhausted)
-        pieces = [p for batch in polled.batches for p in _pieces(batch, self._slice_records)]
-        if len(pieces) <= len(polled.batches):
-            yield polled
-            return
-        if polled.discovered:
-            yield head
-        yield from (_Polled([piece]) for piece in pieces)
-        if polled.exhausted:
-            yield tail
-
-    async def _take(self, polled: _Polled) -> None:
-        session, ends = self.session, self._source.ends()
+    async def _take(self, polled: Polled) -> None:
+        session, ends, told_s = self.session, self._source.ends(), self._source.told_s()
         answers = () if self._refits is None else self._refits.take()
         refit = self._refits is not None and self._refits.take_demand()
         for batch in polled.batches:
@@ -212,12 +208,14 @@ class UniverseLoop:
                 exhausted=polled.exhausted,
                 answers=answers,
                 refit=refit,
+                told_s=told_s,
             )
             self._paused = session.runner.paused(ends)
 
         await self._in_thread(compute)
         now_s = asyncio.get_running_loop().time()
         self._cost_s += now_s - started_s
+        self._unsaved_s += now_s - started_s
         n_records = sum(len(batch.values) for batch in polled.batches)
         self._n_taken += sum(b.position_after - b.position_before for b in polled.batches)
         self._adapt(n_records, now_s - started_s)
@@ -227,7 +225,13 @@ class UniverseLoop:
             self._on_progress(self._n_taken, self._lag)
         if now_s - self._marked_s >= MARK_EVERY_S:
             self._marked_s = now_s
-            self._observer.progressed(self.name, session.runner.progress(ends))
+            self._observer.progressed(self.name, self._progress(ends))
+
+    def _progress(self, ends: Mapping[Source, int]) -> Progress:
+        replay_s = math.nan if self._store is None else self._unsaved_s
+        withheld = self._source.withheld()
+        self.withholding.look(ends, withheld, asyncio.get_running_loop().time())
+        return self.session.runner.progress(ends, replay_s, withheld)
 
     def _adapt(self, n_records: int, seconds: float) -> None:
         # a turn is as long as what its records bring, which nobody knows before
@@ -260,6 +264,7 @@ class UniverseLoop:
     async def _cut(self, now_s: float, *, snapshot: bool) -> Cut:
         if not snapshot:
             return self.session.cut(now_s)
+        self._cut_unsaved_s = self._unsaved_s
         cut: Cut = await self._in_thread(lambda: self.session.cut(now_s, snapshot=True))
         return cut
 
@@ -273,7 +278,12 @@ class UniverseLoop:
         for effects in cut.effects:
             for event in effects.events:
                 self._at(f"event_{event.type}")
-        position = await self._log.commit(cut.outputs, cut.entry, cut.positions)
+        try:
+            position = await self._log.commit(cut.outputs, cut.entry, cut.positions)
+        except StreamCalibError as error:
+            outcome = "fenced" if isinstance(error, OwnershipError) else "failed"
+            self._observer.committed(self.name, clock() - started_s, outcome)
+            raise
         done_s = clock()
         self._entry_positions[cut.number] = position
         self.has_committed = True
@@ -293,27 +303,33 @@ class UniverseLoop:
     async def _save(self, snapshot: Snapshot) -> None:
         store, loop = self._store, asyncio.get_running_loop()
         assert store is not None
-        started_s, name, n_bytes = loop.time(), f"{snapshot.number:020d}-{snapshot.chain}.snap", 0
+        started_s, name, n_bytes = loop.time(), snapshot_name(snapshot.number, snapshot.chain), 0
 
         def write() -> list[str]:
             nonlocal n_bytes
             value = encode_snapshot(snapshot)
             n_bytes = len(value)
+            while self._refused:  # what is saved was committed: this process was the owner
+                store.delete(self._refused.pop())
             store.save(name, value)
-            return store.names()
+            try:
+                return store.names()
+            except OSError:  # it is saved, and what is older stays for now
+                return []
 
         try:
-            names = await loop.run_in_executor(None, write)
-        except OSError as error:  # the stream goes on; the next start repeats more
+            names = await self._in_saver(write)
+        # the stream goes on, with no disk, memory or thread for it; the next start repeats more
+        except (OSError, MemoryError, RuntimeError) as error:
             self._observer.snapshotted(self.name, n_bytes, loop.time() - started_s, "failed")
-            structlog.get_logger().warning(
-                "snapshot failed", universe=self.name, reason=error.strerror or str(error)
-            )
+            reason = getattr(error, "strerror", None) or str(error) or "no memory"
+            structlog.get_logger().warning("snapshot failed", universe=self.name, reason=reason)
             return
         self._snapshot_number = snapshot.number
+        self._unsaved_s -= self._cut_unsaved_s
         self._observer.snapshotted(self.name, n_bytes, loop.time() - started_s, "saved")
         if len(names) >= self._keep:
-            await self._trim(int(names[-1].partition("-")[0]))
+            await self._trim(number_in(names[-1]))
 
     async def _trim(self, oldest: int) -> None:
         position = self._entry_positions.get(oldest)
@@ -330,29 +346,18 @@ class UniverseLoop:
         loop = asyncio.get_running_loop()
         if self.session.pending:
             await self._commit(await self._cut(loop.time(), snapshot=False))
-        self._observer.progressed(self.name, self.session.runner.progress(self._source.ends()))
-        if self._saving is not None:
-            await self._saving
-        if self._store is not None and self._snapshot_number < self.session.number:
-            await self._save(await self._in_thread(self.session.snapshot))
-
-
-def _pieces(batch: RecordBatch, size: int) -> Iterator[RecordBatch]:
-    n = len(batch.values)
-    if n <= size:
-        yield batch
-        return
-    for start in range(0, n, size):
-        stop = min(n, start + size)
-        yield RecordBatch(
-            batch.source,
-            batch.offsets[start] if start else batch.position_before,
-            batch.offsets[stop] if stop < n else batch.position_after,
-            batch.offsets[start:stop],
-            batch.timestamps_ms[start:stop],
-            batch.values[start:stop],
-            batch.schemas,
-        )
+        self._observer.progressed(self.name, self._progress(self._source.ends()))
+        try:
+            async with asyncio.timeout(LAST_SAVE_S):
+                if self._saving is not None:
+                    await self._saving
+                if self._store is not None and self._snapshot_number < self.session.number:
+                    self._cut_unsaved_s = self._unsaved_s
+                    await self._save(await self._in_thread(self.session.snapshot))
+        except (TimeoutError, asyncio.CancelledError) as error:
+            structlog.get_logger().warning("snapshot not waited for", universe=self.name)
+            if isinstance(error, asyncio.CancelledError):
+                raise
 
 
 @contextmanager
@@ -373,10 +378,11 @@ def calm_collector() -> Iterator[None]:
         gc.unfreeze()
 
 
-async def probe_stalls(observer: ports.Observer) -> None:
-    """Tell the observer how late the event loop wakes up, for ever."""
+async def probe_stalls(observer: ports.Observer, turned: Callable[[], None]) -> None:
+    """Tell the observer how late the event loop wakes up, and that it does, for ever."""
     clock = asyncio.get_running_loop().time
     while True:
         started_s = clock()
         await asyncio.sleep(STALL_PROBE_S)
+        turned()
         observer.stalled(max(0.0, clock() - started_s - STALL_PROBE_S))

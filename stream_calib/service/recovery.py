@@ -1,7 +1,8 @@
 """From the journal's end back to the same bits: fence, restore, repeat, compare."""
 
+import asyncio
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -9,14 +10,20 @@ import structlog
 from stream_calib import ports
 from stream_calib.config import Config, UniverseConfig
 from stream_calib.engine.state import difference
-from stream_calib.errors import ConfigError, InputError, RecoveryError
+from stream_calib.errors import ConfigError, LostInputError, OwnershipError, RecoveryError
+from stream_calib.service.kept import (
+    decode_journal,
+    installed_fits,
+    newest_snapshot,
+    snapshot_names,
+)
 from stream_calib.service.numerics import Build
 from stream_calib.service.repetition import Allowed, InThread, Repetition
 from stream_calib.service.session import Session
-from stream_calib.values import Change, Fit, JournalEntry, Output, Range, Snapshot, Source
-from stream_calib.wire.fits import decode_fit
-from stream_calib.wire.journal import decode_entry
-from stream_calib.wire.snapshots import decode_snapshot, digest_state
+from stream_calib.values import Change, JournalEntry, Output, Range, Snapshot, Source
+
+OVERTAKEN_S = 2.0  # to hear of another owner: a broker tells it in much less
+FOLLOW_S = 0.2
 
 
 class Parts(NamedTuple):
@@ -32,12 +39,21 @@ class Parts(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """A universe ready to go on, where its journal entries lie, and what it took."""
+    """A universe ready to go on, where its journal entries lie, and what it took.
+
+    ``repeated_s`` is the time that repeating the entries took, ``states_compared`` how many of
+    them said what the state was after them. The snapshots ``refused`` fit no entry: they may be
+    dropped once this process has committed, which shows that it was the owner when it said so.
+    """
 
     session: Session
     entry_positions: dict[int, int]
     snapshot_number: int
     entries_repeated: int
+    repeated_s: float = 0.0
+    was_warm: bool = False
+    states_compared: int = 0
+    refused: tuple[str, ...] = ()
 
 
 class Recovery:
@@ -51,24 +67,31 @@ class Recovery:
         What the user has accepted.
     in_thread
         Runs a function in the thread that computes.
+    warm
+        The universe as a standby has repeated it so far, where there was one.
+    at
+        Told of "repeat" between two entries, where a test may end the process.
     """
 
-    def __init__(self, parts: Parts, allowed: Allowed, in_thread: InThread[Any]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        allowed: Allowed,
+        in_thread: InThread[Any],
+        warm: Repetition | None = None,
+        at: Callable[[str], None] = lambda _point: None,
+    ) -> None:
         self._parts = parts
+        self._at = at
         self._allowed = allowed
         self._in_thread = in_thread
         self._name = parts.universe.name
         self._log = structlog.get_logger().bind(universe=self._name)
+        self._refused: list[str] = []
         self._unread: list[Range] = []
         self._retired: list[Source] = []
-        self._repetition = Repetition(
-            parts.config,
-            parts.universe,
-            parts.source,
-            parts.build,
-            allowed,
-            in_thread,
-        )
+        self._warm = warm
+        self._repetition = new_repetition(parts, allowed, in_thread)
 
     async def run(self) -> Recovered:
         """Own the universe, and bring it to where its journal ends.
@@ -77,21 +100,32 @@ class Recovery:
         ------
         RecoveryError, LostInputError
             The state cannot be built again; the sentence names the flag that accepts that.
+        OwnershipError
+            Another process has committed since this one read the journal.
         ConfigError
             A setting was changed that the state depends on.
         TransportError
             The outside did not answer.
         """
         records = await self._parts.log.own()
+        end = records[-1].position if records else -1
         journal = decode_journal(records, self._name)
         entries = list(journal.values())
         if not entries:
-            return Recovered(await self._genesis(), {}, -1, 0)
-        repetition, log = self._repetition, self._parts.log
-        snapshot = await self._in_thread(lambda: self._newest_snapshot(entries))
+            session = await self._genesis()
+            return Recovered(session, {}, -1, 0, refused=tuple(self._refused))
+        log, snapshot = self._parts.log, None
+        was_warm = self._is_warm(entries)
+        if was_warm:
+            assert self._warm is not None
+            self._repetition = self._warm
+        else:
+            snapshot = await self._in_thread(lambda: self._newest_snapshot(entries))
+        repetition = self._repetition
         if snapshot is not None:
             repetition.restore(snapshot)
-        elif entries[0].number != 0:
+        elif repetition.number < 0 and entries[0].number != 0:
+            await self._check_owner(end)
             raise RecoveryError(
                 f"The journal of universe {self._name!r} begins at entry {entries[0].number}, and "
                 "no snapshot that fits it is left to go on from: bring the snapshots of its last "
@@ -103,10 +137,16 @@ class Recovery:
         fits = await installed_fits(todo, log, self._name)
         emitted = max(entry.emitted for entry in entries)
         unemitted: list[Output] = []
+        clock = asyncio.get_running_loop().time
+        compared_before = repetition.states_compared
+        started_s = clock()
         for entry in todo:
+            if entry is not todo[0]:
+                self._at("repeat")
             outputs = await repetition.repeat(entry, fits)
             if entry.number > emitted:
                 unemitted += outputs
+        repeated_s = clock() - started_s
         if unemitted:
             await log.emit(unemitted)
         session = self._session(entries[-1].chain, self._changes())
@@ -114,22 +154,28 @@ class Recovery:
         session.pass_over(self._unread)
         self._parts.source.resume(session.positions)
         where = {entry.number: position for position, entry in journal.items()}
-        return Recovered(session, where, snapshot.number if snapshot else -1, len(todo))
+        number = snapshot.number if snapshot else -1
+        compared = repetition.states_compared - compared_before
+        refused = tuple(self._refused)
+        return Recovered(session, where, number, len(todo), repeated_s, was_warm, compared, refused)
 
     async def _genesis(self) -> Session:
         log, store = self._parts.log, self._parts.snapshots
-        names = [] if store is None else await self._in_thread(store.names)
+        names = (
+            []
+            if store is None
+            else await self._in_thread(lambda: snapshot_names(store, self._name))
+        )
         published = await log.last_sequences()
         used = bool(names) or await log.has_outputs()
         if used and not self._allowed.genesis:
+            await self._check_owner(-1)
             what = "snapshots of it" if names else "records that it published"
             raise RecoveryError(
                 f"The journal of universe {self._name!r} is empty, but there are {what}; if the "
                 "journal is gone for good, --genesis begins anew from the first record of the input"
             )
-        for name in names:
-            assert store is not None
-            store.delete(name)
+        self._refused += names
         settings = self._parts.config.settings(self._parts.universe)
         changes = [
             self._ownership(),
@@ -139,24 +185,43 @@ class Recovery:
             self._repetition.apply(change)
         return self._session("", changes)
 
+    def _is_warm(self, entries: Sequence[JournalEntry]) -> bool:
+        warm = self._warm
+        if warm is None or self._allowed != Allowed():
+            return False
+        return any((warm.number, warm.chain) == (e.number, e.chain) for e in entries)
+
     def _newest_snapshot(self, entries: Sequence[JournalEntry]) -> Snapshot | None:
         store = self._parts.snapshots
-        known = {entry.number: entry for entry in entries}
-        for name in store.names() if store is not None else []:
-            assert store is not None
-            try:
-                snapshot = decode_snapshot(store.load(name))
-                reason = misfit(snapshot, self._name, known)
-            except OSError as error:  # it may be readable another time
-                self._log.warning("snapshot not read", name=name, reason=str(error))
-                continue
-            except InputError as error:
-                reason = str(error)
-            if not reason:
-                return snapshot
+        if store is None:
+            return None
+
+        def refuse(name: str, reason: str) -> None:
             self._log.warning("snapshot refused", name=name, reason=reason)
-            store.delete(name)
-        return None
+            self._refused.append(name)
+
+        return newest_snapshot(store, self._name, entries, refuse)
+
+    async def _check_owner(self, end: int) -> None:
+        """Raise where the journal goes on behind ``end``, its last position that was read.
+
+        Whoever stands still in between finds snapshots, or trimmed entries, of an heir, and
+        would call for somebody to mend what is not broken.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline_s, found = clock() + OVERTAKEN_S, -1
+        while clock() < deadline_s and found <= end:
+            try:
+                followed = await self._parts.log.follow(FOLLOW_S)
+            except LostInputError:  # only owners trim
+                found = end + 1
+            else:
+                found = max([found, *(record.position for record in followed)])
+        if found > end:
+            raise OwnershipError(
+                f"Another process has taken over universe {self._name!r} since this one read its "
+                "journal"
+            )
 
     async def _check_input(self, todo: Sequence[JournalEntry]) -> dict[Source, int]:
         """Return where reading goes on; all that is to be repeated is in the log."""
@@ -280,6 +345,11 @@ class Recovery:
         )
 
 
+def new_repetition(parts: Parts, allowed: Allowed, in_thread: InThread[Any]) -> Repetition:
+    """Return the repetition of a universe from its first entry on."""
+    return Repetition(parts.config, parts.universe, parts.source, parts.build, allowed, in_thread)
+
+
 def _ranges(entry: JournalEntry) -> Iterator[Range]:
     for move in entry.moves:
         yield from move.ranges
@@ -290,84 +360,3 @@ def _given_up(entry: JournalEntry) -> Iterator[Source]:
         ranges: Any = change.details.get("ranges", ()) if change.kind == "gap" else ()
         for topic, partition, _, _ in ranges:
             yield Source(topic, partition)
-
-
-def decode_journal(
-    records: Sequence[ports.JournalRecord], universe: str
-) -> dict[int, JournalEntry]:
-    """Return the entries of a journal by position, each following the one before.
-
-    Written ahead, the journal may hold entries of a process that did not know of the last ones:
-    the first entry to follow another one counts, and of the others nothing was published.
-
-    Raises
-    ------
-    RecoveryError
-        A record is no entry, or entries do not follow each other.
-    ConfigError
-        They are of another universe.
-    """
-    entries: dict[int, JournalEntry] = {}
-    last: JournalEntry | None = None
-    chains: set[str] = set()
-    for record in records:
-        where = f"The journal of universe {universe!r} at position {record.position}"
-        try:
-            entry = decode_entry(record.value)
-        except InputError as error:
-            raise RecoveryError(f"{where}: {error}") from None
-        if entry.universe != universe:
-            raise ConfigError(
-                f"universe.name: {where} belongs to universe {entry.universe!r}; universes "
-                "keep their order in the configuration, and new ones go last"
-            )
-        if last is not None and (entry.number, entry.previous) != (last.number + 1, last.chain):
-            if entry.emitted < entry.number <= last.number and entry.previous in chains:
-                structlog.get_logger().warning("entry of another process passed over", where=where)
-                continue
-            raise RecoveryError(
-                f"{where}: entry {entry.number} does not follow entry {last.number}; "
-                "entries are missing, or two processes have written it at the same time"
-            )
-        entries[record.position] = last = entry
-        chains.update((entry.previous, entry.chain))
-    return entries
-
-
-def misfit(snapshot: Snapshot, universe: str, known: Mapping[int, JournalEntry]) -> str:
-    """Return why a snapshot is not the state after one of these entries; empty when it is."""
-    entry = known.get(snapshot.number)
-    if snapshot.universe != universe:
-        return f"it is of universe {snapshot.universe!r}"
-    if not known:
-        return "the journal is empty"
-    if snapshot.number > max(known):
-        return "it is of a commit that did not take place"
-    if entry is None:
-        return "it is older than the journal that is kept"
-    if entry.chain != snapshot.chain:
-        return "it is of another course of the journal"
-    if entry.state_digest and entry.state_digest != digest_state(snapshot.arrays):
-        return "its state is not the one in the journal"
-    return ""
-
-
-async def installed_fits(
-    entries: Sequence[JournalEntry], log: ports.CommitLog, universe: str
-) -> dict[str, Fit]:
-    """Return the fits that these entries installed, by hash.
-
-    Raises
-    ------
-    RecoveryError
-        One of them is gone or damaged.
-    """
-    wanted = [name for entry in entries for move in entry.moves for name in move.installs]
-    chunks = await log.fits(wanted) if wanted else {}
-    for name in wanted:
-        if name not in chunks:
-            raise RecoveryError(f"The fit {name} that universe {universe!r} installed is gone")
-    try:
-        return {name: decode_fit(chunks[name], name) for name in wanted}
-    except InputError as error:
-        raise RecoveryError(f"A fit of universe {universe!r}: {error}") from None

@@ -108,13 +108,16 @@ class Refits:
         try:
             answer = await self._fitter.fit(request)
             self._at("fit_answered")
+            self._tell(request, answer, self._loop.time() - started_s)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # nobody looks at this task, whatever ends it
             self._broken = error
-            self._ready.set()
-            return
-        seconds = self._loop.time() - started_s
+        else:
+            self._answers.append(answer)
+        self._ready.set()
+
+    def _tell(self, request: FitRequest, answer: Answer, seconds: float) -> None:
         outcome = "fitted" if isinstance(answer, Fit) else answer.code
         self._observer.refitted(self._universe, seconds, outcome)
         self._log.info(
@@ -124,5 +127,3 @@ class Refits:
             seconds=round(seconds, 3),
             **({} if isinstance(answer, Fit) else {"reason": answer.reason}),
         )
-        self._answers.append(answer)
-        self._ready.set()

@@ -64,11 +64,13 @@ class Repetition:
     Attributes
     ----------
     runner
-        In the state after entry ``number``; None before the first.
+        In the state after entry ``number``, whose chain is ``chain``; None before the first.
     settings
         What the state was made under.
     lost, diverged
         Input that was passed over, and why the state is not what it was; empty when it is.
+    states_compared
+        Entries so far that said what the state was after them.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class Repetition:
         self.runner: Runner | None = None
         self.settings: Mapping[str, Any] = {}
         self.number = -1
+        self.chain = ""
         self.lost: list[Range] = []
         self.diverged = ""
+        self.states_compared = 0
         self._config = config
         self._universe = universe
         self._source = source
@@ -98,7 +102,7 @@ class Repetition:
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot."""
         self.settings = snapshot.settings
-        self.number = snapshot.number
+        self.number, self.chain = snapshot.number, snapshot.chain
         self._numerics = snapshot.numerics
         self._software_version = snapshot.software_version
         config = self._config.under(snapshot.settings)
@@ -166,7 +170,7 @@ class Repetition:
         if self.lost or self.diverged:
             last = {name: pair[1] for name, pair in entry.sequences.items()}
             runner.engine.resume_sequences(last)
-        self.number = entry.number
+        self.number, self.chain = entry.number, entry.chain
         return outputs
 
     def lose(self, wanted: Range, what: str) -> None:
@@ -234,6 +238,7 @@ class Repetition:
         runner = self.runner
         if not entry.state_digest or runner is None:
             return True
+        self.states_compared += 1
         found = await self._in_thread(lambda: digest_state(runner.engine.state()))
         return bool(found == entry.state_digest)
 

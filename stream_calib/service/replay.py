@@ -8,22 +8,17 @@ from pathlib import Path
 
 from stream_calib.adapters.files import FileSource
 from stream_calib.adapters.kafka import read_journal
-from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.config import Config, UniverseConfig, load_config
 from stream_calib.engine.trading_time import check_calendars
 from stream_calib.errors import InputError, RecoveryError
 from stream_calib.estimation.calibration.model import calibrate
+from stream_calib.service.kept import decode_journal, installed_fits, misfit
 from stream_calib.service.numerics import Build, numeric_fingerprint
-from stream_calib.service.recovery import decode_journal, installed_fits, misfit
 from stream_calib.service.repetition import Allowed, Repetition
 from stream_calib.service.runner import Runner, unobserved
-from stream_calib.service.wiring import (
-    VERSION,
-    kafka_log,
-    kafka_source,
-    snapshot_folder,
-    topics_by_role,
-)
+from stream_calib.service.stores import snapshot_store
+from stream_calib.service.topics import topics_by_role
+from stream_calib.service.wiring import VERSION, kafka_log, kafka_source
 from stream_calib.values import (
     Effects,
     Fit,
@@ -131,8 +126,7 @@ async def repeat_journal(
 def _oldest_snapshot(
     config: Config, universe: UniverseConfig, entries: Sequence[JournalEntry]
 ) -> Snapshot:
-    folder, known = snapshot_folder(config, universe), {e.number: e for e in entries}
-    store = None if folder is None else SnapshotFolder(folder)
+    store, known = snapshot_store(config, universe), {e.number: e for e in entries}
     for name in reversed(store.names() if store is not None else []):
         assert store is not None
         with contextlib.suppress(OSError, InputError):

@@ -1,5 +1,6 @@
 """One universe, synchronous: records in, effects out."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -56,9 +57,15 @@ class _Unobserved:
 
     def stalled(self, seconds: float) -> None: ...
 
+    def owned(self, universe: str, role: str) -> None: ...
+
+    def fenced(self, universe: str) -> None: ...
+
     def viewers(self, count: int) -> None: ...
 
     def viewed(self, n_bytes: int, passed_over: int) -> None: ...
+
+    def refused(self, reason: str) -> None: ...
 
 
 def unobserved() -> ports.Observer:
@@ -131,11 +138,14 @@ class Runner:
         *,
         exhausted: bool = False,
         refit: bool = False,
+        told_s: Mapping[Source, float] | None = None,
     ) -> list[Effects]:
         """Take in what was polled, then whatever decisions that makes due.
 
-        ``refit``: somebody wants a full fit, due or not.
+        ``refit``: somebody wants a full fit, due or not. ``told_s``: when the source was told of
+        its ends, on the clock of ``now_s``; at this moment by default.
         """
+        self._pacer.hear(self.engine, ends, told_s or {}, now_s)
         decoded = tuple(self.decode(batch) for batch in batches)
         before_ns = self.engine.intake.newest_ns()
         out = self._take(Step(decoded, (), discovered, refit=refit)) + self._fitted()
@@ -186,6 +196,11 @@ class Runner:
         """Return the sources to leave unread for now."""
         return self._pacer.paused(self.engine, ends)
 
+    @property
+    def unheard(self) -> tuple[Source, ...]:
+        """The sources whose end was not told for long."""
+        return self._pacer.unheard
+
     def outputs(self, effects: Effects) -> list[Output]:
         """Encode what a step brought about."""
         topics, partition = self._topics, self._partition
@@ -206,9 +221,15 @@ class Runner:
         ]
         return out
 
-    def progress(self, ends: Mapping[Source, int]) -> Progress:
-        """Return where the universe stands."""
+    def progress(
+        self,
+        ends: Mapping[Source, int],
+        replay_s: float = math.nan,
+        withheld: Mapping[Source, int] | None = None,
+    ) -> Progress:
+        """Return where the universe stands; ``replay_s`` and ``withheld`` as in ``Progress``."""
         intake, ready = self.engine.intake, self.engine.membership.ready
+        model_version, fitted_ns = self.engine.model()
         return Progress(
             positions=intake.positions(),
             ends=dict(ends),
@@ -216,6 +237,10 @@ class Runner:
             newest_ns=intake.newest_ns(),
             symbols_ready=int(ready.sum()),
             symbols_pending=int((~ready).sum()),
+            model_version=model_version,
+            fitted_ns=fitted_ns,
+            replay_s=replay_s,
+            withheld=dict(withheld or {}),
         )
 
     def _take(self, step: Step, installs: tuple[str, ...] = ()) -> list[Effects]:

@@ -114,13 +114,16 @@ class Session:
         exhausted: bool = False,
         answers: Sequence[Fit | FitFailure] = (),
         refit: bool = False,
+        told_s: Mapping[Source, float] | None = None,
     ) -> None:
-        """Take in what was polled; ``now_s`` is a clock that never goes back."""
+        """Take in what was polled; ``now_s`` is a clock that never goes back, also ``told_s``'s."""
         pending = self._pending
         taken = self.runner.answer(answers) if answers else []
         fresh = tuple(source for source in discovered if source not in self._known)
         self._known.update(fresh)
-        taken += self.runner.turn(batches, fresh, ends, now_s, exhausted=exhausted, refit=refit)
+        taken += self.runner.turn(
+            batches, fresh, ends, now_s, exhausted=exhausted, refit=refit, told_s=told_s
+        )
         for batch in batches:
             self.positions[batch.source] = batch.position_after
             pending.n_records += len(batch.values)

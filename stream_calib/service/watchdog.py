@@ -1,11 +1,12 @@
 """A thread that ends the process when a universe stands still though there is something to do."""
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from stream_calib.adapters.log_pipe import say_last
 
 LOOK_S = 1.0
 EXIT_CODE = 10
@@ -33,6 +34,12 @@ class Watchdog:
         Called with a sentence when it has; ends the process unless a test says otherwise.
     clock
         Seconds, never going back.
+
+    Attributes
+    ----------
+    alive
+        Called about once a second from the thread as long as nothing stands still; set before
+        ``start`` by whoever wants to be told.
     """
 
     def __init__(
@@ -42,9 +49,12 @@ class Watchdog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit_s = limit_s
+        self._period_s = min(LOOK_S, limit_s)
         self._end = _end_process if end is None else end
         self._clock = clock
+        self.alive: Callable[[], None] = lambda: None
         self._seen: dict[str, _Seen] = {}
+        self._looks_alone = -1  # since the event loop came round; not counted before the first time
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -66,31 +76,49 @@ class Watchdog:
                 seen.moved_at_s = now_s
             seen.at_s, seen.progress, seen.lag = now_s, progress, lag
 
+    def turned(self) -> None:
+        """Hear from the event loop that it comes round, whatever the universes do."""
+        self._looks_alone = 0
+
     def excused(self, universe: str) -> None:
         """Do not wait for this universe: it recovers, or knows that the broker is away."""
         with self._lock:
             self._seen.pop(universe, None)
 
     def look(self) -> None:
-        """Judge once."""
-        now_s = self._clock()
+        """Judge once; called at regular times."""
+        if self._looks_alone >= 0:
+            self._looks_alone += 1
+        for sentence in self._standing(self._limit_s):
+            self._end(sentence)
+
+    def standing(self) -> list[str]:
+        """Say who has stood still for half of the limit."""
+        return self._standing(self._limit_s / 2)
+
+    def _standing(self, limit_s: float) -> list[str]:
+        now_s, said = self._clock(), []
         with self._lock:
             seen = dict(self._seen)
         for universe, last in seen.items():
-            if now_s - last.at_s > self._limit_s:
-                self._end(f"nothing was heard of universe {universe!r} for {self._limit_s:g} s")
-            elif now_s - last.moved_at_s > self._limit_s:
-                self._end(
+            if now_s - last.at_s > limit_s:
+                said.append(f"nothing was heard of universe {universe!r} for {limit_s:g} s")
+            elif now_s - last.moved_at_s > limit_s:
+                said.append(
                     f"universe {universe!r} has {last.lag} records to read and made no progress "
-                    f"for {self._limit_s:g} s"
+                    f"for {limit_s:g} s"
                 )
+        # in looks: where all of the process stood still nobody looked either
+        if self._looks_alone * self._period_s > limit_s:
+            said.append(f"the event loop has not come round for {limit_s:g} s")
+        return said
 
     def _watch(self) -> None:
-        while not self._stopped.wait(min(LOOK_S, self._limit_s)):
+        while not self._stopped.wait(self._period_s):
             self.look()
+            self.alive()
 
 
 def _end_process(sentence: str) -> None:
-    sys.stderr.write(f"stream-calib: {sentence}; ending, to be started anew\n")
-    sys.stderr.flush()
+    say_last(f"stream-calib: {sentence}; ending, to be started anew\n")
     os._exit(EXIT_CODE)

@@ -6,54 +6,59 @@ from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
 from stream_calib import ports
 from stream_calib.adapters.embedded import EmbeddedCommitLog, EmbeddedLog, EmbeddedSource
-from stream_calib.adapters.http import Health, HttpServer, LiveView
+from stream_calib.adapters.http import Health, HttpServer, HttpThread, LiveView
 from stream_calib.adapters.kafka import (
     CommitSettings,
     Ends,
+    GroupOwnership,
+    GroupSettings,
+    Instance,
     KafkaCommitLog,
     KafkaSource,
     KafkaWriteAheadLog,
-    TopicSpec,
-    check_input_topics,
-    check_output_topics,
     find_topics,
-    list_partitions,
+    host_name,
     read_ends,
+    read_newest,
     read_tails,
-    select_input_topics,
 )
 from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.adapters.registry import FramedSource, SchemaRegistry, complete
-from stream_calib.adapters.snapshots import SnapshotFolder
 from stream_calib.adapters.workers.process import ProcessFitter
 from stream_calib.config import Config, UniverseConfig
+from stream_calib.config.snapshots import is_here
 from stream_calib.engine.trading_time import check_calendars
 from stream_calib.errors import ConfigError
 from stream_calib.service.crash import crash_points
 from stream_calib.service.diagnosis import slow_symbols, tick_rates_hz
 from stream_calib.service.loop import OnEffects, both, calm_collector, probe_stalls
 from stream_calib.service.numerics import Build, numeric_fingerprint
+from stream_calib.service.pacing import publishing_periods_s
+from stream_calib.service.recall import ReadBack, Turns, recall
 from stream_calib.service.repetition import Allowed
+from stream_calib.service.stores import snapshot_store
+from stream_calib.service.topics import (
+    check_topics,
+    matched_topics,
+    named_topics,
+    partition_of,
+    topics_by_role,
+)
 from stream_calib.service.universe import Outside, UniverseService
 from stream_calib.service.watchdog import Watchdog
-from stream_calib.values import SECOND_NS, Progress, RecordBatch
+from stream_calib.values import SECOND_NS, Progress, Published, RecordBatch
 from stream_calib.wire.ticks import check_format
 
 VERSION = version("stream-calib")
 NOTHING = Allowed()
-MATRIX_BYTES_MAX = 1_000_000  # a chunk of 900 kB with its key and headers
-JOURNAL_BYTES_MAX = 4 * 2**20
 SAMPLE_RECORDS = 20_000  # of the input, to see how often symbols tick
 HEAD_RECORDS, SAMPLE_RECORDS_MOST = 500, 1_000_000  # of a partition, and of all together
-HISTORY_MS = 24 * 3_600_000  # the promised history of matrices
-ROLES = ("correlations", "events", "rejects", "calibrations", "universes", "journal", "fits")
 
 
 def _nothing(_point: str) -> None: ...
@@ -63,14 +68,18 @@ class Adapters(NamedTuple):
     """Where ticks come from, where results go and where states are kept, per universe.
 
     ``check`` is awaited before anything else is connected and returns what should be warned
-    of; ``at`` is told of named points, where a test may end the process.
+    of. Without ``ownership`` every universe is this process's. ``at`` is told of named points,
+    where a test may end the process; ``read_back``, which ``service/recall`` takes, is for the
+    live view.
     """
 
     new_source: Callable[[UniverseConfig], ports.RecordSource]
     new_log: Callable[[UniverseConfig], ports.CommitLog]
     snapshots: Callable[[UniverseConfig], ports.SnapshotStore | None]
     check: Callable[[], Awaitable[Sequence[str]]] | None = None
+    ownership: ports.Ownership | None = None
     at: Callable[[str], None] = _nothing
+    read_back: ReadBack | None = None
 
 
 class Service:
@@ -100,17 +109,30 @@ class Service:
     ) -> None:
         check_format(config.input.format)
         check_calendars(config)
-        self.observer = _Watched(version=VERSION)
+        pairs = {universe.name: config.pairs_of(universe) for universe in config.universe}
+        self.observer = _Watched(VERSION, pairs=pairs, periods_s=publishing_periods_s(config))
+        self.observer.turns = Turns()
         self.observer.compiled(compile_s)
+        self.observer.viewers(0)  # what is counted of them begins at 0
         view = _new_view(config, self.observer)
-        self.http = HttpServer(
-            config.http, self.observer.render, self._health, VERSION, self._demand_refit, view
+        self.http = HttpThread(
+            lambda ask: HttpServer(
+                config.http,
+                self.observer.render,
+                self._health,
+                VERSION,
+                self._demand_refit,
+                view,
+                ask,
+                self.observer.refused,
+            )
         )
         on_effects = on_effects if view is None else both(view.show, on_effects)
         self._config = config
-        self._check = adapters.check
+        self._check, self._ownership = adapters.check, adapters.ownership
+        self._view, self._read_back = view, adapters.read_back
         self._warnings: Sequence[str] = ()
-        self._watchdog = Watchdog(config.delivery.watchdog_after / SECOND_NS)
+        self.watchdog = Watchdog(config.delivery.watchdog_after / SECOND_NS)
         self._fitter = ProcessFitter(
             timeout_s=config.refit.timeout / SECOND_NS, memory_bytes=config.refit.memory_mb * 2**20
         )
@@ -124,10 +146,11 @@ class Service:
                     lambda u=universe: adapters.new_log(u),  # type: ignore[misc]
                     adapters.snapshots(universe),
                     self.observer,
-                    self._watchdog,
+                    self.watchdog,
                     on_effects,
                     self._fitter,
                     adapters.at,
+                    adapters.ownership,
                 ),
                 build,
                 allowed,
@@ -149,8 +172,11 @@ class Service:
                 await self.http.start()
             stack.push_async_callback(self._fitter.close)
             self._warnings = await self._check() if self._check is not None else ()
-            self._watchdog.start()
-            stack.callback(self._watchdog.stop)
+            if self._ownership is not None:
+                stack.push_async_callback(self._ownership.close)
+                await self._ownership.start()
+            self.watchdog.start()
+            stack.callback(self.watchdog.stop)
             with calm_collector():
                 await self._run_universes(stop, on_start)
 
@@ -159,16 +185,20 @@ class Service:
     ) -> None:
         async def announce() -> None:
             for universe in self._universes:
-                await universe.running.wait()
+                await universe.settle()
             for warning in self._warnings:
                 structlog.get_logger().warning(warning)
             if on_start is not None:
                 on_start()
 
         aside = [
-            asyncio.create_task(probe_stalls(self.observer)),
+            asyncio.create_task(probe_stalls(self.observer, self.watchdog.turned)),
             asyncio.create_task(announce()),
         ]
+        if self._view is not None and self._read_back is not None:
+            names = [universe.name for universe in self._universes]
+            again = self.observer.turns.taken_over
+            aside.append(asyncio.create_task(recall(names, self._read_back, self._view, again)))
         try:
             async with asyncio.TaskGroup() as group:
                 for universe in self._universes:
@@ -184,15 +214,22 @@ class Service:
         return None if universe is None else universe.demand_refit()
 
     def _health(self) -> Health:
-        reasons = [
-            f"universe {u.name}: {reason}" for u in self._universes for reason in u.unready()
-        ]
-        return Health(ready=not reasons, reasons=tuple(reasons))
+        reasons = [f"universe {u.name}: {why}" for u in self._universes for why in u.unready()]
+        reasons += (still := self.watchdog.standing())
+        others = self.observer.turns.others
+        aside = tuple(u.name for u in self._universes if u.name in others and not u.unready())
+        return Health(not reasons, tuple(reasons), not still, standing_by=aside)
 
 
 class _Watched(PrometheusObserver):
-    # Tells the view, where there is one, how far event time has got.
+    # Tells the view, where there is one, how far event time has got, and what was taken over.
     viewer: ports.Viewer | None = None
+    turns: Turns
+
+    def owned(self, universe: str, role: str) -> None:
+        super().owned(universe, role)
+        if self.turns.take(universe, role) and self.viewer is not None:
+            self.viewer.gained(universe)
 
     def progressed(self, universe: str, progress: Progress) -> None:
         super().progressed(universe, progress)
@@ -203,8 +240,7 @@ class _Watched(PrometheusObserver):
 def _new_view(config: Config, observer: _Watched) -> LiveView | None:
     if not (config.http.enabled and config.http.view):
         return None
-    view = LiveView([universe.name for universe in config.universe], observer)
-    observer.viewer = view
+    observer.viewer = view = LiveView([universe.name for universe in config.universe], observer)
     return view
 
 
@@ -220,8 +256,11 @@ def kafka_service(
     def new_source(universe: UniverseConfig) -> ports.RecordSource:
         return kafka_source(config, universe)
 
+    ownership = group_ownership(config)
+
     def new_log(universe: UniverseConfig) -> ports.CommitLog:
-        return kafka_log(config, universe, at)
+        partition = config.universe.index(universe)
+        return kafka_log(config, universe, at, partial(ownership.confirm, partition))
 
     async def check() -> Sequence[str]:
         warnings = await check_topics(config)
@@ -231,10 +270,13 @@ def kafka_service(
         return warnings
 
     def snapshots(universe: UniverseConfig) -> ports.SnapshotStore | None:
-        folder = snapshot_folder(config, universe)
-        return None if folder is None else SnapshotFolder(folder, config.snapshots.keep, at)
+        return snapshot_store(config, universe, at)
 
-    adapters = Adapters(new_source, new_log, snapshots, check, at)
+    def read_back(universe: str, role: str, n: int, n_bytes: int) -> Awaitable[Sequence[Published]]:
+        topic, partition = topics_by_role(config)[role], partition_of(config, universe)
+        return read_newest(config.kafka, topic, partition, n, n_bytes)
+
+    adapters = Adapters(new_source, new_log, snapshots, check, ownership, at, read_back)
     return Service(config, adapters, on_effects, compile_s, allowed)
 
 
@@ -253,30 +295,18 @@ def embedded_service(
     def new_log(universe: UniverseConfig) -> ports.CommitLog:
         return EmbeddedCommitLog(log, topics_by_role(config), config.universe.index(universe))
 
-    adapters = Adapters(new_source, new_log, lambda _: None)
+    async def read_back(universe: str, role: str, n: int, _bytes: int) -> Sequence[Published]:
+        return log.newest(topics_by_role(config)[role], partition_of(config, universe), n)
+
+    adapters = Adapters(new_source, new_log, lambda _: None, read_back=read_back)
     return Service(config, adapters, on_effects, compile_s)
-
-
-async def check_topics(config: Config) -> list[str]:
-    """Refuse topics that are missing or would lose records; return what should be warned of."""
-    last = len(config.universe) - 1
-    checked = await check_output_topics(config.kafka, topics_by_role(config), last)
-    named = _named_topics(config)
-    warnings = [*checked.warnings, *await check_input_topics(config.kafka, named)]
-    if config.input.topics_pattern is None:
-        return warnings
-    matched = await _matched_topics(config)
-    if not named and not matched:
-        return [*warnings, f"No topic matches {config.input.topics_pattern!r} yet"]
-    selected = await select_input_topics(config.kafka, matched)
-    return [*warnings, *selected.unread, *selected.warnings]
 
 
 async def recent_records(config: Config, n: int) -> list[RecordBatch]:
     """Return about the last ``n`` records of the input topics."""
-    names = _named_topics(config)
+    names = named_topics(config)
     if config.input.topics_pattern is not None:
-        names |= await _matched_topics(config)
+        names |= await matched_topics(config)
     return await _completed(config, await read_tails(config.kafka, sorted(names), n))
 
 
@@ -329,18 +359,11 @@ def _registry(config: Config) -> SchemaRegistry | None:
     return SchemaRegistry(own.schema_registry, own.schema_registry_username, password)
 
 
-def _named_topics(config: Config) -> set[str]:
-    return {topic for u in config.universe for topic in config.topics_of(u)}
-
-
-async def _matched_topics(config: Config) -> set[str]:
-    there = await list_partitions(config.kafka)
-    matched = {t for t in there if any(config.reads(u, t) for u in config.universe)}
-    return matched - _named_topics(config)
-
-
 def kafka_log(
-    config: Config, universe: UniverseConfig, at: Callable[[str], None] = _nothing
+    config: Config,
+    universe: UniverseConfig,
+    at: Callable[[str], None] = _nothing,
+    may_own: Callable[[], Awaitable[bool]] | None = None,
 ) -> ports.CommitLog:
     """Build the commit log of a universe on Kafka; until it owns, it can only be read."""
     settings = CommitSettings(
@@ -352,45 +375,22 @@ def kafka_log(
         config.delivery.transaction_timeout / SECOND_NS,
     )
     if config.delivery.mode == "exactly_once":
-        return KafkaCommitLog(config.kafka, settings, at)
-    return KafkaWriteAheadLog(config.kafka, settings, at)
+        return KafkaCommitLog(config.kafka, settings, at, may_own)
+    return KafkaWriteAheadLog(config.kafka, settings, at, may_own)
 
 
-def topics_by_role(config: Config) -> dict[str, str]:
-    """Return the name of every topic that the service writes."""
-    return {role: f"{config.output.prefix}.{role}" for role in ROLES}
-
-
-def snapshot_folder(config: Config, universe: UniverseConfig) -> Path | None:
-    """Return where the snapshots of ``universe`` are kept, or None for nowhere."""
-    folder = config.snapshots.folder
-    if folder is None or not config.snapshots.enabled:
-        return None
-    return folder / f"{config.output.prefix}.journal" / universe.name
-
-
-def output_topics(config: Config, replication: int = 1) -> list[TopicSpec]:
-    """Return the topics that the service writes, with the settings that it relies on."""
-    partitions = len(config.universe)
-    for_ever = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-    settings: dict[str, dict[str, str]] = {
-        "correlations": {
-            "cleanup.policy": "compact,delete",
-            "min.compaction.lag.ms": str(HISTORY_MS),
-            "max.message.bytes": str(MATRIX_BYTES_MAX),
-        },
-        "events": {"cleanup.policy": "delete"},
-        "rejects": {"cleanup.policy": "delete"},
-        "calibrations": {"cleanup.policy": "compact"},
-        "universes": {"cleanup.policy": "compact"},
-        "journal": for_ever | {"max.message.bytes": str(JOURNAL_BYTES_MAX)},
-        "fits": for_ever | {"max.message.bytes": str(MATRIX_BYTES_MAX)},
-    }
-    names = topics_by_role(config)
-    return [TopicSpec(names[role], partitions, replication, settings[role]) for role in ROLES]
-
-
-def input_topics(config: Config, partitions: int, replication: int = 1) -> list[TopicSpec]:
-    """Return the input topics of all universes that are named."""
-    names = sorted(_named_topics(config))
-    return [TopicSpec(name, partitions, replication, {}) for name in names]
+def group_ownership(config: Config) -> GroupOwnership:
+    """Build this process's membership among the owners of the journal."""
+    own, journal = config.ownership, topics_by_role(config)["journal"]
+    snapshots = config.snapshots
+    folder = None if snapshots.folder is None else snapshots.folder / journal
+    settings = GroupSettings(
+        # of the journal, not of the app: two that write the same one must agree
+        f"{config.output.prefix}.owners",
+        journal,
+        len(config.universe),
+        host_name(),
+        own.session_timeout / SECOND_NS,
+        local=snapshots.enabled and (is_here(snapshots.url) if snapshots.url else bool(folder)),
+    )
+    return GroupOwnership(config.kafka, settings, Instance(folder, own.instance))

@@ -5,7 +5,7 @@ Times are int64 nanoseconds since the epoch, event time unless a name says other
 
 from stream_calib.values.drift import Alarm, DriftStatus
 from stream_calib.values.estimates import Correlation, ReturnBlock
-from stream_calib.values.live import FeedCounts, LiveTick
+from stream_calib.values.live import BREAKS, FeedCounts, LiveTick
 from stream_calib.values.matrix import Matrix, Pair
 from stream_calib.values.models import (
     Calibration,
@@ -19,6 +19,7 @@ from stream_calib.values.models import (
 from stream_calib.values.records import (
     Malformed,
     Output,
+    Published,
     RecordBatch,
     Reject,
     Source,
@@ -56,6 +57,7 @@ from stream_calib.values.units import (
 )
 
 __all__ = [
+    "BREAKS",
     "F64",
     "FACTOR",
     "I8",
@@ -90,6 +92,7 @@ __all__ = [
     "Output",
     "Pair",
     "Progress",
+    "Published",
     "PublishedFit",
     "Quality",
     "Range",

@@ -102,6 +102,17 @@ class Output:
     headers: tuple[tuple[str, bytes], ...]
 
 
+class Published(NamedTuple):
+    """A record as it is read back from a topic of the service; no value: its key was deleted."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
 @dataclass(frozen=True, slots=True)
 class Reject:
     """A record that was not used, with its original bytes.

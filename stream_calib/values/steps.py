@@ -1,5 +1,6 @@
 """What the engine takes in and brings about, and what is written down of it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -12,6 +13,7 @@ from stream_calib.values.matrix import Matrix
 from stream_calib.values.models import Calibration, Fit, FitFailure
 from stream_calib.values.records import Reject, Source, TickBatch, Watermark
 from stream_calib.values.summaries import Score
+from stream_calib.values.units import NO_TIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,12 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a universe stands: read positions, known ends, and event time."""
+    """Where a universe stands: read positions, known ends, event time, and its model.
+
+    ``fitted_ns`` is the end of the bars that the model in force was fitted to, NO_TIME before the
+    first. ``replay_s`` is about how long it would take to repeat what no snapshot holds; NaN
+    where none are kept. ``withheld`` counts what lies beyond an end, behind open transactions.
+    """
 
     positions: Mapping[Source, int]
     ends: Mapping[Source, int]
@@ -96,6 +103,10 @@ class Progress:
     newest_ns: int
     symbols_ready: int
     symbols_pending: int
+    model_version: int = 1
+    fitted_ns: int = NO_TIME
+    replay_s: float = math.nan
+    withheld: Mapping[Source, int] = field(default_factory=dict)
 
 
 class Range(NamedTuple):

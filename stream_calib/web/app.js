@@ -2,14 +2,14 @@
 
 import { badges, fillBadges } from "./badges.js";
 import { drawLegend, isDark } from "./colours.js";
-import { Connection, get } from "./connection.js";
+import { Connection, get, getMoved } from "./connection.js";
 import { nameOf, save, toCsv, toPicture } from "./downloads.js";
-import { fillEvents } from "./events.js";
-import { sameSymbols, signed } from "./frames.js";
+import { fillEvents, timeText } from "./events.js";
+import { msOf, sameSymbols, signed } from "./frames.js";
 import { HeatMap } from "./heatmap.js";
 import { Ordering } from "./ordering.js";
 import { PairPanel, RegimePanel } from "./panels.js";
-import { fillPairs, fillRow, strongestAndWeakest } from "./tables.js";
+import { fillMoved, fillPairs, fillRow, strongestAndWeakest } from "./tables.js";
 import { startTheme } from "./theme.js";
 
 const POLL_MS = 2000;
@@ -32,10 +32,15 @@ class App {
     this.drawn = 0;
     this.clusteredMs = -Infinity;
     this.tabledMs = -Infinity;
-    this.receivedMs = performance.now();
+    this.receivedMs = performance.now(); // when the service had something new
+    this.standing = []; // universes that another worker owns
+    this.refill = 0; // polls in which the past is fetched again
+    this.known = [];
+    this.knownMs = 0;
     this.stepMs = 0;
     this.passedOver = false;
     this.progress = null;
+    this.reasons = [];
     this.connected = false;
     this.events = [];
     this.ordering = new Ordering();
@@ -66,6 +71,12 @@ class App {
       this.clusteredMs = -Infinity;
       if (this.frame) this.draw(this.frame);
     });
+    part("order").addEventListener("change", () => {
+      part("reorder").disabled = this.isByName();
+      this.clusteredMs = -Infinity;
+      if (this.frame) this.draw(this.frame);
+    });
+    part("find").addEventListener("change", (event) => this.find(event.target.value));
     for (const id of ["row", "column"]) part(id).addEventListener("change", () => this.choose(part("row").value, part("column").value));
     part("csv").addEventListener("click", (event) => this.download(event, async (frame) => {
       save(new Blob([toCsv(frame, this.heat.order)], { type: "text/csv" }), nameOf(frame, "csv"));
@@ -90,9 +101,11 @@ class App {
     try {
       await this.refresh();
       if (this.universe) await this.pollEvents();
+      if (!this.paused) await this.pollMoved();
       await this.fillGaps();
     } catch {
-      this.progress = null; // the service is away; the socket says so
+      this.progress = null;
+      this.reasons = []; // the service is away; the socket says so
     }
     this.badge();
     setTimeout(() => this.poll(), POLL_MS);
@@ -107,6 +120,9 @@ class App {
     const own = universes.find((one) => one.name === (this.universe ?? names[0]));
     if (!own) return;
     this.progress = own.progress;
+    this.known = universes;
+    this.knownMs = performance.now();
+    this.hear();
     const estimators = Object.keys(NAMES).filter((name) => name in own.estimators);
     estimators.push(...Object.keys(own.estimators).filter((name) => !(name in NAMES)));
     this.offer(estimators);
@@ -114,6 +130,12 @@ class App {
       if (estimators.length) this.watch(own.name, estimators[0]);
       else this.universe = own.name;
     }
+  }
+
+  // What came before the page was opened is as old as the service says.
+  hear() {
+    const own = this.known.find((one) => one.name === this.universe)?.estimators[this.estimator];
+    if (own) this.receivedMs = Math.min(this.receivedMs, this.knownMs - 1000 * own.shown_for_s);
   }
 
   offer(estimators) {
@@ -138,6 +160,9 @@ class App {
     part("universe").value = universe;
     if (moved) {
       this.pair = null;
+      this.frame = null; // of another universe
+      part("shown").hidden = true;
+      part("waiting").hidden = false;
       this.events = [];
       fillEvents(part("events"), []);
     }
@@ -149,6 +174,8 @@ class App {
     for (const input of part("estimators").querySelectorAll("input")) input.checked = input.value === estimator;
     this.pause(false);
     this.waiting = null;
+    this.receivedMs = performance.now();
+    this.hear();
     this.connection.watch(universe, estimator);
     this.regimePanel.start(universe, estimator);
     for (const suffix of ["npy", "json"]) {
@@ -160,12 +187,28 @@ class App {
   async refresh() {
     const universes = await get("universes");
     if (universes) this.take(universes);
+    const state = await get("state");
+    this.reasons = state?.reasons ?? [];
+    const standing = state?.standing_by ?? [];
+    if (this.standing.includes(this.universe) && !standing.includes(this.universe)) this.refill = 3;
+    this.standing = standing;
+    part("waiting").firstElementChild.textContent = this.standsBy() ? "This worker stands by: another one is the owner, and shows its matrices." : "Waiting for the first matrix.";
+    part("reasons").replaceChildren(...this.reasons.map((reason) => {
+      const item = document.createElement("li");
+      item.textContent = reason;
+      return item;
+    }));
+  }
+
+  standsBy() {
+    return this.standing.includes(this.universe);
   }
 
   // Frames that were passed over on their way here are in the service's past.
   async fillGaps() {
-    if (!this.passedOver || this.frame === null) return;
+    if (this.frame === null || !(this.passedOver || this.refill)) return;
     this.passedOver = false;
+    this.refill = Math.max(0, this.refill - 1);
     await this.regimePanel.fetch(this.universe, this.estimator);
     if (this.pair) await this.pairPanel.fetch(this.frame, ...this.pair);
   }
@@ -182,9 +225,51 @@ class App {
     this.regimePanel.mark(this.events);
   }
 
+  // What has moved most since the last model, or the last alarm, or as far back as is known.
+  async pollMoved() {
+    if (this.frame === null) return;
+    const { key, head } = this.frame;
+    const last = (...types) => this.events.findLast((event) => types.includes(event.type));
+    const model = last("refit_installed", "refit_rolled_back");
+    const mark = model ?? last("drift_alarm");
+    const found = await getMoved(head.universe, head.estimator, mark?.time_ns ?? "0");
+    if (!found || key !== this.frame.key) return;
+    const then = msOf(found.then_ns);
+    const marked = mark && then >= msOf(mark.time_ns); // else that is longer ago than what is kept
+    fillMoved(part("moved"), found.then_ns === found.now_ns ? [] : found.moved, marked ? `the last ${model ? "model" : "alarm"}, ${timeText(then)}` : timeText(then));
+  }
+
+  isByName() {
+    return part("order").value === "names";
+  }
+
+  // A symbol by its name or a part of it, with the one that moves most with it.
+  find(text) {
+    if (!this.frame || !text.trim()) return;
+    const wanted = text.trim().toLowerCase();
+    const names = this.frame.symbols.slice().sort();
+    const own = names.map((name) => name.toLowerCase());
+    const tests = [(name) => name === wanted, (name) => name.slice(name.indexOf(":") + 1) === wanted, (name) => name.startsWith(wanted), (name) => name.includes(wanted)];
+    const at = tests.map((test) => own.findIndex(test)).find((k) => k >= 0);
+    if (at === undefined) {
+      part("announced").textContent = `No symbol like ${text.trim()}`;
+      part("find").setAttribute("aria-invalid", "true");
+      return;
+    }
+    part("find").removeAttribute("aria-invalid");
+    part("find").value = "";
+    const i = this.frame.indexOf(names[at]);
+    let best = i === 0 ? 1 : 0;
+    for (let j = 0; j < this.frame.n; j++) if (j !== i && Math.abs(this.frame.at(i, j)) > Math.abs(this.frame.at(i, best))) best = j;
+    this.choose(names[at], this.frame.symbols[best]);
+  }
+
   receive(frame) {
-    if (this.frame && this.frame.key === frame.key && frame.timeMs > this.frame.timeMs) this.stepMs = frame.timeMs - this.frame.timeMs;
-    this.receivedMs = performance.now();
+    const last = this.waiting ?? this.frame;
+    if (last && last.key === frame.key && frame.timeMs !== last.timeMs) {
+      if (frame.timeMs > last.timeMs) this.stepMs = frame.timeMs - last.timeMs;
+      this.receivedMs = performance.now();
+    }
     const isDue = this.waiting === null && !this.paused;
     this.waiting = frame;
     if (isDue) requestAnimationFrame(() => this.drawWaiting());
@@ -217,7 +302,7 @@ class App {
     const now = performance.now();
     const anew = now - this.clusteredMs > REORDER_MS && !frame.isDifference;
     if (anew) this.clusteredMs = now;
-    const { order, changed } = this.ordering.of(frame, { anew });
+    const { order, changed } = this.ordering.of(frame, { anew, byName: this.isByName() });
     if (others) this.listSymbols(frame);
     const limit = LIMITS[frame.head.estimator] ?? 1;
     this.heat.show(frame, order, changed || others, limit);
@@ -244,7 +329,7 @@ class App {
 
   listSymbols(frame) {
     const names = frame.symbols.slice().sort();
-    for (const id of ["row", "column"]) part(id).replaceChildren(...names.map((name) => new Option(name, name)));
+    for (const id of ["row", "column", "names"]) part(id).replaceChildren(...names.map((name) => new Option(name, name)));
   }
 
   choose(a, b) {
@@ -279,7 +364,7 @@ class App {
 
   badge() {
     const silentS = (performance.now() - this.receivedMs) / 1000;
-    fillBadges(part("badges"), badges({ frame: this.frame, connected: this.connected, paused: this.paused, progress: this.progress, stepMs: this.stepMs, silentS }));
+    fillBadges(part("badges"), badges({ frame: this.frame, connected: this.connected, paused: this.paused, progress: this.progress, reasons: this.reasons, standsBy: this.standsBy(), stepMs: this.stepMs, silentS }));
   }
 
   recolour() {

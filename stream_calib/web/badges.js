@@ -7,13 +7,16 @@ import { seconds } from "./tables.js";
 const SILENT_S = 10; // without a frame
 const LATE_STEPS = 4; // publishing periods between the newest tick and the matrix, or its horizons
 
-export function badges({ frame, connected, paused, progress, stepMs, silentS }) {
+export function badges({ frame, connected, paused, progress, reasons, standsBy, stepMs, silentS }) {
   const found = [];
   const add = (text, kind = "", title = "") => found.push({ text, kind, title });
   if (!connected) add("no connection, trying again", "warn");
+  else if (standsBy) add("stands by", "warn", "Another worker is the owner: see its page for what is new");
+  else if (!frame) add("waiting", "warn");
   else if (paused) add("paused", "warn", "What came since is not shown");
   else if (silentS > SILENT_S && silentS > (5 * stepMs) / 1000) add(`nothing new for ${seconds(silentS)}`, "warn");
   else add("live", "good");
+  for (const reason of frame ? reasons : []) add(reason, "warn", "Why the service is not ready");
   if (!frame) return found;
   const { head } = frame;
   add(`as of ${timeText(frame.timeMs, true)}`, "", `number ${head.sequence}`);

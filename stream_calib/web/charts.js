@@ -1,6 +1,8 @@
 // Lines over time, by uPlot (uplot/LICENSE).
 
 import { css } from "./colours.js";
+import { timeText } from "./events.js";
+import { signed } from "./frames.js";
 
 const POINTS_MAX = 2000;
 const HEAVY = { alarm: "--mark", refit: "--second" };
@@ -13,6 +15,10 @@ export class Lines {
     this.marked = [];
     this.plot = null;
     this.due = false;
+    this.readout = document.createElement("div");
+    this.readout.className = "readout";
+    this.readout.hidden = true;
+    box.append(this.readout);
     new ResizeObserver(() => this.resize()).observe(box);
   }
 
@@ -23,7 +29,10 @@ export class Lines {
 
   add(time, values) {
     const times = this.data[0];
-    if (times.length && time <= times[times.length - 1]) return;
+    const last = times[times.length - 1];
+    if (time === last) return;
+    if (time < last) this.data = [[], ...this.series.map(() => [])]; // the input was begun anew
+    if (time < last) return this.add(time, values);
     times.push(time);
     values.forEach((value, k) => this.data[k + 1].push(value));
     if (times.length > POINTS_MAX) this.data.forEach((column) => column.splice(0, column.length - POINTS_MAX));
@@ -83,13 +92,23 @@ export class Lines {
         label: one.label,
         stroke: one.colour ? css(one.colour) : "transparent",
         width: one.colour ? 1.6 : 0,
-        points: { show: false },
+        points: { show: (plot) => plot.data[0].length < 2 && one.colour !== undefined, size: 6 }, // a line needs two
         spanGaps: false,
       }))],
-      hooks: { draw: [(plot) => this.over(plot)] },
+      hooks: { draw: [(plot) => this.over(plot)], setCursor: [(plot) => this.read(plot)] },
     };
     if (this.band) options.bands = [{ series: this.band, fill: css("--band") }];
     this.plot = new window.uPlot(options, this.data, this.box);
+  }
+
+  // What there is under the pointer, in words.
+  read(plot) {
+    const at = plot.cursor.idx;
+    const known = at !== null && at !== undefined && plot.cursor.left >= 0 && this.data[0].length > 0;
+    this.readout.hidden = !known;
+    if (!known) return;
+    const values = this.series.map((one, k) => [one.label, this.data[k + 1][at]]).filter(([, value]) => typeof value === "number");
+    this.readout.textContent = [timeText(1000 * this.data[0][at]), ...values.map(([label, value]) => `${label} ${signed(value)}`)].join(" \u00b7 ");
   }
 
   over(plot) {
@@ -122,9 +141,12 @@ function clock(_, ticks) {
   });
 }
 
-function wide(_, low, high) {
-  // the first points have no width of time yet
-  return low === high || low === null ? [(low ?? 0) - 30, (high ?? 0) + 30] : [low, high];
+function wide(plot, low, high) {
+  // the first point has no width of time yet, and uPlot would make it years
+  const times = plot.data[0];
+  if (times.length > 1) return [low, high];
+  const middle = times[0] ?? Date.now() / 1000;
+  return [middle - 30, middle + 30];
 }
 
 function stroke(context, colour, dash, x0, y0, x1, y1) {

@@ -63,11 +63,16 @@ export class Connection {
 export async function get(...parts) {
   const response = await fetch(`/api/${parts.map(encodeURIComponent).join("/")}`);
   if (response.status === 401) location.reload(); // the service began anew and asks for the token
-  return response.ok ? response.json() : null;
+  return response.status === 200 ? response.json() : null;
+}
+
+export async function getMoved(universe, estimator, since) {
+  const response = await fetch(`/api/moved/${encodeURIComponent(universe)}/${encodeURIComponent(estimator)}?since=${since}`);
+  return response.status === 200 ? response.json() : null;
 }
 
 export async function getHistory(universe, estimator, a, b) {
   const query = new URLSearchParams({ pair: `${a},${b}` });
   const response = await fetch(`/api/history/${encodeURIComponent(universe)}/${encodeURIComponent(estimator)}?${query}`);
-  return response.ok ? response.json() : null;
+  return response.status === 200 ? response.json() : null;
 }

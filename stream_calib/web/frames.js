@@ -53,8 +53,10 @@ export function msOf(text) {
 }
 
 // Bounds of 95 % by Fisher's z, as Matrix.pair has them.
-export function bounds(corr, band) {
-  if (band === null || Math.abs(corr) >= 1) return [null, null];
+export function bounds(corr, band, isDifference = false) {
+  if (band === null) return [null, null];
+  if (isDifference) return [Math.max(-2, corr - NORMAL_95 * band), Math.min(2, corr + NORMAL_95 * band)];
+  if (Math.abs(corr) >= 1) return [null, null];
   const z = Math.atanh(corr);
   const width = (NORMAL_95 * band) / (1 - corr * corr);
   return [Math.tanh(z - width), Math.tanh(z + width)];

@@ -110,12 +110,13 @@ export class HeatMap {
       const room = this.edge - 6 * ratio;
       context.fillStyle = css(this.chosen.includes(k) ? "--text" : "--quiet");
       context.textAlign = "right";
-      context.fillText(name(i), this.edge - 5 * ratio, middle, room);
+      const text = fitted(context, name(i), room);
+      context.fillText(text, this.edge - 5 * ratio, middle);
       context.save();
       context.translate(middle, this.edge - 5 * ratio);
       context.rotate(-Math.PI / 2);
       context.textAlign = "left";
-      context.fillText(name(i), 0, 0, room);
+      context.fillText(text, 0, 0);
       context.restore();
     });
   }
@@ -125,7 +126,7 @@ export class HeatMap {
     const [a, b] = this.chosen;
     if (a >= this.order.length || b >= this.order.length) return;
     const thick = Math.max(1, Math.min(CROSS_MAX, cell / 10)) * ratio;
-    const size = Math.max(cell, 6 * ratio);
+    const size = Math.max(cell, 10 * ratio);
     context.lineWidth = thick;
     for (const [row, column, colour] of [[b, a, "--quiet"], [a, b, "--text"]]) {
       const x = this.edge + (column + 0.5) * cell - size / 2;
@@ -183,4 +184,21 @@ export class HeatMap {
     if (a < 0 || b < 0 || a > last || b > last || a === b) return;
     this.onChoose(...this.symbolsAt([a, b]));
   }
+}
+
+// A name in the room that there is: the middle is left out, for the ends tell names apart.
+export function fitted(context, text, room) {
+  if (context.measureText(text).width <= room) return text;
+  const marks = [...text];
+  let [few, many] = [0, marks.length];
+  const cut = (kept) => {
+    const head = Math.ceil(kept / 2);
+    return `${marks.slice(0, head).join("")}\u2026${kept > head ? marks.slice(head - kept).join("") : ""}`;
+  };
+  while (few + 1 < many) {
+    const half = (few + many) >> 1;
+    if (context.measureText(cut(half)).width <= room) few = half;
+    else many = half;
+  }
+  return cut(few);
 }

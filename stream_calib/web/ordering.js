@@ -12,11 +12,15 @@ export class Ordering {
   }
 
   // Return the rows of `frame` in the order to show, and whether it is another one than before.
-  of(frame, { anew = false } = {}) {
+  of(frame, { anew = false, byName = false } = {}) {
     const names = frame.symbols;
     const known = new Map(names.map((name, i) => [name, i]));
     const kept = this.symbols.filter((name) => known.has(name)).map((name) => known.get(name));
     const complete = kept.length === names.length && kept.length === this.symbols.length;
+    if (byName) {
+      const sorted = names.map((_, i) => i).sort((a, b) => (names[a] < names[b] ? -1 : 1));
+      return { order: sorted, changed: this.keep(frame, sorted) };
+    }
     if (complete && !anew) return { order: kept, changed: this.keep(frame, kept) };
     const found = towards(kept, cluster(frame));
     if (complete && similarity(frame, found) - similarity(frame, kept) < BETTER * names.length) {

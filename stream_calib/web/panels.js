@@ -6,10 +6,10 @@ import { kindOf } from "./events.js";
 import { bounds, msOf, signed } from "./frames.js";
 
 const unit = (_, low, high) => {
-  // wide enough to be read, and never beyond what a correlation can be
+  // wide enough to be read, and not beyond what a correlation can be
   if (low === null) return [-1, 1];
   const room = Math.max(0.05, 0.1 * (high - low));
-  return [Math.max(-1, low - room), Math.min(1, high + room)];
+  return [Math.max(Math.min(-1, low), low - room), Math.min(Math.max(1, high), high + room)];
 };
 
 export class PairPanel {
@@ -34,7 +34,7 @@ export class PairPanel {
     const asked = this.asked;
     const past = await getHistory(frame.head.universe, frame.head.estimator, a, b);
     if (asked !== this.asked || !past) return;
-    const rows = past.corr.map((corr, k) => [...bounds(corr, past.band[k]), corr]);
+    const rows = past.corr.map((corr, k) => [...bounds(corr, past.band[k], frame.isDifference), corr]);
     this.lines.merge(past.time_ns.map((text) => msOf(text) / 1000), [0, 1, 2].map((c) => rows.map((row) => row[c])));
   }
 
@@ -43,7 +43,7 @@ export class PairPanel {
     this.write(frame, a, b);
     if (i < 0 || j < 0) return;
     const corr = frame.at(i, j);
-    this.lines.add(frame.timeMs / 1000, [...bounds(corr, frame.bandAt(i, j)), corr]);
+    this.lines.add(frame.timeMs / 1000, [...bounds(corr, frame.bandAt(i, j), frame.isDifference), corr]);
   }
 
   write(frame, a, b) {
@@ -54,8 +54,10 @@ export class PairPanel {
     }
     const corr = frame.at(i, j);
     const band = frame.bandAt(i, j);
-    const [low, high] = bounds(corr, band);
-    const known = low === null ? "" : `, standard error ${band.toFixed(3)}, 95 % between ${signed(low)} and ${signed(high)}`;
+    const [low, high] = bounds(corr, band, frame.isDifference);
+    // both come from the same returns, so that their errors partly cancel
+    const error = frame.isDifference ? "standard error at most" : "standard error";
+    const known = low === null ? "" : `, ${error} ${band.toFixed(3)}, 95 % between ${signed(low)} and ${signed(high)}`;
     this.text.textContent = `${a} ~ ${b}: ${signed(corr)}${known}`;
   }
 }

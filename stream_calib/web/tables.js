@@ -32,6 +32,11 @@ export function fillPairs(table, frame, pairs) {
   ]));
 }
 
+export function fillMoved(table, moved, since) {
+  table.caption.textContent = `Moved most since ${since}`;
+  fill(table, moved.map(({ pair, then, now }) => [pair.join(" ~ "), signed(then), signed(now), signed(now - then)]));
+}
+
 export function fillRow(table, frame, symbol) {
   const i = frame.indexOf(symbol);
   table.caption.textContent = i < 0 ? "All pairs" : `All pairs of ${symbol}`;

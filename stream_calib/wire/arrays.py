@@ -1,5 +1,7 @@
 """Named arrays as a table of contents and one run of little-endian bytes, and back."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 KINDS = "biuf"  # booleans and numbers: nothing that would have to be pickled
+_DTYPE = re.compile(r"[<|][biuf][1248]|<f16", re.ASCII)
 
 
 def lay_out_arrays(
@@ -74,15 +77,19 @@ def unpack_arrays(
     out: dict[str, Any] = {}
     offset = 0
     for entry in table:
-        dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
-        if dtype.kind not in KINDS or dtype.str != entry["dtype"] or entry["offset"] != offset:
-            message = f"array {entry['name']!r} is not where it should be"
+        name, shape = entry["name"], tuple(entry["shape"])
+        lengths = all(type(length) is int and 0 <= length < 1 << 48 for length in shape)
+        # judged before numpy sees it, which reads far more than types of numbers out of a text
+        if not lengths or not _DTYPE.fullmatch(entry["dtype"]) or entry["offset"] != offset:
+            message = f"array {name!r} is not where it should be"
             raise ValueError(message)
-        count = 1
-        for length in shape:
-            count *= length
+        dtype = np.dtype(entry["dtype"])
+        count = math.prod(shape)
+        if dtype.str != entry["dtype"] or count * dtype.itemsize > len(payload) - offset:
+            message = f"array {name!r} is not in these bytes"
+            raise ValueError(message)
         array = np.frombuffer(payload, dtype, count, offset) if count else np.empty(0, dtype)
-        out[entry["name"]] = array.reshape(shape).astype(dtype.newbyteorder("="), copy=copy)
+        out[str(name)] = array.reshape(shape).astype(dtype.newbyteorder("="), copy=copy)
         offset += count * dtype.itemsize
     if offset != len(payload):
         message = f"{len(payload) - offset} bytes belong to no array"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 JSON_TYPE = "application/json"
+DIGITS_MAX = 19  # of a number of 64 bits
 
 
 def rfc3339(time_ns: int) -> str:
@@ -38,6 +39,11 @@ def headers(
     return tuple((name, text.encode()) for name, text in fields.items())
 
 
+def is_number(text: bytes) -> bool:
+    """Tell whether a header holds a whole number of at most 64 bits."""
+    return text.isdigit() and len(text) <= DIGITS_MAX
+
+
 def last_sequences(
     records: Iterable[tuple[bytes | None, Sequence[tuple[str, bytes]]]],
 ) -> dict[str, int]:
@@ -45,7 +51,7 @@ def last_sequences(
     found: dict[str, int] = {}
     for key, head in records:
         sequence = dict(head).get("sequence", b"")
-        if sequence.isdigit():
-            name = [*(key or b"").decode().split("|"), "events"][1]
+        if is_number(sequence):
+            name = [*(key or b"").decode(errors="replace").split("|"), "events"][1]
             found[name] = max(found.get(name, 0), int(sequence))
     return found

@@ -9,6 +9,8 @@ import zstandard
 
 from stream_calib.errors import InputError
 
+PIECE_BYTES = 1024  # of what is compressed: 32 MB of what is not, at the worst
+
 
 def unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Decompress zstd frames, one after the other.
@@ -19,7 +21,7 @@ def unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
         The last frame does not end: the library's own reader takes it for a complete one.
     """
     frame = None
-    for piece in pieces:
+    for piece in _small(pieces):
         data = piece
         while data:
             frame = frame or zstandard.ZstdDecompressor().decompressobj()
@@ -29,6 +31,13 @@ def unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
                 frame = None
     if frame is not None:
         raise EOFError
+
+
+def _small(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    # four bytes may stand for 128 KiB, and all that a piece stands for comes at once
+    for piece in pieces:
+        for at in range(0, len(piece), PIECE_BYTES):
+            yield piece[at : at + PIECE_BYTES]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import orjson
 
+from stream_calib.errors import InputError
 from stream_calib.values import Event, Output, Reject
 from stream_calib.wire.cloudevents import JSON_TYPE, headers
 
@@ -23,6 +24,27 @@ def encode_event(event: Event, topic: str, partition: int) -> Output:
         "event", id_, event.universe, event.time_ns, JSON_TYPE, value, sequence=str(event.sequence)
     )
     return Output(topic, partition, event.universe.encode(), value, head)
+
+
+def decode_event(value: bytes) -> Event:
+    """Read an event back.
+
+    Raises
+    ------
+    InputError
+        The bytes are no event.
+    """
+    try:
+        told = orjson.loads(value)
+        return Event(
+            str(told["universe"]),
+            int(told["sequence"]),
+            str(told["type"]),
+            int(told["time_ns"]),
+            dict(told["details"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"not an event ({type(error).__name__}: {error})") from None
 
 
 def encode_reject(reject: Reject, topic: str, partition: int) -> Output:

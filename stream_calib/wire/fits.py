@@ -15,6 +15,7 @@ import orjson
 from stream_calib.errors import InputError
 from stream_calib.values import Fit, Output
 from stream_calib.wire.arrays import pack_arrays, unpack_arrays
+from stream_calib.wire.cloudevents import is_number
 
 FIT_TYPE = "application/vnd.stream-calib.fit"
 MAGIC = b"SCF1"
@@ -88,13 +89,14 @@ def whole_fits(records: Iterable[Record], hashes: Sequence[str]) -> dict[str, li
     """Return the chunks of these fits, in order, from the records of a topic.
 
     A fit of which a chunk is missing is absent; one that was written twice is the same twice.
+    Records that are no chunks are passed over.
     """
     found: dict[str, dict[int, bytes]] = {}
     sizes: dict[str, int] = {}
     for key, headers, value in records:
-        name = (key or b"||").decode().split("|")[-2]
-        if name in hashes:
-            i, _, n = dict(headers)["chunk"].partition(b"/")
+        _, name, *_ = ["", *(key or b"").decode(errors="replace").split("|")[-2:], ""]
+        i, _, n = dict(headers).get("chunk", b"").partition(b"/")
+        if name in hashes and is_number(i) and is_number(n):
             found.setdefault(name, {})[int(i)] = value or b""
             sizes[name] = int(n)
     return {

@@ -3,7 +3,7 @@
 import hashlib
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,30 +58,52 @@ def _lengths(values: Sequence[bytes | None]) -> list[int]:
         return [-1 if value is None else len(value) for value in values]
 
 
+class TopicDigest:
+    """A digest of consecutive records of one topic."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(
+        self, partition: int, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """Take in the next record."""
+        parts = [key, value]
+        parts += [part for name, text in headers for part in (name.encode(), text)]
+        self._digest.update(array("q", [partition, len(parts), *map(len, parts)]).tobytes())
+        for part in parts:
+            self._digest.update(part)
+
+    def value(self) -> bytes:
+        """Return the digest of all records so far."""
+        return self._digest.digest()
+
+
+def digest_topics(topics: Mapping[str, bytes]) -> str:
+    """Return the digest of all topics that got a record, from the digest of each."""
+    whole = hashlib.blake2b(digest_size=16)
+    for topic in sorted(topics):
+        whole.update(topic.encode() + b"\0" + topics[topic])
+    return whole.hexdigest()
+
+
 class OutputDigest:
     """A digest of published records, in the order of each topic."""
 
     def __init__(self) -> None:
         self.n_outputs = 0
-        self._topics: dict[str, Any] = {}
+        self._topics: dict[str, TopicDigest] = {}
 
     def update(self, outputs: Sequence[Output]) -> None:
         """Take in the next records."""
         self.n_outputs += len(outputs)
         for o in outputs:
-            digest = self._topics.setdefault(o.topic, hashlib.blake2b(digest_size=16))
-            parts = [o.key, o.value]
-            parts += [part for name, text in o.headers for part in (name.encode(), text)]
-            digest.update(array("q", [o.partition, len(parts), *map(len, parts)]).tobytes())
-            for part in parts:
-                digest.update(part)
+            digest = self._topics.setdefault(o.topic, TopicDigest())
+            digest.add(o.partition, o.key, o.value, o.headers)
 
     def value(self) -> str:
         """Return the digest of all records so far."""
-        whole = hashlib.blake2b(digest_size=16)
-        for topic in sorted(self._topics):
-            whole.update(topic.encode() + b"\0" + self._topics[topic].digest())
-        return whole.hexdigest()
+        return digest_topics({topic: digest.value() for topic, digest in self._topics.items()})
 
 
 def link(entry: JournalEntry) -> JournalEntry:

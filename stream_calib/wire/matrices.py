@@ -93,12 +93,35 @@ def decode(value: bytes, content_type: str = JSON_TYPE) -> Matrix:
         document = _unpack(value) if content_type == PACKED_TYPE else orjson.loads(value)
         version = document["schema_version"]
         if version != SCHEMA_VERSION:
-            message = f"matrix has schema_version {version}, this reader knows {SCHEMA_VERSION}"
-            raise InputError(message)
+            raise InputError(_unknown(version))
         return _matrix(document)
     except (ArithmeticError, KeyError, TypeError, ValueError, struct.error) as error:
         message = f"not a correlation matrix ({type(error).__name__}: {error})"
         raise InputError(message) from None
+
+
+def read_head(value: bytes, content_type: str = JSON_TYPE) -> Mapping[str, Any]:
+    """Return what a matrix says about itself, without its triangles where they are packed.
+
+    Of a packed one the first chunk is enough.
+
+    Raises
+    ------
+    InputError
+        If the bytes are not a matrix of a schema version that is known here.
+    """
+    try:
+        if content_type == PACKED_TYPE:
+            document, _ = _head(value)
+        else:
+            document = orjson.loads(value)
+        if document["schema_version"] != SCHEMA_VERSION:
+            raise InputError(_unknown(document["schema_version"]))
+    except (ArithmeticError, KeyError, TypeError, ValueError, struct.error) as error:
+        message = f"not a correlation matrix ({type(error).__name__}: {error})"
+        raise InputError(message) from None
+    else:
+        return document
 
 
 def join(chunks: Sequence[tuple[bytes, Mapping[str, bytes]]]) -> Matrix:
@@ -178,12 +201,20 @@ def _output(
     return Output(topic, partition, key.encode(), value, head)
 
 
-def _unpack(blob: bytes) -> dict[str, Any]:
+def _unknown(version: object) -> str:
+    return f"matrix has schema_version {version}, this reader knows {SCHEMA_VERSION}"
+
+
+def _head(blob: bytes) -> tuple[dict[str, Any], int]:
     if blob[:4] != MAGIC:
         message = "no SCM1 at the start"
         raise ValueError(message)
     (size,) = struct.unpack_from("<I", blob, 4)
-    document: dict[str, Any] = orjson.loads(blob[8 : 8 + size])
+    return orjson.loads(blob[8 : 8 + size]), size
+
+
+def _unpack(blob: bytes) -> dict[str, Any]:
+    document, size = _head(blob)
     n = len(document["symbols"])
     triangles = np.frombuffer(blob, dtype="<f4", offset=8 + size).reshape(-1, n * (n - 1) // 2)
     names = (*TRIANGLES, "band_total")[: max(len(TRIANGLES), len(triangles))]
@@ -192,6 +223,11 @@ def _unpack(blob: bytes) -> dict[str, Any]:
 
 def _matrix(document: Mapping[str, Any]) -> Matrix:
     n = len(document["symbols"])
+    names = (*document["symbols"], *document["pending"], document["universe"])
+    whole = (document["sequence"], document["model_version"])
+    if {*map(type, names)} != {str} or {*map(type, whole)} != {int}:
+        message = "names that are no texts, or numbers that are not whole"
+        raise ValueError(message)
     quality, band_total = document["quality"], document["band_total"]
     plain = {name: document[name] for name in _PLAIN}
     plain |= {name: tuple(document[name]) for name in ("symbols", "pending")}
@@ -229,7 +265,8 @@ def _regime(document: Mapping[str, Any]) -> Regime:
 
 
 def _square(triangle: Sequence[float], n: int, diagonal: float) -> F64:
-    entries = np.array(triangle, dtype=np.float64).reshape(n * (n - 1) // 2)
+    with np.errstate(invalid="ignore"):  # a NaN of another kind is still one
+        entries = np.array(triangle, dtype=np.float64).reshape(n * (n - 1) // 2)
     square = np.full((n, n), diagonal)
     upper = np.triu_indices(n, 1)
     square[upper] = entries

@@ -1,12 +1,14 @@
 """Snapshots on the wire: saved engine state that can be checked before it is believed.
 
 ``SCS1``, the length of the head (u32), the head (JSON: what the state is of, and a table of
-the arrays), the arrays, and the SHA-256 of everything before; all little-endian.
+the arrays), the arrays, and the SHA-256 of everything before; all little-endian. Wherever they are
+kept their names are ``<number, 20 digits>-<chain>.snap``, so that the newest sorts last.
 """
 
 import hashlib
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -20,6 +22,33 @@ MAGIC = b"SCS1"
 FORMAT_VERSION = 1
 _PLAIN = ("universe", "number", "chain", "settings", "numerics", "software_version")
 _START, _SHA256 = 8, 32
+
+NAME = r"\d{20}-\w+\.snap"
+_NAME = re.compile(NAME, re.ASCII)
+
+
+def snapshot_name(number: int, chain: str) -> str:
+    """Return the name of the snapshot after an entry."""
+    return f"{number:020d}-{chain}.snap"
+
+
+def number_in(name: str) -> int:
+    """Return the number of the entry that a name is of."""
+    return int(name.partition("-")[0])
+
+
+def is_snapshot_name(name: str) -> bool:
+    """Tell whether a snapshot may go by this name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def surplus(names: Sequence[str], saved: str, keep: int) -> list[str]:
+    """Return what is dropped after a save: of those before it the oldest, beyond ``keep`` in all.
+
+    Newer ones stay: another owner's, where who saved was frozen meanwhile. ``names`` come newest
+    first.
+    """
+    return [name for name in names if name < saved][keep - 1 :]
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:

@@ -17,7 +17,7 @@ from tests.kafka.killing import read
 from tests.kafka.service import running, settings
 from tests.real_parts import TopicMaker
 
-SIZES = (12, 500)
+BAR_EVERY_S = {50: 0.05, 500: 0.4}  # by symbols: what a bar takes, or bars wait for each other
 N_BARS = 150
 MODES = ("at_least_once", "exactly_once")
 
@@ -33,8 +33,8 @@ async def bench_exactly_once(kafka_bootstrap: str, new_topic: TopicMaker) -> Non
     print(f"\nFrom the tick that closes a bar to a reader of committed records, {N_BARS} bars")
     print(f"  {'':<28}{'N':>5}{'p50 ms':>9}{'p99 ms':>9}{'commits/s':>11}{'journal B':>11}")
     entry_bytes = []
-    for n in SIZES:
-        size = 20_000 if n == 12 else 1_600_000
+    for n in BAR_EVERY_S:
+        size = 60_000 if n == 50 else 1_600_000
         bare = await _bare(kafka_bootstrap, await new_topic("bare"), size)
         _print("bare transaction + read", n, bare)
         for mode in MODES:
@@ -139,7 +139,7 @@ async def _latencies(bootstrap: str, topic: str, config: Config, symbols: list[s
                     sent_s[bar_ns] = time.perf_counter()
                 await producer.send(topic, orjson.dumps(tick), partition=0)
             await producer.flush()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(BAR_EVERY_S[len(symbols)])
         await asyncio.sleep(2.0)
         done.set()
         await follower

@@ -1,6 +1,8 @@
 """What twenty viewers of 500 symbols at five matrices a second cost the service's event loop.
 
-The other side is the same loop in the same run, showing the same matrices to nobody. Viewers are
+The other side is the same loop in the same run, showing the same matrices to nobody. The view has
+a thread of its own, as in the service: what is left are the moments in which it has the
+interpreter, and the processor. Viewers are
 in a process of their own and answer each frame at once. "own" is without the time in which
 the thread was ready and the processor busy with others (schedstat of Linux), as in
 ``bench_workers.py``; the viewers share the two processors with the service.
@@ -20,7 +22,7 @@ from stream_calib.adapters.http import LiveView
 from stream_calib.service.loop import calm_collector
 from stream_calib.values import Matrix
 from stream_calib.wire.live import encode_live
-from tests.web.showing import effects_of, matrix_of, serving
+from tests.web.showing import effects_of, matrix_of, serving_aside
 
 N, VIEWERS, PERIOD_S, SECONDS = 500, 20, 0.2, 12.0
 PROBE_S = 0.001
@@ -36,15 +38,17 @@ def bench_viewers() -> None:
     print(f" ({sum(seen) * size / SECONDS / 1e6:.0f} MB/s), worst viewer {min(seen)} of {shown}")
     print(f"  from show() to received: p50 {np.median(late_s):.3f} s, max {max(late_s):.3f} s")
     print(f"  How late the loop wakes up, ms: {'own p50':>8}{'p99':>7}{'max':>7}{'raw p99':>9}")
-    p99 = {}
+    p99, raw_p99 = {}, {}
     for name, samples in (("nobody looks", alone), (f"{VIEWERS} look", watched)):
         own, raw = 1e3 * np.array(samples).T
         p99[name] = float(np.quantile(own, 0.99))
         print(f"    {name:<28}{np.median(own):>8.2f}{p99[name]:>7.2f}{own.max():>7.2f}", end="")
-        print(f"{np.quantile(raw, 0.99):>9.2f}")
+        raw_p99[name] = float(np.quantile(raw, 0.99))
+        print(f"{raw_p99[name]:>9.2f}")
+    own_ratio, raw_ratio = (x[f"{VIEWERS} look"] / x["nobody looks"] for x in (p99, raw_p99))
+    print(f"  p99 to that of nobody: own {own_ratio:.2f} (at most 2), raw {raw_ratio:.2f}")
     assert min(seen) >= 0.8 * shown
-    # epoll counts in milliseconds: whatever wakes the loop makes a sleep up to 1 ms longer
-    assert p99[f"{VIEWERS} look"] <= 2.0 * p99["nobody looks"] + 1.0
+    assert own_ratio <= 2.0
 
 
 def _matrix(sequence: int) -> Matrix:
@@ -59,7 +63,7 @@ _CORR = np.asarray(np.corrcoef(np.random.default_rng(3).normal(size=(N, 2 * N)))
 async def _measure() -> tuple[
     list[tuple[float, float]], list[tuple[float, float]], list[int], int, list[float]
 ]:
-    async with serving() as (server, view, _):
+    async with serving_aside() as (server, view):
         alone, _ = await _show(view, 1)
         ours, theirs = SPAWN.Pipe()
         process = SPAWN.Process(target=_watch, args=(server.url, theirs))

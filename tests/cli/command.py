@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_calib.cli import main
+from stream_calib.cli.run import COMPILING
 
 if TYPE_CHECKING:
     from tests.cli.forking import Forked
@@ -56,11 +57,14 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def spawn(
-    *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    *words: object,
+    program: Sequence[object] = COMMAND,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[str]":
     """Start a command as a process of its own, its output in pipes."""
     return subprocess.Popen(
-        [*COMMAND, *map(str, words)],
+        [*map(str, program), *map(str, words)],
         cwd=cwd,
         env=environment() | dict(env or {}),
         stdin=subprocess.DEVNULL,
@@ -88,6 +92,11 @@ def ended(process: "subprocess.Popen[str] | Forked") -> Done:
             process.kill()  # where it still runs
     assert "Traceback" not in err
     return Done(process.wait(), out, err)
+
+
+def but_loading(err: str) -> str:
+    """Leave out what is said where loading the kernels takes longer than two seconds."""
+    return err.replace(f"{COMPILING}\n", "", 1)
 
 
 def is_one_sentence(text: str) -> bool:

@@ -206,7 +206,7 @@ def test_verify_gives_every_bad_file_a_line(
 def test_verbs_disturb_nobody_who_owns_the_folder(
     cli: Callable[..., Done], store: SnapshotFolder
 ) -> None:
-    leftover = FOLDER / f".{name(saved(101))}.tmp"
+    leftover = FOLDER / f".{name(saved(101))}.77.tmp"
     leftover.write_bytes(b"half of a snap")
     assert cli("snapshot", "list", "-c", "settings.toml").code == 0
     assert cli("snapshot", "verify", "-c", "settings.toml", "--offline").code == 0

@@ -150,6 +150,8 @@ def test_address_that_is_not_ours_ends_with_3_and_one_sentence(
         (("--simulated", "3", "--topic", "t", "--speed", "2"), "--speed is the pace of files"),
         (("ticks.jsonl", "--speed", "slow"), "--speed slow: give max"),
         (("--exchange", "binance", "--topic", "t"), "needs --symbols and --topic"),
+        (("ticks.jsonl", "--repeat"), "--repeat is for --simulated ticks"),
+        (("--simulated", "3", "--repeat", "--rate", "0"), "--repeat is for --simulated ticks"),
         (("--simulated", "4", *WITH_CONFIG), "the configuration has only 3 symbols"),
         (("--simulated", "3", "--topic", "t", "--duration-s", "inf"), "duration_s must be"),
     ],

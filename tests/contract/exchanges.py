@@ -127,6 +127,18 @@ async def running_exchange(
         await runner.cleanup()
 
 
+def toml(table: dict[str, Any], name: str) -> str:
+    """Write nested tables as TOML."""
+    plain = {k: v for k, v in table.items() if not isinstance(v, dict)}
+    lines = [f"[{name}]", *(f"{k} = {as_toml(v)}" for k, v in plain.items())]
+    tables = [toml(v, f"{name}.{k}") for k, v in table.items() if isinstance(v, dict)]
+    return "\n".join([*lines, *tables])
+
+
+def as_toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 def trade(symbol: str, ident: int, price: str, time_ms: int) -> str:
     """Return a trade as Binance streams it."""
     row = {

@@ -293,12 +293,14 @@ async def test_cancelling_kills_the_process_and_leaves_no_zombie(tmp_path: Path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
-async def test_cancelling_at_any_moment_leaves_no_process() -> None:
+async def test_cancelling_at_any_moment_leaves_no_process(tmp_path: Path) -> None:
     before = children()
     arrays = {"x": np.zeros(1_000_000)}
-    async with opened(make_process("echo")) as fitter:
-        for delay_s in (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.15, 0.2):
-            fit = asyncio.create_task(fitter.fit(a_request(arrays=arrays)))
+    in_the_fit = 0
+    async with opened(make_process("sleep_or_echo")) as fitter:
+
+        async def cancelled(delay_s: float, request: FitRequest) -> None:
+            fit = asyncio.create_task(fitter.fit(request))
             await asyncio.sleep(delay_s)
             fit.cancel()
             await asyncio.wait({fit})
@@ -306,7 +308,17 @@ async def test_cancelling_at_any_moment_leaves_no_process() -> None:
             assert children() - before == there
             if not fit.cancelled():
                 assert isinstance(fit.result(), Fit)
+
+        for delay_s in (0.0, 0.01, 0.1, 0.2):  # while the process starts
+            await cancelled(delay_s, a_request(arrays=arrays))
+        for k, delay_s in enumerate((0.0, 0.001, 0.003, 0.01, 0.03, 1.0)):
+            assert isinstance(await fitter.fit(a_request()), Fit)  # it is there
+            started = tmp_path / str(k)
+            request = a_request(arrays=arrays, started=str(started), seconds=600.0)
+            await cancelled(delay_s, request)
+            in_the_fit += started.exists()
         assert isinstance(await fitter.fit(a_request(arrays=arrays)), Fit)
+    assert in_the_fit > 0
     assert children() == before
 
 

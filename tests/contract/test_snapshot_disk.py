@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_calib.adapters.snapshots import LOCK, SnapshotFolder
+from stream_calib.adapters.snapshots import SnapshotFolder
 
 OLD, NEW = b"old" * 100_000, b"new" * 100_000
 # The system's own tables: even root can make no folder there.
@@ -86,7 +86,7 @@ def test_limit_on_file_size_fails_one_save_and_leaves_no_bytes(folder: Path) -> 
     store = SnapshotFolder(folder)
     assert store.names() == [name(3), name(1)]
     assert store.load(name(1)) == OLD
-    assert {path.name for path in folder.iterdir()} == {LOCK, name(1), name(3)}
+    assert {path.name for path in folder.iterdir()} == {name(1), name(3)}
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_device_that_is_always_full_leaves_no_bytes(
         store.save(name(2), NEW)
     monkeypatch.undo()
     assert store.names() == [name(1)]
-    assert {path.name for path in folder.iterdir()} == {LOCK, name(1)}
+    assert {path.name for path in folder.iterdir()} == {name(1)}
     store.save(name(2), NEW)
     assert store.names() == [name(2), name(1)]
     store.close()

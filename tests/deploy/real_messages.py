@@ -50,6 +50,8 @@ def _golden() -> Iterator[Output]:
     topics = {"matrix": "correlations", "journal": "journal"}
     for name in regenerate.golden_files():
         role = name.partition("_")[0]
+        if role == "snapshot":  # goes to no topic
+            continue
         if role == "journal":
             yield journal.encode_entry(values.ENTRY, "calib.journal", 0)
             continue

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from stream_calib.service.wiring import ROLES
+from stream_calib.service.topics import ROLES
 from stream_calib.values import Output
 from stream_calib.wire.matrices import MAGIC, PACKED_TYPE, join
 from tests.deploy.real_messages import published, tick_values

@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 import pytest
 
-from stream_calib.values import Fit, FitFailure, Step
+from stream_calib.values import NO_TIME, Fit, FitFailure, Step
 from tests.engine.driver import SECOND
 from tests.engine.fits import made_up
 from tests.engine.schedule import (
@@ -52,6 +52,18 @@ def test_a_fit_that_is_installed_raises_the_model_version_and_is_announced() -> 
     read_dense(run, 25, 26)
     assert {matrix["estimator"] for matrix in matrices_of(run)[-2:]} == {"ewma", "dcc"}
     assert {matrix["model_version"] for matrix in matrices_of(run)[-2:]} == {2}
+
+
+def test_the_model_in_force_is_as_old_as_its_bars_before_a_restart_and_after() -> None:
+    run = asked_run()
+    assert run.engine.model() == (1, NO_TIME)
+    request = run.engine.pending_fit()
+    assert request is not None
+    run.take(Step(installs=(made_up(1, "ABC"),)))
+    read_dense(run, 25, 26)
+    assert run.engine.model() == (2, request.as_of_ns)
+    run.restore()
+    assert run.engine.model() == (2, request.as_of_ns)
 
 
 def test_a_calibration_says_what_came_into_force() -> None:

@@ -58,6 +58,19 @@ def test_bands_are_counted_once_a_block() -> None:
     assert np.diff([bar for bar, _ in counted]).tolist() == [BLOCK_BARS, BLOCK_BARS]
 
 
+@pytest.mark.parametrize("total", [None, 0.6])
+def test_bands_are_those_that_subscribers_are_told(total: float | None) -> None:
+    board, rng = Scoreboard(("A", "B", "C")), np.random.default_rng(3)
+    said = replace(of(0, corr=0.7), band=np.full((3, 3), 1e-6))  # of returns without correlation
+    if total is not None:
+        said = replace(said, band_total=np.full((3, 3), total))
+    board.publish(said)
+    found = [board.close(bar * BAR, rng.normal(size=3), BAR) for bar in range(1, BLOCK_BARS + 2)]
+    (covered,) = [score.covered for scores in found for score in scores if score.pairs]
+    # 60 bars say 0 +- .13: .7 is five deviations off, and one of .6 / (1 - .49) by atanh
+    assert covered == (0 if total is None else 3)
+
+
 def test_bands_of_the_truth_cover_where_bars_are_missing_too() -> None:
     n, corr = 6, 0.6
     truth = np.full((n, n), corr)

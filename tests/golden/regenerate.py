@@ -6,7 +6,7 @@ from pathlib import Path
 import zstandard
 
 from stream_calib.values import Output
-from stream_calib.wire import calibrations, events, journal, matrices, universes
+from stream_calib.wire import calibrations, events, journal, matrices, snapshots, universes
 from tests.golden import values
 
 FOLDER = Path(__file__).parent
@@ -38,6 +38,7 @@ def golden_files() -> Mapping[str, bytes]:
         "universe_v1.record": as_file(
             universes.encode_description(values.DESCRIPTION, "calib.universes", 0)
         ),
+        "snapshot_v1.snap": snapshots.encode_snapshot(values.SNAPSHOT),
         "journal_entry_v1.json": journal.encode_entry(values.ENTRY, "calib.journal", 0).value,
     }
 

@@ -17,6 +17,7 @@ from stream_calib.values import (
     Range,
     Regime,
     Reject,
+    Snapshot,
     Source,
     Watermark,
 )
@@ -155,5 +156,21 @@ DESCRIPTION = Description(
     estimators={
         "ewma": {"kind": "filtered", "horizon_ns": "1000000000", "every_ns": "2000000000"},
         "dcc": {"kind": "forecast", "horizon_ns": "60000000000", "every_ns": "60000000000"},
+    },
+)
+
+SNAPSHOT = Snapshot(
+    universe="fx",
+    number=12,
+    chain=ENTRY.chain,
+    settings={"universe": {"symbols": ["SIM:0", "SIM:Ü"], "bar": "1s", "ready_n_eff": 5.0}},
+    numerics={"numpy": "2.1.0"},
+    software_version="0.1.0",
+    arrays={
+        "a.flags": np.array([True, False]),
+        "a.number": np.array(7, np.int64),
+        "b.text": np.frombuffer(b'{"due":1}', np.uint8),
+        "b.empty": np.empty((0, 32), np.uint8),
+        "c.square": np.array([[1.0, np.nan], [-0.0, 5e-324]]),
     },
 )

@@ -6,13 +6,16 @@ passes unchanged unless a fault waits for its kind of request.
 
 import asyncio
 import contextlib
+import ssl
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-PRODUCE, FETCH, METADATA, OFFSET_COMMIT = 0, 1, 3, 8
+PRODUCE, FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, FIND_COORDINATOR = 0, 1, 2, 3, 8, 10
+JOIN_GROUP, HEARTBEAT, SYNC_GROUP = 11, 12, 14
 INIT_PRODUCER_ID, ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 22, 24, 25, 26, 28
 
 HEAD = struct.Struct(">hhi")  # what every request begins with: api key, version, correlation id
@@ -27,6 +30,18 @@ class Exchange:
     request: bytes
     connection: "_Connection"
     answer: "asyncio.Future[bytes]" = field(default_factory=asyncio.Future)
+
+    @property
+    def client(self) -> str:
+        """The name that the client has given itself."""
+        (size,) = struct.unpack_from(">h", self.request, HEAD.size)
+        return self.request[HEAD.size + 2 :][: max(size, 0)].decode()
+
+    @property
+    def body(self) -> bytes:
+        """What is asked for, after the head, which ends with the client's name."""
+        (size,) = struct.unpack_from(">h", self.request, HEAD.size)
+        return self.request[HEAD.size + 2 + max(size, 0) :]
 
     async def forward(self) -> None:
         """Send the request to the broker; its answer goes to the client when it comes."""
@@ -59,20 +74,31 @@ class KafkaProxy:
         Where clients find it, on the loopback address; what the broker advertises.
     broker_port
         Where the broker listens, on the same address.
+    tls
+        What clients have to speak TLS with; None for plain text, which the broker is spoken to in.
 
     Attributes
     ----------
     seen
         The kinds of all requests, in order of arrival.
+    chance
+        Asked for a fault at every request for which none waits; None passes it.
+    failures
+        What connections have died of. Clients take that for a cut, so the end of the proxy raises
+        the first of them.
     """
 
-    def __init__(self, port: int, broker_port: int) -> None:
+    def __init__(self, port: int, broker_port: int, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[int] = []
+        self.chance: Callable[[Exchange], Fault | None] = lambda _exchange: None
+        self.failures: list[BaseException] = []
         self._port = port
         self._broker_port = broker_port
+        self._tls = tls
         self._faults: dict[int, list[Fault]] = {}
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: set[_Connection] = set()
 
     @property
     def bootstrap(self) -> str:
@@ -83,8 +109,18 @@ class KafkaProxy:
         """Let these faults at the next requests of a kind, one each, in this order."""
         self._faults.setdefault(api, []).extend(faults)
 
+    def waiting(self, api: int) -> int:
+        """How many faults still wait for a kind of request."""
+        return len(self._faults.get(api, ()))
+
+    def forget(self) -> None:
+        """Drop the faults that wait."""
+        self._faults.clear()
+
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self._port, ssl=self._tls
+        )
         return self
 
     async def __aexit__(
@@ -100,17 +136,35 @@ class KafkaProxy:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._server.wait_closed()
+        if self.failures and error is None:
+            raise self.failures[0]
+
+    def note_end(self, task: "asyncio.Task[None]") -> None:
+        """Keep what a task of a connection has died of."""
+        if not task.cancelled() and (died_of := task.exception()) is not None:
+            self.failures.append(died_of)
 
     async def handle(self, exchange: Exchange) -> None:
         """Pass one request, or let the fault at it that waits for its kind."""
         self.seen.append(exchange.api)
         waiting = self._faults.get(exchange.api)
-        await (waiting.pop(0)(exchange) if waiting else exchange.forward())
+        fault = waiting.pop(0) if waiting else self.chance(exchange)
+        await (exchange.forward() if fault is None else fault(exchange))
+
+    def hang_up(self) -> int:
+        """Cut every connection there is, and return how many; the next one is served."""
+        for connection in self._connections:
+            connection.cut()
+        return len(self._connections)
 
     def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(_Connection(self, writer).run(reader, self._broker_port))
+        connection = _Connection(self, writer)
+        task = asyncio.ensure_future(connection.run(reader, self._broker_port))
         self._tasks.add(task)
+        self._connections.add(connection)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self.note_end)
+        task.add_done_callback(lambda _: self._connections.discard(connection))
 
 
 class _Connection:
@@ -126,6 +180,7 @@ class _Connection:
         try:
             broker, self._broker = await asyncio.open_connection("127.0.0.1", broker_port)
             answers = asyncio.ensure_future(self._pass_answers(broker))
+            answers.add_done_callback(self._proxy.note_end)
             while frame := await _frame(client):
                 api, _version, correlation = HEAD.unpack_from(frame)
                 await self._proxy.handle(Exchange(api, correlation, frame, self))
@@ -179,6 +234,16 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
+def counted(fault: Fault, counts: Counter[str], name: str) -> Fault:
+    """Count a fault once it has been done to a request, and not before."""
+
+    async def told(exchange: Exchange) -> None:
+        await fault(exchange)
+        counts[name] += 1
+
+    return told
+
+
 def delay(seconds: float) -> Fault:
     """Let the request reach the broker late."""
 
@@ -222,17 +287,6 @@ async def repeat(exchange: Exchange) -> None:
     await Exchange(
         exchange.api, exchange.correlation, exchange.request, exchange.connection
     ).forward()
-
-
-def cut_and_hold(until: asyncio.Event) -> Fault:
-    """Hang up at once, and bring the request to the broker when told."""
-
-    async def held(exchange: Exchange) -> None:
-        exchange.cut()
-        await until.wait()
-        await exchange.apply()
-
-    return held
 
 
 def alter(change: Callable[[bytes], bytes]) -> Fault:

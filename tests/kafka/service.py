@@ -13,7 +13,8 @@ import orjson
 
 from stream_calib.adapters.kafka import KafkaSink, TopicSpec, ensure_topics
 from stream_calib.config import Config, KafkaConfig, parse_config
-from stream_calib.service.wiring import kafka_service, output_topics
+from stream_calib.service.topics import output_topics
+from stream_calib.service.wiring import kafka_service
 from stream_calib.values import Effects, Matrix, Output
 
 DEADLINE_S = 60.0

@@ -9,10 +9,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 
 from deploy.kafka.broker import LocalBroker
@@ -28,11 +31,13 @@ from stream_calib.adapters.kafka.ending import EndTxnGuard
 from stream_calib.config import KafkaConfig
 from stream_calib.errors import ConfigError, MissingTopicError, OwnershipError, TransportError
 from stream_calib.values import Output, Source
-from tests.kafka.commit_log import Universe
+from tests.kafka.commit_log import ROLES, Universe
+from tests.kafka.killing import unfinished
 from tests.kafka.test_kafka_adapter import committed_positions, config_of
 from tests.real_parts import ROOT, TopicMaker
 
-POINTS = ["begin", "output", "flush", "journal", "end_txn", "commit"]
+POINTS = ["begin", "flush", "output", "journal", "end_txn", "commit"]
+ONE_RECORD = {"rejects": {"max.message.bytes": "70"}}  # of a producer in one request to a partition
 DEADLINE_S = 60.0
 
 
@@ -48,19 +53,30 @@ async def commit(log: KafkaCommitLog | KafkaWriteAheadLog, universe: Universe, n
 
 async def test_points_of_a_commit_come_in_order(universe: Universe) -> None:
     points: list[str] = []
-    log = universe.log(points.append)
+    noted = asyncio.Event()  # which no commit waits for
+
+    def at(point: str) -> None:
+        if point == "positions":
+            noted.set()
+        else:
+            points.append(point)
+
+    log = universe.log(at)
     await log.own()
     assert points == ["own"]
     for number in range(2):
         points.clear()
         await commit(log, universe, number)
         assert points == POINTS
+    await asyncio.wait_for(noted.wait(), DEADLINE_S)
     await log.close()
     points.clear()
-    ahead = universe.write_ahead_log(points.append)
+    noted.clear()
+    ahead = universe.write_ahead_log(at)
     await ahead.own()
     await commit(ahead, universe, 2)
     assert points == ["own", "journal", "output", "flush", "commit"]
+    await asyncio.wait_for(noted.wait(), DEADLINE_S)
     await ahead.close()
     assert universe.topics["journal"] in ahead.warnings[0]  # one replica
 
@@ -105,14 +121,17 @@ async def test_end_that_was_not_seen_is_not_trusted(
     await universe.assert_whole(range(3))
 
 
-async def test_end_is_with_the_network_at_its_point(universe: Universe) -> None:
+@pytest.mark.parametrize(("point", "kind"), [("flush", ProduceRequest), ("end_txn", EndTxnRequest)])
+async def test_request_is_with_the_network_at_its_point(
+    universe: Universe, point: str, kind: Any
+) -> None:
     written: list[bool] = []
 
-    def at(point: str) -> None:
-        if point == "end_txn":
+    def at(reached: str) -> None:
+        if reached == point:
             connections = log._producer.client._conns.values()
             open_ = [request for c in connections for _, request, _ in c._requests]
-            written.append(any(r.API_KEY == EndTxnRequest.API_KEY for r in open_))
+            written.append(any(r.API_KEY == kind.API_KEY for r in open_))
 
     log = universe.log(at)
     await log.own()
@@ -121,10 +140,16 @@ async def test_end_is_with_the_network_at_its_point(universe: Universe) -> None:
     assert written == [True]
 
 
+# What is in the log of a transaction that a kill leaves open: correlations, events, entries.
+# "output" stands between two requests; what is on its way at "flush" and "end_txn" may arrive.
+LEFT = {"begin": (0, 0, 0), "output": (1, 0, 0), "journal": (2, 1, 1), "commit": (0, 0, 0)}
+
+
 @pytest.mark.parametrize("point", ["own", *POINTS])
 async def test_owner_killed_at_any_point_leaves_all_or_nothing(
-    universe: Universe, point: str
+    kafka_bootstrap: str, point: str
 ) -> None:
+    universe = await Universe.create(config_of(kafka_bootstrap), ONE_RECORD)
     program = f"""
         import asyncio, os, signal
         from stream_calib.config import KafkaConfig
@@ -154,6 +179,10 @@ async def test_owner_killed_at_any_point_leaves_all_or_nothing(
     )
     async with asyncio.timeout(DEADLINE_S):
         assert await process.wait() == -signal.SIGKILL
+    if point in LEFT:
+        found = await unfinished(kafka_bootstrap, [universe.topics[role] for role in ROLES])
+        left = tuple(found[universe.topics[role]] for role in ("correlations", "events", "journal"))
+        assert left == LEFT[point]
     log = universe.log()
     started_s = time.monotonic()
     there = [record.value for record in await log.own()]
@@ -223,9 +252,10 @@ async def test_record_that_is_too_large_is_refused_before_anything_is_written(
     universe = await Universe.create(
         config_of(kafka_bootstrap), {"events": {"max.message.bytes": "10000"}}
     )
-    topics = universe.topics
-    for log in (universe.log(), universe.write_ahead_log()):
+    topics, points = universe.topics, list[str]()
+    for log in (universe.log(points.append), universe.write_ahead_log(points.append)):
         await log.own()
+        points.clear()
         for role, size, limit in [("events", 10_000, 10_000), ("journal", 3_000_000, 1_048_588)]:
             large = Output(topics[role], 0, b"", bytes(size), ())
             words = rf"of 1?\d+ bytes is too large for topic '{topics[role]}', which takes {limit}"
@@ -233,6 +263,7 @@ async def test_record_that_is_too_large_is_refused_before_anything_is_written(
                 await log.commit([*universe.outputs(0), large], universe.entry(0), {})
             with pytest.raises(ConfigError, match="too large"):
                 await log.emit([large])
+        assert points == []  # nothing was begun
         # many that fit are never put into one batch that does not
         fits = [Output(topics["events"], 0, b"", bytes(4000), ())] * 20
         await log.commit(fits, universe.entry(0), {})
@@ -306,6 +337,40 @@ async def test_two_owners_that_do_not_know_of_each_other_stop(universe: Universe
         await second.close()
 
 
+async def test_commit_is_refused_whose_transaction_took_too_long(universe: Universe) -> None:
+    """It is given up before, unless the process stands still: here it hears the refusal."""
+    bootstrap, journal = str(universe.config.bootstrap_servers), universe.topics["journal"]
+    left_open: list[int] = []
+
+    async def until_aborted() -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while (n := (await unfinished(bootstrap, [journal]))[journal]) > 0:
+                left_open.append(n)
+                await asyncio.sleep(0.1)
+
+    def at(point: str) -> None:
+        if point == "journal" and armed:
+            with ThreadPoolExecutor(1) as others:
+                others.submit(asyncio.run, until_aborted()).result()
+
+    armed = False
+    log = universe.log(at, transaction_timeout_s=1.0)
+    log._deadline_s = DEADLINE_S
+    await log.own()
+    await commit(log, universe, 0)
+    armed = True
+    with pytest.raises(OwnershipError, match="stopped for longer than its transaction may take"):
+        await commit(log, universe, 1)
+    assert left_open[0] == 1
+    assert log._guard is not None
+    assert log._guard.ends == 1  # which the broker refused
+    armed = False
+    assert [record.value for record in await log.own()] == [b"0"]
+    await commit(log, universe, 1)
+    await log.close()
+    await universe.assert_whole([0, 1])
+
+
 async def test_failed_trim_is_counted(universe: Universe) -> None:
     log = universe.log()
     await log.own()
@@ -345,7 +410,7 @@ async def test_broker_that_is_gone_in_a_commit_is_doubt_and_hangs_nobody(
     def at(reached: str) -> None:
         if armed and reached in signs:
             assert own_broker.pid is not None
-            os.kill(own_broker.pid, signs[reached])
+            os.kill(own_broker.pid, signs.pop(reached))  # once, however often it is tried again
             while not stands_still(own_broker.pid):  # it may answer until then
                 time.sleep(0.001)
 

@@ -7,13 +7,12 @@ the client library's version of the protocol does not.
 import asyncio
 import struct
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from deploy.kafka.broker import BRIEF, LocalBroker, UnavailableError, free_port
 from stream_calib.adapters.kafka import TopicSpec, ensure_topics
 from stream_calib.adapters.kafka.producing import abandon
 from stream_calib.adapters.kafka.reading import read_kept
@@ -29,40 +28,38 @@ from tests.kafka.proxy import (
     PRODUCE,
     KafkaProxy,
 )
-from tests.real_parts import missing
 
 LARGE = 600_000
 DEADLINE_S = 60.0
+HEAD = struct.Struct(">iih")  # of an answer to an end: correlation id, throttle time, error code
+FENCED = {47, 90}  # INVALID_PRODUCER_EPOCH, PRODUCER_FENCED
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalBroker, int]]:
-    """A broker whose clients are sent to a port where the proxy of a test listens."""
-    port = free_port()
-    listener = f"PLAINTEXT://127.0.0.1:{port}"
-    node = LocalBroker(
-        tmp_path_factory.mktemp("kafka"),
-        settings={"advertised.listeners": listener},
-        java_options=BRIEF,
-    )
-    try:
-        node.start()
-    except UnavailableError as error:
-        missing("STREAM_CALIB_REQUIRE_BROKER", f"no Kafka of our own: {error}")
-    yield node, port
-    node.stop()
+@dataclass
+class LateEnd:
+    """The end of a transaction that is held until another one has records, and its answer."""
 
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    error: int = -1
 
-@pytest.fixture
-async def proxy(broker: tuple[LocalBroker, int]) -> AsyncIterator[KafkaProxy]:
-    node, port = broker
-    async with KafkaProxy(port, int(node.bootstrap.rpartition(":")[2])) as between:
-        yield between
+    async def held(self, exchange: faults.Exchange) -> None:
+        """Bring an end to the broker when it is told to."""
+        await self.goes_on.wait()
+        _, _, self.error = HEAD.unpack_from(await exchange.apply())
+        self.answered.set()
 
+    async def cut(self, exchange: faults.Exchange) -> None:
+        """Do that after hanging up, so that the client sends it again."""
+        exchange.cut()
+        await self.held(exchange)
 
-@pytest.fixture
-async def universe(proxy: KafkaProxy) -> Universe:
-    return await Universe.create(KafkaConfig(bootstrap_servers=proxy.bootstrap))
+    async def met(self, exchange: faults.Exchange) -> None:
+        """Let records be written, then the end arrive; only then are they acknowledged."""
+        answer = await exchange.apply()
+        self.goes_on.set()
+        await self.answered.wait()
+        exchange.reply(answer)
 
 
 async def test_unguarded_client_tears_a_transaction(proxy: KafkaProxy) -> None:
@@ -94,27 +91,22 @@ async def late_end_meets_half_a_transaction(proxy: KafkaProxy, universe: Univers
     """Return how often the producer was replaced between the first commit and the second.
 
     The end of the first is sent twice, for its connection is cut. The held one arrives when the
-    second has written its entry and some outputs, of which the last never get there.
+    second has written some outputs, and the last never get there; it has to be refused.
     """
-    release, never = asyncio.Event(), asyncio.Event()
+    late, never = LateEnd(), asyncio.Event()
     log = universe.log(commit_timeout_s=3.0)
     await log.own()
-    proxy.inject(END_TXN, faults.cut_and_hold(release))
+    proxy.inject(END_TXN, late.cut)
     ends = proxy.seen.count(END_TXN)
     await log.commit(universe.outputs(0), universe.entry(0), {})
     assert proxy.seen.count(END_TXN) == ends + 2
 
-    async def then_hold(exchange: faults.Exchange) -> None:
-        await exchange.forward()
-        release.set()
-        proxy.inject(PRODUCE, faults.hold(never))
-
-    proxy.inject(PRODUCE, then_hold)
+    proxy.inject(PRODUCE, late.met, faults.hold(never))
     # too large to go into one request with the others
     large = [Output(universe.topics["correlations"], 0, b"", bytes(LARGE), ())] * 2
     with pytest.raises((TransportError, OwnershipError)):
         await log.commit([*universe.outputs(1), *large], universe.entry(1), {})
-    assert release.is_set()
+    assert late.error in FENCED
     await log.own()
     await log.close()
     return log.recycled
@@ -144,22 +136,22 @@ async def test_end_that_is_only_slow_is_waited_for(proxy: KafkaProxy, universe: 
 async def test_end_beyond_the_deadline_is_doubt_that_the_journal_settles(
     proxy: KafkaProxy, universe: Universe, applied: bool
 ) -> None:
-    release, releasing = asyncio.Event(), set[str]()
-    log = universe.log(
-        lambda point: release.set() if point in releasing else None, commit_timeout_s=1.5
-    )
+    late = LateEnd()
+    log = universe.log(commit_timeout_s=1.5)
     await log.own()
-    proxy.inject(END_TXN, faults.swallow if applied else faults.hold(release))
+    proxy.inject(END_TXN, faults.swallow if applied else late.held)
     with pytest.raises(TransportError, match=r"did not answer within 1\.5 s while committing"):
         await log.commit(universe.outputs(0), universe.entry(0), {})
     with pytest.raises(TransportError, match="not owned"):
         await log.commit(universe.outputs(1), universe.entry(1), {})
     entries = await log.own()
     assert [entry.value for entry in entries] == ([b"0"] if applied else [])
-    releasing.add("flush")  # of the next owner's commits
+    if not applied:  # it meets the next owner's
+        proxy.inject(PRODUCE, late.met)
     for number in (1, 2):
         await log.commit(universe.outputs(number), universe.entry(number), {})
     await log.close()
+    assert applied or late.error in FENCED
     await universe.assert_whole([0, 1, 2] if applied else [1, 2])
 
 
@@ -235,10 +227,9 @@ async def test_fencing_by_a_code_that_the_library_does_not_know(
 ) -> None:
     log = universe.log()
     await log.own()
-    head = struct.Struct(">iih")  # correlation id, throttle time, error code
 
     def fence(answer: bytes) -> bytes:
-        assert len(answer) == head.size
+        assert len(answer) == HEAD.size
         return answer[:8] + struct.pack(">h", 90)
 
     proxy.inject(END_TXN, faults.alter(fence))

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import itertools
-import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -14,19 +14,21 @@ import numpy as np
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
+from stream_calib.adapters.kafka import GroupOwnership
 from stream_calib.config import load_config
-from stream_calib.service.wiring import kafka_service
+from stream_calib.service.wiring import Service, kafka_service
 from stream_calib.simulation import simulate
 from stream_calib.values import Effects
-from tests.kafka.killing import DEADLINE_S, Published, Victim
-from tests.kafka.test_faults_log import administrator, cut_before
+from tests.kafka.bounds import mib, written
+from tests.kafka.data_faults import CASES, REASONS, SECOND_NS, START_NS, SYMBOLS, Value, affected
+from tests.kafka.killing import DEADLINE_S, ROLES, WHOLE, Published, Victim
+from tests.kafka.living import Live, ended, start
+from tests.kafka.test_faults_log import COMPACTING, configure, cut_before, taken_in
 from tests.kafka.test_faults_process import (
     completes,
     crashed,
-    end_all,
-    ended,
     head,
     matrices,
     names,
@@ -36,151 +38,36 @@ from tests.kafka.test_faults_process import (
     run_until,
     scene,
     settings,
-    start,
     tick_rows,
 )
-
-SECOND_NS = 1_000_000_000
-SYMBOLS = names(6)
-Value = bytes | None
-Fault = Callable[[list[Value], Random], list[Value]]
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_at_work() -> Iterator[None]:
-    yield
-    end_all()
-
-
-@pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("randomly_seed", 0))
-
-
-def strewn(*junk: Value) -> Fault:
-    """Put records anywhere between the others, the first few left alone."""
-
-    def fault(values: list[Value], random: Random) -> list[Value]:
-        for value in junk:
-            for _ in range(3 if len(value or b"") < 10_000 else 1):
-                values.insert(random.randint(100, len(values)), value)
-        return values
-
-    return fault
-
-
-def changed(
-    change: Callable[[int, dict[str, object]], dict[str, object] | None], every: int = 1
-) -> Fault:
-    """Change each tick, or drop it; ``change`` is given the tick's number and the tick."""
-
-    def fault(values: list[Value], _random: Random) -> list[Value]:
-        out: list[Value] = []
-        for k, value in enumerate(values):
-            try:
-                tick = orjson.loads(value or b"")
-                kinds = {name: type(part) for name, part in tick.items()}
-                is_tick = kinds == {"symbol": str, "time": int, "price": float}
-            except (AttributeError, ValueError):
-                is_tick = False
-            if not is_tick or k % every:
-                out.append(value)
-            elif (other := change(k, tick)) is not None:
-                out.append(orjson.dumps(other))
-        return out
-
-    return fault
-
-
-def repeated(values: list[Value], random: Random) -> list[Value]:
-    out: list[Value] = []
-    for value in values:
-        out += [value] * random.choice([1, 1, 2, 5])
-        if value and random.random() < 0.1 and value.startswith(b'{"symbol"'):
-            out.append(value.replace(b"{", b'{"id":7,', 1))  # nearly the same
-    return out
-
-
-def disordered(values: list[Value], random: Random) -> list[Value]:
-    """Late by a few records, which is within the lateness, or by hundreds, which is not."""
-    order = [
-        k + random.random() * (400 if random.random() < 0.02 else 8) for k in range(len(values))
-    ]
-    return [values[k] for k in np.argsort(order)]
-
-
-def priced(text: bytes) -> bytes:
-    return b'{"symbol":"SIM:1","time":1741098620000000000,"price":' + text + b"}"
-
-
-def timed(text: bytes) -> bytes:
-    return b'{"symbol":"SIM:1","time":' + text + b',"price":101.5}'
-
-
-def halted(k: int, tick: dict[str, object]) -> dict[str, object] | None:
-    return None if tick["symbol"] == "SIM:2" and 400 < k < 1000 else tick
-
-
-def jumped(k: int, tick: dict[str, object]) -> dict[str, object]:
-    assert isinstance(tick["time"], int)
-    return tick | {"time": tick["time"] + (2 * 3600 * SECOND_NS if k > 900 else 0)}
-
-
-def spiked(k: int, tick: dict[str, object]) -> dict[str, object]:
-    assert isinstance(tick["price"], float)
-    return tick | {"price": tick["price"] * (100.0 if k % 500 == 0 or k > 1000 else 1.0)}
-
-
-FAULTS: dict[str, Fault] = {
-    "f47_poison_bytes": strewn(b"\xff\xfe\x00\x80", b"\x00" * 64, b"[" * 100_000),
-    "f47_bad_json": strewn(b'{"symbol": "bro', b"{}", b"[]", b"42", b'"text"', b"null", b"nan"),
-    "f47_wrong_types": strewn(
-        b'{"symbol":7,"time":true,"price":[]}',
-        b'{"symbol":null,"time":{},"price":"many"}',
-        b'{"symbol":"","time":1741098620000000000,"price":1}',
-        b'{"symbol":"\xf0\x9f\x92\xb9","time":1741098620000000000,"price":1}',
-    ),
-    "f47_a_megabyte_of_junk": strewn(os.urandom(1_000_000), b"x" * 1_000_000),
-    "f47_nothing": strewn(b"", None),
-    "f48_no_prices": strewn(
-        *(priced(text) for text in (b"NaN", b"Infinity", b"1e999", b"0", b"-0.0", b"-1.5")),
-        *(priced(text) for text in (b'"nan"', b'"-inf"', b"1e-320", b"9" * 400)),
-    ),
-    "f50_repeated": repeated,
-    "f51_out_of_order": disordered,
-    "f52_absurd_times": strewn(
-        *(timed(text) for text in (b"0", b"86400", b"-1", b"1e300", b"9" * 30)),
-        *(timed(text) for text in (b"4102444799000000000", b"1741270000000000000")),
-        *(timed(text) for text in (b'"1970-01-01T00:00:00Z"', b'"yesterday"')),
-    ),
-    "f52_clock_jumps_by_two_hours": changed(jumped),
-    "f53_a_hundred_times_the_price": changed(spiked),
-    "f54_halted_and_back": changed(halted),
-}
+from tests.kafka.test_kills_in_fits import world
+from tests.kafka.truth import FITTED_ROLES, Truth, of_the_input, through_an_engine
 
 
 def good(seed: int) -> list[Value]:
     return [value for _, _, value in tick_rows("", SYMBOLS, seed)]
 
 
-async def send_all(bootstrap: str, topic: str, values: Sequence[Value], partitions: int) -> None:
+async def send_all(
+    bootstrap: str, topic: str, values: Sequence[Value], partitions: int, first: int = 0
+) -> None:
+    """Write values by turns to each partition; ``first`` is the number of the first one."""
     async with AIOKafkaProducer(
         bootstrap_servers=bootstrap, max_request_size=2**21, max_batch_size=2**20
     ) as producer:
         acks = [
             await producer.send(topic, value, key=b"any", partition=k % partitions)
-            for k, value in enumerate(values)
+            for k, value in enumerate(values, first)
         ]
         await asyncio.gather(*acks)
 
 
-async def fed(
-    bootstrap: str, folder: Path, values: Sequence[Value], symbols: Sequence[str] = SYMBOLS
-) -> Victim:
-    """Return a service whose input, on two partitions, is there beforehand."""
-    victim = await scene(bootstrap, folder, lambda t: [(t, 1, b"{}")], symbols=symbols)
-    await send_all(bootstrap, victim.topics[0], values, 2)
-    return victim
+async def empty(bootstrap: str, folder: Path, symbols: Sequence[str] = SYMBOLS) -> Victim:
+    """Return a service whose topic of two partitions has one record, which is no tick.
+
+    Its journal is kept as a whole.
+    """
+    return await scene(bootstrap, folder, lambda t: [(t, 1, b"{}")], symbols=symbols, keep=WHOLE)
 
 
 def assert_positive_definite(found: Published, seed: int) -> None:
@@ -197,8 +84,64 @@ async def killed_and_identical(victim: Victim, seed: int, points: Sequence[str])
         await crashed(victim, point)
     found, _ = await run_until(victim, reaches(expected))
     assert found == expected, f"seed {seed}"
+    assert await victim.repeated() == found, f"seed {seed}"
     assert_positive_definite(found, seed)
     return found
+
+
+async def has_read(live: Live, victim: Victim, n_records: int) -> None:
+    """Wait until the journal of a service at work says that it has taken in so many records."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    while (n := sum(position for position, _ in (await taken_in(victim)).values())) < n_records:
+        assert live.process.poll() is None, live.lines[-5:]
+        assert time.monotonic() < deadline_s, (n, n_records)
+        await asyncio.sleep(0.1)
+    assert n == n_records
+
+
+async def killed_at(
+    victim: Victim,
+    seed: int,
+    values: Sequence[Value],
+    places: Sequence[int],
+    saved: Sequence[int],
+) -> Truth:
+    """Kill it where it has taken in just so many values, and in its first commit behind each.
+
+    Where ``saved`` it is started and stopped once more, which leaves a snapshot of just there.
+    What it reads is there before each of its starts, and neither partition goes on without the
+    other: that the input comes in parts cannot be seen in what it publishes.
+    """
+    settings(victim, 'idle_slack = "1s"', 'idle_slack = "10h"')
+    settings(victim, 'flush_after = "1500ms"', 'flush_after = "10h"')
+    (topic,), points = victim.topics, itertools.cycle(("journal:1", "commit:1", "flush:1"))
+    bounds = [0, *places, len(values)]
+    assert bounds == sorted(set(bounds))
+    for before, n in itertools.pairwise(bounds):
+        await send_all(victim.bootstrap, topic, values[before:n], 2, before)
+        if before:
+            (recovered,) = (await crashed(victim, next(points))).said("recovered")
+            assert before not in saved or recovered["repeated"] == 0
+        if n == len(values):
+            break
+        expected = await reference(victim, flush=False)
+        live = await start(victim)
+        await has_read(live, victim, 1 + n)  # with the record that was there
+        assert await published(live, victim, reaches(expected)) == expected, f"seed {seed}"
+        await asyncio.to_thread(live.killed)
+        if n in saved:
+            await run_until(victim, reaches(expected))
+    truth = await through_an_engine(victim, ROLES, flush=False)
+    found, _ = await run_until(victim, reaches(truth.published))
+    assert found == truth.published, f"seed {seed}"
+    assert await victim.repeated() == found, f"seed {seed}"
+    assert len(found["correlations"]) > 15
+    assert_positive_definite(found, seed)
+    return truth
+
+
+def reasons(found: Published) -> set[str]:
+    return {head(record, "reason") for record in found["rejects"]}
 
 
 async def test_f47_to_f54_everything_that_can_be_wrong_with_data_at_once(
@@ -206,36 +149,49 @@ async def test_f47_to_f54_everything_that_can_be_wrong_with_data_at_once(
 ) -> None:
     random = Random(seed)
     values = good(seed)
-    for fault in FAULTS.values():
-        values = fault(values, random)
-    victim = await fed(kafka_bootstrap, tmp_path, values, [*SYMBOLS, "SIM:NEVER"])
-    found = await killed_and_identical(victim, seed, ("commit:2", "flush:2", "restore:1"))
-    reasons = {head(record, "reason") for record in found["rejects"]}
-    assert {"empty", "json", "format", "field", "time_range", "price", "time_jump"} <= reasons
-    assert all("SIM:NEVER" in matrix.pending for matrix in matrices(found))
+    for case in CASES.values():
+        values = case.fault(values, random)
+    is_jumped = [b'"time":17411' in (value or b"") for value in values]
+    # in the halt of one symbol; then behind it, with another clock and other prices
+    places = (600, 1200)
+    assert places[0] < is_jumped.index(True) < places[1] < len(values) - 1000
+    victim = await empty(kafka_bootstrap, tmp_path, [*SYMBOLS, "SIM:NEVER"])
+    truth = await killed_at(victim, seed, values, places, places[1:])
+    refused = {"empty", "json", "format", "field", "time_range", "price", "time_jump", "outlier"}
+    assert refused <= reasons(truth.published)
+    assert {"duplicate", "late"} <= set(+truth.outcomes)
+    assert all("SIM:NEVER" in matrix.pending for matrix in matrices(truth.published))
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", CASES)
 async def test_data_fault(kafka_bootstrap: str, tmp_path: Path, seed: int, fault: str) -> None:
-    values = FAULTS[fault](good(seed), Random(seed))
-    victim = await fed(kafka_bootstrap, tmp_path, values)
-    points = ("commit:2", "journal:2", "begin:1")
-    await killed_and_identical(victim, seed, points)
-
-
-def peak_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    case = CASES[fault]
+    values = case.fault(good(seed), Random(seed))
+    wrong = affected(good(seed), values)
+    behind = (wrong[0] + 1, (wrong[0] + wrong[-1]) // 2, wrong[-1] + 1)
+    places = sorted({n for n in case.places or behind if n < len(values)})
+    assert any(wrong[0] < n <= wrong[-1] for n in places), f"seed {seed}"
+    victim = await empty(kafka_bootstrap, tmp_path)
+    # short enough for a symbol to be forgotten in the time that it is away
+    settings(victim, 'half_life = "20s"', 'half_life = "5s"')
+    truth = await killed_at(victim, seed, values, places, places)
+    of_its_own = Counter({"format": 1})  # the record that was there
+    refused = {reason: n for reason in REASONS if (n := truth.outcomes[reason])}
+    assert refused == of_its_own + Counter(case.refused), f"seed {seed}"
+    assert set(refused) <= reasons(truth.published)
+    for outcome, n in case.at_least.items():
+        assert truth.outcomes[outcome] >= n, f"seed {seed}: {truth.outcomes}"
+    assert case.shows(truth.published), f"seed {seed}"
 
 
 async def peak_of(victim: Victim, expected: Published) -> float:
     live = await start(victim)
     await asyncio.to_thread(live.until_said, "running")
     await published(live, victim, reaches(expected))
-    peak = peak_mib(live.process.pid)
+    peak = mib(live.process.pid, "VmHWM")
     assert (await ended(live, signal.SIGTERM)).code == 0
-    assert await victim.published() == expected
+    assert await victim.published() == expected == await victim.repeated()
     return peak
 
 
@@ -243,23 +199,32 @@ async def peak_of(victim: Victim, expected: Published) -> float:
 async def test_f49_flood_of_unknown_symbols_takes_no_memory(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
-    calm = await fed(kafka_bootstrap, tmp_path / "calm", good(seed))
-    usual_mib = await peak_of(calm, await reference(calm))
-    start_ns = 1_741_098_630 * SECOND_NS
-    flood: list[Value] = [
-        b'{"symbol":"%032x","time":%d,"price":1.5}' % (k + 2**120, start_ns + k * 10_000)
-        for k in range(100_000)
-    ]
-    values = good(seed)
-    cut = sum(orjson.loads(value or b"")["time"] < start_ns for value in values)
-    values[cut:cut] = flood
-    victim = await fed(kafka_bootstrap, tmp_path, values)
-    settings(victim, "max_records = 3", "max_records = 5000")
-    expected = await reference(victim)
-    await crashed(victim, "commit:2")
-    assert await peak_of(victim, expected) < usual_mib + 60.0, f"seed {seed}"
-    sizes = [path.stat().st_size for path in victim.folder.rglob("*.snap")]
-    assert max(sizes) < 200_000  # the names are not part of the state
+    start_ns, n = START_NS + 30 * SECOND_NS, 500_000
+    values = [value or b"" for value in good(seed)]
+    cut = sum(orjson.loads(value)["time"] < start_ns for value in values)
+
+    async def peak_with(n_names: int) -> float:
+        flood = [
+            b'{"symbol":"%032x","time":%d,"price":1.5}'
+            % (k % n_names + 2**120, start_ns + k * 1000)
+            for k in range(n)
+        ]
+        all_values = values[:cut] + flood + values[cut:]
+        victim = await empty(kafka_bootstrap, tmp_path / str(n_names))
+        for partition in range(2):
+            part = all_values[partition::2]
+            await written(kafka_bootstrap, victim.topics[0], part, partition)
+        settings(victim, "max_records = 3", "max_records = 5000")
+        expected = await reference(victim)
+        await crashed(victim, "commit:2")
+        peak = await peak_of(victim, expected)
+        sizes = [path.stat().st_size for path in victim.folder.rglob("*.snap")]
+        assert max(sizes) < 200_000  # the names are not part of the state
+        return peak
+
+    one_mib, all_mib = [await peak_with(n_names) for n_names in (1, n)]
+    # half a million names in a dict would be 75 MiB
+    assert all_mib < one_mib + 35.0, f"seed {seed}"
 
 
 @pytest.mark.chaos
@@ -272,7 +237,8 @@ async def test_f55_all_symbols_are_the_same(
         for time_ns, price in zip(ticks.time_ns.tolist(), ticks.price.tolist(), strict=True)
         for symbol in SYMBOLS
     ]
-    victim = await fed(kafka_bootstrap, tmp_path, values)
+    victim = await empty(kafka_bootstrap, tmp_path)
+    await send_all(kafka_bootstrap, victim.topics[0], values, 2)
     found = await killed_and_identical(victim, seed, ("commit:2",))
     last = matrices(found)[-1]
     assert last.quality.capped_pairs == 15
@@ -293,7 +259,7 @@ async def test_input_of_transactions_committed_aborted_and_open(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
     random, values = Random(seed), good(seed)
-    victim = await scene(kafka_bootstrap, tmp_path, lambda t: [(t, 0, b"{}")] * 20)
+    victim = await scene(kafka_bootstrap, tmp_path, lambda t: [(t, 0, b"{}")] * 20, keep=WHOLE)
     settings(victim, '"1500ms"', '"60s"')  # it waits before the open one, longer than a silence
     (topic,) = victim.topics
     async with transactions(kafka_bootstrap, topic) as producer:
@@ -319,6 +285,7 @@ async def test_input_of_transactions_committed_aborted_and_open(
     expected = await reference(victim, flush=False)
     await crashed(victim, "commit:1")
     await completes(victim, expected)
+    assert await victim.repeated() == expected, f"seed {seed}"
     assert len(expected["correlations"]) > 20
     assert_positive_definite(expected, seed)
 
@@ -327,16 +294,8 @@ async def test_input_of_transactions_committed_aborted_and_open(
 async def test_input_with_holes_that_compaction_left(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
-    victim = await scene(kafka_bootstrap, tmp_path, lambda t: [(t, 0, b"{}")])
+    victim = await scene(kafka_bootstrap, tmp_path, lambda t: [(t, 0, b"{}")], keep=WHOLE)
     (topic,) = victim.topics
-    compacting = {"cleanup.policy": "compact", "segment.ms": "100", "segment.bytes": "1048576"}
-    compacting |= {"min.cleanable.dirty.ratio": "0.001", "max.compaction.lag.ms": "100"}
-
-    async def configure(configs: dict[str, str]) -> None:
-        async with administrator(kafka_bootstrap) as admin:
-            await admin.alter_configs(
-                [ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)]
-            )
 
     async def holes() -> int:
         place, offsets = TopicPartition(topic, 0), []
@@ -349,7 +308,7 @@ async def test_input_with_holes_that_compaction_left(
                     offsets += [record.offset for record in records]
         return sum(b - a > 1 for a, b in itertools.pairwise(offsets))
 
-    await configure(compacting)
+    await configure(kafka_bootstrap, topic, COMPACTING)
     async with AIOKafkaProducer(bootstrap_servers=kafka_bootstrap) as producer:
         for k, value in enumerate(good(seed)):
             key = b"%d" % (k if k % 3 else k % 60)
@@ -360,28 +319,74 @@ async def test_input_with_holes_that_compaction_left(
             assert time.monotonic() < deadline_s
             await asyncio.sleep(0.5)
             await producer.send_and_wait(topic, b"{}", key=b"again", partition=0)
-    await configure({"cleanup.policy": "delete"})
+    await configure(kafka_bootstrap, topic, {"cleanup.policy": "delete"})
     await killed_and_identical(victim, seed, ("commit:2", "flush:2", "commit:2"))
+
+
+class OurOwnError(Exception):
+    pass
+
+
+def fail(*_: object) -> None:
+    raise OurOwnError
+
+
+def ignore(_universe: str, _effects: Effects) -> None: ...
+
+
+async def assert_told(service: Service) -> None:
+    with pytest.raises(OurOwnError):
+        await asyncio.wait_for(service.run(asyncio.Event()), DEADLINE_S)
 
 
 async def test_f39_what_a_callback_raises_is_not_swallowed(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
-    class OurOwnError(Exception):
-        pass
-
-    def fail(*_: object) -> None:
-        raise OurOwnError
-
-    def ignore(_universe: str, _effects: Effects) -> None: ...
-
     victim = await scene(kafka_bootstrap, tmp_path, lambda t: tick_rows(t, names(6), seed))
     config = load_config(victim.config_file)
     for who in ("on_effects", "committed", "advanced", "recovered"):
         service = kafka_service(config, fail if who == "on_effects" else ignore)
         if who != "on_effects":
             setattr(service.observer, who, fail)
-        with pytest.raises(OurOwnError):
-            await asyncio.wait_for(service.run(asyncio.Event()), 20.0)
+        await assert_told(service)
+    expected, found = await reference(victim), await victim.published()
+    assert len(found["correlations"]) < len(expected["correlations"])
+    for role, records in found.items():
+        assert records == expected[role][: len(records)], f"seed {seed}"
+    await completes(victim, expected)
+
+
+@pytest.mark.parametrize("callback", ["on_partitions_revoked", "on_partitions_assigned"])
+async def test_f39_what_the_client_library_would_only_log_ends_the_service(
+    kafka_bootstrap: str,
+    tmp_path: Path,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    callback: str,
+) -> None:
+    victim = await scene(kafka_bootstrap, tmp_path, lambda t: tick_rows(t, names(6), seed))
+    with monkeypatch.context() as patch:
+        if callback == "on_partitions_revoked":  # which begins with it
+            patch.setattr(GroupOwnership, "_coordinator", property(fail))
+        else:
+            patch.setattr(StickyPartitionAssignor, "on_generation_assignment", fail)
+        await assert_told(kafka_service(load_config(victim.config_file), ignore))
     expected = await reference(victim)
-    assert len((await victim.published())["correlations"]) < len(expected["correlations"])
+    assert not any((await victim.published()).values())
+    await completes(victim, expected)
+
+
+@pytest.mark.chaos
+async def test_f39_what_is_raised_when_a_fit_is_told_of_ends_the_service(
+    kafka_bootstrap: str, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = await world(kafka_bootstrap, tmp_path, seed, "wait", seconds=100.0)
+    service = kafka_service(load_config(victim.config_file), ignore)
+    monkeypatch.setattr(service.observer, "refitted", fail)
+    await assert_told(service)  # nothing else would: the watchdog excuses who waits for a fit
+    truth = await asyncio.to_thread(of_the_input, victim, FITTED_ROLES, flush=True)
+    found = await victim.published(FITTED_ROLES)
+    assert not found["calibrations"]
+    for role, records in found.items():
+        assert records == truth.published[role][: len(records)], f"seed {seed}"
+    assert await victim.finish(truth.published, roles=FITTED_ROLES) == truth.published

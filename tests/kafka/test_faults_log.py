@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +12,39 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError
 
 from stream_calib.adapters.files.sink import _line
 from stream_calib.adapters.kafka import TopicSpec, ensure_topics, read_journal
 from stream_calib.config import KafkaConfig, load_config
 from stream_calib.errors import ConfigError, RecoveryError
-from stream_calib.service.recovery import decode_journal
-from stream_calib.service.wiring import kafka_service, output_topics
+from stream_calib.service.kept import decode_journal
+from stream_calib.service.topics import output_topics
+from stream_calib.service.wiring import kafka_service
 from stream_calib.values import JournalEntry, Output, Source
 from stream_calib.wire.journal import encode_entry, link
 from tests.cli.command import run_process
-from tests.kafka.killing import Published, Victim
+from tests.kafka.killing import DEADLINE_S, Published, Victim, read
+from tests.kafka.living import Ended, ended, start
 from tests.kafka.service import write
 from tests.kafka.test_faults_process import (
     Row,
+    catches_up,
     completes,
     crashed,
-    end_all,
-    ended,
     events,
     matrices,
     names,
-    published,
-    reaches,
     reference,
     refused,
-    repeated,
     run_until,
     scene,
     sequences,
     settings,
-    start,
     tick_rows,
 )
 from tests.kafka.test_faults_snapshots import kept
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_at_work() -> Iterator[None]:
-    yield
-    end_all()
-
-
-@pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("randomly_seed", 0))
 
 
 @contextlib.asynccontextmanager
@@ -89,6 +77,33 @@ async def made_anew(
 async def cut_before(bootstrap: str, topic: str, offset: int) -> None:
     async with administrator(bootstrap) as admin:
         await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(offset)})
+
+
+async def configure(bootstrap: str, topic: str, configs: Mapping[str, str]) -> None:
+    """Give a topic these settings, and its broker's for all others."""
+    async with administrator(bootstrap) as admin:
+        wanted = ConfigResource(ConfigResourceType.TOPIC, topic, configs=dict(configs))
+        await admin.alter_configs([wanted])
+
+
+async def written(bootstrap: str, topic: str) -> list[bytes | None]:
+    """Return what a reader sees that does not care for transactions."""
+    place, found = TopicPartition(topic, 0), []
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as consumer:
+        consumer.assign([place])
+        end = (await consumer.end_offsets([place]))[place]
+        consumer.seek(place, (await consumer.beginning_offsets([place]))[place])
+        while await consumer.position(place) < end:
+            for records in (await consumer.getmany(timeout_ms=200)).values():
+                found += [record.value for record in records]
+    return found
+
+
+async def end_of(bootstrap: str, topic: str) -> int:
+    """Return the position after all that was ever written, be it aborted."""
+    place = TopicPartition(topic, 0)
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as consumer:
+        return int((await consumer.end_offsets([place]))[place])
 
 
 async def journal(victim: Victim) -> list[JournalEntry]:
@@ -142,6 +157,23 @@ async def killed_scene(
     return victim, rows
 
 
+async def half_read(bootstrap: str, folder: Path, seed: int) -> tuple[Victim, list[Row]]:
+    """Return a service that has not run yet, and its input, of which 600 records are there.
+
+    Silence closes no bar, and the journal is not trimmed.
+    """
+    rows: list[Row] = []
+
+    def first_part(topic: str) -> list[Row]:
+        rows.extend(tick_rows(topic, names(6), seed))
+        return rows[:600]
+
+    victim = await scene(bootstrap, folder, first_part)
+    settings(victim, '"1500ms"', '"60s"')
+    settings(victim, "[snapshots]", "[snapshots]\nkeep = 100")
+    return victim, rows
+
+
 def names_the_loss(sentence: str, victim: Victim) -> bool:
     return all(
         word in sentence
@@ -192,6 +224,19 @@ def reached(found: Published, end_ns: int) -> bool:
     return bool(found["correlations"]) and matrices(found)[-1].as_of_ns > end_ns
 
 
+async def ended_when_changed(victim: Victim, change: Coroutine[Any, Any, None]) -> Ended:
+    """Change the input of a service that has read all of it, and stands still meanwhile."""
+    live = await start(victim)
+    await catches_up(live, victim)
+    live.process.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(0.5)  # the answer to a fetch that is under way is an empty one
+    await change
+    live.process.send_signal(signal.SIGCONT)
+    done = await ended(live)
+    assert done.code == 8, done
+    return done
+
+
 @pytest.mark.chaos
 async def test_f41_input_topic_is_made_anew_with_fewer_records(
     kafka_bootstrap: str, tmp_path: Path, seed: int
@@ -221,6 +266,26 @@ async def test_f41_input_topic_is_made_anew_with_as_many_other_records(
     assert "does not hold the records any more that were read" in sentence
 
 
+async def test_f41_input_topic_is_made_anew_while_it_runs(
+    kafka_bootstrap: str, tmp_path: Path, seed: int
+) -> None:
+    victim, _ = await half_read(kafka_bootstrap, tmp_path, seed)
+    expected = await reference(victim, flush=False)
+    other = tick_rows(victim.topics[0], names(6), seed + 1)[:900]
+    done = await ended_when_changed(victim, made_anew(kafka_bootstrap, victim.topics[0], other))
+    assert names_the_loss(done.sentence, victim), done.sentence
+    assert "made anew while it was read" in done.sentence
+    assert "position 600" in done.sentence
+    assert await victim.published() == expected, f"seed {seed}"  # nothing of the other topic
+    assert names_the_loss(await refused(victim, 8), victim)
+    end = orjson.loads(other[-1][2])["time"] - 3_000_000_000
+    found, _ = await run_until(victim, lambda found: reached(found, end), "--accept-gap")
+    assert contiguous(found), f"seed {seed}"
+    n = len(expected["correlations"])
+    assert found["correlations"][:n] == expected["correlations"]
+    assert await gaps(victim)
+
+
 async def test_f42_input_is_cut_below_what_has_to_be_read_again(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
@@ -243,15 +308,7 @@ async def test_f42_input_is_cut_below_what_has_to_be_read_again(
 async def test_f42_input_is_cut_above_where_a_clean_stop_left_it(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
-    rows: list[Row] = []
-
-    def first_part(topic: str) -> list[Row]:
-        rows.extend(tick_rows(topic, names(6), seed))
-        return rows[:600]
-
-    victim = await scene(kafka_bootstrap, tmp_path, first_part)
-    settings(victim, '"1500ms"', '"60s"')
-    settings(victim, "[snapshots]", "[snapshots]\nkeep = 100")
+    victim, rows = await half_read(kafka_bootstrap, tmp_path, seed)
     await completes(victim, await reference(victim, flush=False))
     await write(kafka_bootstrap, rows[600:])
     await cut_before(kafka_bootstrap, victim.topics[0], 700)
@@ -267,25 +324,13 @@ async def test_f42_input_is_cut_above_where_a_clean_stop_left_it(
 async def test_f42_input_is_cut_while_it_runs(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
-    rows: list[Row] = []
+    victim, rows = await half_read(kafka_bootstrap, tmp_path, seed)
 
-    def first_part(topic: str) -> list[Row]:
-        rows.extend(tick_rows(topic, names(6), seed))
-        return rows[:600]
+    async def cut() -> None:
+        await write(kafka_bootstrap, rows[600:])
+        await cut_before(kafka_bootstrap, victim.topics[0], 900)
 
-    victim = await scene(kafka_bootstrap, tmp_path, first_part)
-    settings(victim, '"1500ms"', '"60s"')
-    settings(victim, "[snapshots]", "[snapshots]\nkeep = 100")
-    expected = await reference(victim, flush=False)
-    live = await start(victim)
-    await published(live, victim, reaches(expected))
-    live.process.send_signal(signal.SIGSTOP)
-    await asyncio.sleep(0.5)  # the answer that is under way is an empty one
-    await write(kafka_bootstrap, rows[600:])
-    await cut_before(kafka_bootstrap, victim.topics[0], 900)
-    live.process.send_signal(signal.SIGCONT)
-    done = await ended(live)
-    assert done.code == 8, done
+    done = await ended_when_changed(victim, cut())
     assert names_the_loss(done.sentence.lower(), victim), done.sentence
     end = orjson.loads(rows[-1][2])["time"] - 3_000_000_000
     found, _ = await run_until(victim, lambda found: reached(found, end), "--accept-gap")
@@ -309,14 +354,45 @@ async def test_f43_journal_ends_in_markers_and_aborted_records(
         await producer.abort_transaction()
     await crashed(victim, "journal:1")
     places = await read_journal(KafkaConfig(bootstrap_servers=kafka_bootstrap), topic, 0)
-    place = TopicPartition(topic, 0)
-    async with AIOKafkaConsumer(bootstrap_servers=kafka_bootstrap) as consumer:
-        end = (await consumer.end_offsets([place]))[place]
+    end = await end_of(kafka_bootstrap, topic)
     assert end >= places[-1].position + 7  # entries that nobody sees, and markers
     expected = await reference(victim)
     await completes(victim, expected)
     assert await victim.published() == expected, f"seed {seed}"
-    assert await repeated(victim) == expected
+    assert await victim.repeated() == expected
+
+
+@pytest.mark.chaos
+async def test_f43_journal_was_compacted(kafka_bootstrap: str, tmp_path: Path, seed: int) -> None:
+    victim, rows = await half_read(kafka_bootstrap, tmp_path, seed)
+    await completes(victim, await reference(victim, flush=False))
+    last = (await journal(victim))[-1]
+    assert last.number > 3
+    (spec,) = [s for s in output_topics(load_config(victim.config_file)) if "journal" in s.name]
+    await configure(kafka_bootstrap, spec.name, COMPACTING)
+    deadline_s = time.monotonic() + DEADLINE_S
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka_bootstrap, transactional_id=f"{spec.name}-dead"
+    ) as producer:
+        while await journal(victim) != [last]:  # all have the same key
+            assert time.monotonic() < deadline_s
+            await producer.begin_transaction()  # of whose segments the last is never compacted
+            await producer.send_and_wait(spec.name, b"garbage", key=b"dead", partition=0)
+            await producer.abort_transaction()
+            await asyncio.sleep(0.5)
+    await configure(kafka_bootstrap, spec.name, spec.settings)
+    snapshots = {path: path.read_bytes() for path in kept(victim)}
+    for path in snapshots:
+        path.unlink()
+    sentence = await refused(victim, 8)
+    assert f"begins at entry {last.number}, and no snapshot that fits it is left" in sentence
+    for path, value in snapshots.items():
+        path.write_bytes(value)
+    await write(kafka_bootstrap, rows[600:])
+    done = await completes(victim, await reference(victim, flush=False))
+    (recovered,) = done.said("recovered")
+    assert (recovered["entry"], recovered["snapshot"]) == (last.number, last.number)
+    assert last.number < (await journal(victim))[-1].number
 
 
 @pytest.mark.chaos
@@ -327,13 +403,20 @@ async def test_f45_record_larger_than_its_topic_takes(
     await made_anew(
         kafka_bootstrap,
         f"{victim.prefix}.correlations",
-        configs={"cleanup.policy": "compact,delete", "max.message.bytes": "700"},
+        configs={"cleanup.policy": "compact,delete", "max.message.bytes": "300"},  # no matrix
     )
     sentence = await refused(victim, 3)
     assert f"{victim.prefix}.correlations" in sentence
     assert "max.message.bytes" in sentence
     found = await victim.published()
     assert found["correlations"] == []
+    assert await end_of(kafka_bootstrap, f"{victim.prefix}.correlations") == 0
+    # refused before anything of its transaction was written, to any topic
+    found["journal"] = await read(kafka_bootstrap, f"{victim.prefix}.journal")
+    for role, records in found.items():
+        values = [value for _, value, _ in records]
+        assert await written(kafka_bootstrap, f"{victim.prefix}.{role}") == values, role
+    assert found["journal"]
     # with a larger limit it goes on where it was
     await made_anew(kafka_bootstrap, f"{victim.prefix}.correlations")
     await completes(victim, await reference(victim))
@@ -364,6 +447,13 @@ async def test_journal_topic_is_made_anew_while_outputs_and_snapshots_exist(
         assert (old.as_of_ns, old.corr.tobytes()) == (new.as_of_ns, new.corr.tobytes())
 
 
+COMPACTING = {
+    "cleanup.policy": "compact",
+    "segment.ms": "100",
+    "segment.bytes": "1048576",
+    "min.cleanable.dirty.ratio": "0.001",
+    "max.compaction.lag.ms": "100",
+}
 KEPT = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 DANGERS = {
     "journal-compacted": ("journal", "cleanup.policy", "compact"),

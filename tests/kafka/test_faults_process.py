@@ -2,13 +2,10 @@
 
 import asyncio
 import signal
-import subprocess
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,114 +13,39 @@ import numpy as np
 import orjson
 import pytest
 
-from stream_calib.adapters.kafka import KafkaSource, TopicSpec, ensure_topics
-from stream_calib.config import Config, KafkaConfig, load_config
-from stream_calib.service.replay import repeat_journal
-from stream_calib.service.runner import Runner, unobserved
-from stream_calib.service.wiring import VERSION
+from deploy.kafka.broker import free_port
+from stream_calib.adapters.kafka import TopicSpec, ensure_topics
+from stream_calib.config import KafkaConfig
+from stream_calib.service.watchdog import EXIT_CODE
 from stream_calib.simulation import simulate
-from stream_calib.values import Matrix, Output
+from stream_calib.values import Matrix
 from stream_calib.wire.matrices import join
-from tests.cli.command import environment
-from tests.cli.forking import Forked
-from tests.kafka.killing import DEADLINE_S, ROLES, Published, Record, Victim
+from tests.cli.command import spawn
+from tests.kafka.killing import DEADLINE_S, ROLES, WHOLE, Published, Record, Victim
+from tests.kafka.living import GAVE_UP, Ended, Live, ended, said_at, start
 from tests.kafka.service import write
+from tests.kafka.truth import through_an_engine
 
 STOP_S = 5.0
+SESSION_S, WATCHDOG_S = 2, 3
 Row = tuple[str, int, bytes]
 
-# The command, which sends itself a signal at a named point instead of dying there.
-SIGNALS_ITSELF = """
+# The command, which does something to itself at a named point instead of dying there.
+DOES_TO_ITSELF = """
 import json, os, signal, sys, time
 from stream_calib.cli import main
 from stream_calib.service import wiring
-point, left = sys.argv.pop(1), int(sys.argv.pop(1))
+point, left, what = sys.argv.pop(1), int(sys.argv.pop(1)), sys.argv.pop(1)
 def at(name):
     global left
     left -= name == point
     if name == point and left == 0:
         print(json.dumps({"event": "asked", "at": time.time()}), file=sys.stderr, flush=True)
-        os.kill(os.getpid(), signal.SIGTERM)
+        exec(what)
 wiring.crash_points = lambda: at
 main()
 """
-
-
-class Ended(NamedTuple):
-    """How a process ended: its code, its one sentence ("" for none), what it logged."""
-
-    code: int
-    sentence: str
-    log: list[dict[str, Any]]
-
-    def said(self, event: str) -> list[dict[str, Any]]:
-        return [entry for entry in self.log if entry["event"] == event]
-
-
-class Live:
-    """A process at work; what it says is read as it comes."""
-
-    def __init__(self, process: "subprocess.Popen[str] | Forked") -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        STARTED.append(self)
-
-    def until_said(self, event: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not any(f'"event": "{event}"' in line for line in list(self.lines)):
-            assert self.process.poll() is None, self.lines
-            assert time.monotonic() < deadline_s, self.lines
-            time.sleep(0.02)
-
-    def ended(self, ask: signal.Signals | None = None) -> Ended:
-        """Wait for its end; nothing but log lines and one sentence is said."""
-        if ask is not None:
-            self.process.send_signal(ask)
-        try:
-            code = self.process.wait(timeout=DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"it did not end: {self.lines[-5:]}") from None
-        finally:
-            self.close()
-        log = [orjson.loads(line) for line in self.lines if line.startswith("{")]
-        rest = [line for line in self.lines if not line.startswith("{")]
-        assert len(rest) <= 1, self.lines
-        assert all(line.startswith("stream-calib: ") for line in rest), self.lines
-        return Ended(code, rest[0].strip() if rest else "", log)
-
-    def close(self) -> None:
-        """Kill it where it still runs."""
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        for pipe in (self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            pipe.close()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line)
-
-
-STARTED: list[Live] = []
-
-
-async def start(victim: Victim, *flags: str, crash: str = "") -> Live:
-    return Live(await asyncio.to_thread(victim.start, *flags, crash=crash))
-
-
-def end_all() -> None:
-    """End what a test that failed has left at work."""
-    for live in STARTED:
-        live.close()
-    STARTED.clear()
-
-
-async def ended(live: Live, ask: signal.Signals | None = None) -> Ended:
-    return await asyncio.to_thread(live.ended, ask)
+ASKS_TO_STOP = "os.kill(os.getpid(), signal.SIGTERM)"
 
 
 async def refused(victim: Victim, code: int, *flags: str) -> str:
@@ -168,6 +90,23 @@ async def published(live: Live, victim: Victim, enough: Callable[[Published], bo
         assert time.monotonic() < deadline_s, (sizes(found), live.lines[-5:])
         await asyncio.sleep(0.1)
     return found
+
+
+async def catches_up(live: Live, victim: Victim) -> Published:
+    """Wait until all is published that comes of the input so far, and nothing else is."""
+    expected = await reference(victim, flush=False)
+    found = await published(live, victim, reaches(expected))
+    assert found == expected
+    return found
+
+
+async def ends_whole(live: Live, victim: Victim) -> Ended:
+    """Let it catch up and stop; its journal, of which nothing was trimmed, gives the same."""
+    expected = await catches_up(live, victim)
+    done = await ended(live, signal.SIGTERM)
+    assert (done.code, done.sentence) == (0, ""), done
+    assert await victim.published() == expected == await victim.repeated()
+    return done
 
 
 def reaches(expected: Published) -> Callable[[Published], bool]:
@@ -224,73 +163,46 @@ async def scene(
     return await victim.prepare()
 
 
+class HalfFed(NamedTuple):
+    """A service with HTTP that has not run yet, and what of its input is there and is not."""
+
+    victim: Victim
+    url: str
+    first: list[Row]
+    rest: list[Row]
+
+
+async def half_fed(bootstrap: str, folder: Path, seed: int) -> HalfFed:
+    """Prepare a service of which nothing but the input closes a bar, and whose journal is whole."""
+    rows: list[Row] = []
+
+    def first_part(topic: str) -> list[Row]:
+        rows.extend(tick_rows(topic, names(6), seed))
+        return rows[:600]
+
+    victim = await scene(bootstrap, folder, first_part, keep=WHOLE)
+    port = free_port()
+    settings(victim, "enabled = false", f"port = {port}")
+    settings(victim, '"1500ms"', '"10m"')  # silence closes nothing
+    return HalfFed(victim, f"http://127.0.0.1:{port}", rows[:600], rows[600:])
+
+
 async def reference(victim: Victim, *, flush: bool = True) -> Published:
     """Return what comes of the input when nothing ever happens to it, without a service."""
-    config = load_config(victim.config_file)
-    universe = config.universe[0]
-    runner = Runner(config, universe, VERSION, unobserved())
-    source = KafkaSource(config.kafka, config.topics_of(universe))
-    outputs: list[Output] = []
-    try:
-        await source.start()
-        discovered, done = await source.discover(), False
-        ends = dict(source.ends())
-        while not done:
-            source.pause(runner.paused(ends))
-            batches = await source.poll(5000, 0.2)
-            taken = runner.turn(batches, discovered, ends, 0.0)
-            discovered = ()
-            done = all(runner.engine.intake.position(s) >= end for s, end in ends.items())
-            if done and flush:
-                taken += runner.turn((), (), ends, 0.0, exhausted=True)
-            outputs += [output for effects in taken for output in runner.outputs(effects)]
-    finally:
-        await source.close()
-    return by_role(config, outputs)
+    return (await through_an_engine(victim, ROLES, flush=flush)).published
 
 
-async def repeated(victim: Victim) -> Published:
-    """Return what the journal says was published, its input read once more."""
-    config = load_config(victim.config_file)
-    steps = repeat_journal(config, config.universe[0])
-    return by_role(config, [output async for _, found in steps for output in found])
-
-
-def by_role(config: Config, outputs: Sequence[Output]) -> Published:
-    found: Published = {role: [] for role in ROLES}
-    for o in outputs:
-        found[o.topic.removeprefix(f"{config.output.prefix}.")].append((o.key, o.value, o.headers))
-    return found
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_at_work() -> Iterator[None]:
-    yield
-    end_all()
-
-
-@pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
-    return int(request.config.getoption("randomly_seed", 0))
-
-
-def said_at(entry: Mapping[str, Any]) -> float:
-    """When it was logged, in seconds since 1970: before Python clears up, which may take long."""
-    return datetime.fromisoformat(entry["timestamp"]).timestamp()
+def does_to_itself(victim: Victim, point: str, what: str) -> Live:
+    """Start one that runs a line of Python on its event loop when it comes to a point."""
+    program = [sys.executable, "-c", DOES_TO_ITSELF, point, "1", what]
+    return Live(spawn("run", "--config", victim.config_file, program=program))
 
 
 async def stopped_at(victim: Victim, point: str) -> None:
-    words = [sys.executable, "-c", SIGNALS_ITSELF, point, "1", "run", "--config"]
-    process = subprocess.Popen(  # noqa: ASYNC220  returns at once
-        [*words, victim.config_file],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    done = await ended(Live(process))
+    done = await ended(does_to_itself(victim, point, ASKS_TO_STOP))
     assert (done.code, done.sentence) == (0, ""), (point, done)
     assert done.log[-1]["event"] == "stopped"
+    assert not done.said(GAVE_UP), (point, done)
     assert said_at(done.log[-1]) - done.said("asked")[0]["at"] < STOP_S, (point, done)
 
 
@@ -315,7 +227,51 @@ async def test_f11_asked_to_stop_inside_a_transaction(
     await completes(victim, expected)
 
 
-async def test_f13_second_process_is_turned_away_here_and_takes_over_from_elsewhere(
+@pytest.mark.chaos
+async def test_f14_event_loop_is_blocked_for_longer_than_a_session(
+    kafka_bootstrap: str, tmp_path: Path, seed: int
+) -> None:
+    victim = await scene(kafka_bootstrap, tmp_path, lambda t: tick_rows(t, names(6), seed))
+    expected = await reference(victim)
+    settings(victim, "[delivery]", f'[ownership]\nsession_timeout = "{SESSION_S}s"\n[delivery]')
+    live = does_to_itself(victim, "journal", f"time.sleep({2 * SESSION_S})")
+    await asyncio.to_thread(live.until_said, "asked")
+    # the group takes it for dead: what it had is its own once more when it has joined again
+    found = await published(live, victim, reaches(expected))
+    assert found == expected, f"seed {seed}"
+    done = await ended(live, signal.SIGTERM)
+    assert (done.code, done.sentence) == (0, "")
+    (blocked,) = done.said("asked")
+    before, after = done.said("recovered")
+    assert said_at(before) < blocked["at"]
+    assert said_at(after) > blocked["at"] + 2 * SESSION_S
+    await completes(victim, expected)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(
+    ("point", "who"),
+    [
+        ("restore", "the event loop has not come round"),  # no universe is waited for yet
+        ("commit", ""),  # and whoever is looked at first
+    ],
+)
+async def test_f14_event_loop_is_blocked_for_longer_than_the_watchdog_waits(
+    kafka_bootstrap: str, tmp_path: Path, seed: int, point: str, who: str
+) -> None:
+    victim = await scene(kafka_bootstrap, tmp_path, lambda t: tick_rows(t, names(6), seed))
+    expected = await reference(victim)
+    usual = victim.config_file.read_text()
+    settings(victim, "[delivery]", f'[delivery]\nwatchdog_after = "{WATCHDOG_S}s"')
+    done = await ended(does_to_itself(victim, point, f"time.sleep({DEADLINE_S})"))
+    assert done.code == EXIT_CODE, done
+    assert f"{who} for {WATCHDOG_S} s; ending, to be started anew" in done.sentence
+    assert done.log[-1]["event"] == "asked"  # it has done nothing more
+    victim.config_file.write_text(usual)
+    await completes(victim, expected)
+
+
+async def test_f13_second_process_stands_by_and_takes_over_when_the_first_ends(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
     rows: list[Row] = []
@@ -326,31 +282,28 @@ async def test_f13_second_process_is_turned_away_here_and_takes_over_from_elsewh
 
     victim = await scene(kafka_bootstrap, tmp_path, first_part)
     settings(victim, '"1500ms"', '"60s"')  # nothing is late because of our pauses
-    settings(victim, "[snapshots]", "[snapshots]\nkeep = 100")  # each has snapshots of its own
     before = await reference(victim, flush=False)
     first = await start(victim)
-    first.until_said("running")
-    sentence = await refused(victim, 9)
-    assert f"(pid {first.process.pid})" in sentence
-    assert "keeps its snapshots in" in sentence
-    await published(first, victim, reaches(before))
-
-    elsewhere = Victim(kafka_bootstrap, tmp_path / "elsewhere", victim.topics, victim.symbols)
-    elsewhere.prefix = victim.prefix
-    elsewhere.folder.mkdir()
-    elsewhere.config_file.write_text(victim.config_file.read_text())
-    second = await start(elsewhere)
+    first.until_said("recovered")
+    second = await start(victim)
     second.until_said("running")
-    assert first.process.poll() is None
+    await published(first, victim, reaches(before))
+    assert not any('"event": "recovered"' in line for line in second.lines)
+    done = await ended(first, signal.SIGTERM)
+    assert done.code == 0
+    assert len(done.said("recovered")) == 1  # the first alone has owned, and all the time
+    assert not done.said("no longer the owner")
+    second.until_said("recovered")
     await write(kafka_bootstrap, rows[600:])
-    done = await ended(first)
-    assert done.code == 9, done
-    assert "has taken over" in done.sentence
     expected = await reference(victim, flush=False)
     await published(second, victim, reaches(expected))
-    assert (await ended(second, signal.SIGTERM)).code == 0
+    done = await ended(second, signal.SIGTERM)
+    assert done.code == 0
+    (took_over,) = done.said("recovered")
+    assert not done.said("no longer the owner")
+    assert took_over["warm"]
+    assert took_over["repeated"] <= 1  # the entry of the other's clean stop
     assert await victim.published() == expected, f"seed {seed}"
-    # what the one who was fenced has left behind does no harm when he comes back
     await completes(victim, expected)
 
 
@@ -400,4 +353,4 @@ async def test_f16_changed_settings_are_refused_reset_or_migrated(
     assert (new.n_eff[pairs] > 0.8 * old.n_eff[places][:, places][pairs]).all(), f"seed {seed}"
     assert abs(new.corr - old.corr[places][:, places]).max() < 0.5, f"seed {seed}"
     assert matrices(found)[-1].symbols == moved
-    assert await repeated(victim) == found, f"seed {seed}"
+    assert await victim.repeated() == found, f"seed {seed}"

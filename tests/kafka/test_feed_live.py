@@ -6,7 +6,6 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -25,23 +24,12 @@ from tests.contract.exchanges import (
     as_batch,
     columns,
     running_exchange,
+    toml,
     trade,
 )
 from tests.real_parts import TopicMaker
 
 SYMBOLS = {"BINANCE:BTCUSDT": 0, "BINANCE:ETHUSDT": 1}
-
-
-def toml(table: dict[str, Any], name: str) -> str:
-    """Write nested tables as TOML."""
-    plain = {k: v for k, v in table.items() if not isinstance(v, dict)}
-    lines = [f"[{name}]", *(f"{k} = {as_toml(v)}" for k, v in plain.items())]
-    tables = [toml(v, f"{name}.{k}") for k, v in table.items() if isinstance(v, dict)]
-    return "\n".join([*lines, *tables])
-
-
-def as_toml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def written(folder: Path, exchange: Exchange) -> Path:

@@ -32,11 +32,21 @@ from stream_calib.adapters.kafka.marking import PositionMarker
 from stream_calib.config import KafkaConfig
 from stream_calib.errors import ConfigError, LostInputError, MissingTopicError, TransportError
 from stream_calib.values import Output, RecordBatch, Source
+from tests.cli.command import spawn
 from tests.contract.test_record_logs import (
     assert_contiguous,
     read_records,
     repeat_range,
     values_of,
+)
+from tests.kafka.living import Live, ended
+from tests.kafka.test_faults_process import (
+    names,
+    published,
+    reaches,
+    reference,
+    scene,
+    tick_rows,
 )
 from tests.real_parts import ROOT, TopicMaker
 
@@ -312,6 +322,24 @@ async def test_missing_compiled_part_is_a_warning(
     with pytest.warns(RuntimeWarning, match="several times slower"):
         await reader.start()
     await reader.close()
+
+
+@pytest.mark.chaos
+async def test_f71_service_without_the_compiled_part_says_so_and_publishes_the_same_bytes(
+    kafka_bootstrap: str, tmp_path: Path, seed: int
+) -> None:
+    victim = await scene(kafka_bootstrap, tmp_path, lambda t: tick_rows(t, names(6), seed))
+    expected = await reference(victim)
+    without = {"AIOKAFKA_NO_EXTENSIONS": "1"}  # from nothing: it counts when it is imported
+    words = ("run", "--config", victim.config_file)
+    live = Live(await asyncio.to_thread(spawn, *words, cwd=victim.folder, env=without))
+    await asyncio.to_thread(live.until_said, "running")
+    await published(live, victim, reaches(expected))
+    done = await ended(live, signal.SIGTERM)
+    assert (done.code, done.sentence) == (0, "")
+    warned = [entry for entry in done.log if "lacks its compiled part" in entry["event"]]
+    assert [entry["level"] for entry in warned] == ["warning"]
+    assert await victim.published() == expected, f"seed {seed}"
 
 
 @contextlib.asynccontextmanager

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import SecretStr
 
-from deploy.kafka.broker import BRIEF, HOST, LocalBroker, UnavailableError, _java_command, free_port
-from deploy.kafka.broker import resolve_libs as jars
+from deploy.kafka.broker import BRIEF, HOST, LocalBroker, UnavailableError, free_port
+from deploy.kafka.jars import java_command
+from deploy.kafka.jars import resolve_libs as jars
 from stream_calib.adapters.kafka import (
     KafkaSink,
     KafkaSource,
@@ -26,6 +27,7 @@ from stream_calib.errors import ConfigError, TransportError
 from stream_calib.values import Output, Source
 from tests.contract.test_record_logs import read_records, values_of
 from tests.kafka.commit_log import Universe
+from tests.kafka.listeners import Listener, settings_of
 from tests.real_parts import missing
 
 PASSWORD = "open-sesame"
@@ -77,18 +79,10 @@ def secure_bootstrap(
     tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
 ) -> Iterator[str]:
     """A broker that wants a certificate and a password."""
-    plain, control, secure = free_port(), free_port(), free_port()
+    plain, secure = free_port(), free_port()
     prefix = "listener.name.secure."
     settings = {
-        "controller.quorum.voters": f"1@{HOST}:{control}",
-        "listeners": ",".join(
-            f"{name}://{HOST}:{port}"
-            for name, port in (("PLAINTEXT", plain), ("CONTROLLER", control), ("SECURE", secure))
-        ),
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{plain},SECURE://{HOST}:{secure}",
-        "listener.security.protocol.map": (
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL"
-        ),
+        **settings_of({"PLAINTEXT": Listener(plain), "SECURE": Listener(secure, "SASL_SSL")}),
         prefix + "ssl.keystore.type": "PEM",
         prefix + "ssl.keystore.location": str(certificates.store),
         prefix + "ssl.truststore.type": "PEM",
@@ -111,7 +105,7 @@ def secure_bootstrap(
             for mechanism in MECHANISMS[1:]:
                 secret = f"--alter --add-config {mechanism}=[password={PASSWORD}]"
                 words = ["kafka.admin.ConfigCommand", *alice.split(), *secret.split()]
-                command = _java_command(jars(), *BRIEF, *words)
+                command = java_command(jars(), *BRIEF, *words)
                 subprocess.run(command, check=True, capture_output=True)
             yield f"{HOST}:{secure}"
     except UnavailableError as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import sys
 from pathlib import Path
 from random import Random
 
@@ -12,7 +11,7 @@ import pytest
 from stream_calib.adapters.files.sink import _line
 from stream_calib.values import Output
 from tests.cli.command import run_process
-from tests.kafka.killing import Published, Victim, ticks_in
+from tests.kafka.killing import WHOLE, Published, Victim, tell, ticks_in
 
 POINTS = ("fit_asked", "fit_answered", "fit_taken")
 THEN = ("begin", "output", "journal", "end_txn", "commit", "snapshot_saved")
@@ -23,13 +22,17 @@ SETTLED_S = 6.0  # a fit that was asked for last has its process to start, which
 
 
 @pytest.fixture
-def random(request: pytest.FixtureRequest) -> Random:
-    return Random(request.config.getoption("randomly_seed", 0))
+def random(chaos_seed: int) -> Random:
+    return Random(chaos_seed)
 
 
-async def world(bootstrap: str, folder: Path, seed: int, late: str, seconds: float) -> Victim:
+async def world(
+    bootstrap: str, folder: Path, seed: int, late: str, seconds: float, replication: int = 1
+) -> Victim:
     """Return a service to be killed, with its input there."""
-    topic, symbols, end_ns = await ticks_in(bootstrap, seed, n_symbols=5, seconds=seconds)
+    topic, symbols, end_ns = await ticks_in(
+        bootstrap, seed, n_symbols=5, seconds=seconds, replication=replication
+    )
     extra = f"{DCC}\n[refit]\nlate = '{late}'"
     return await Victim(
         bootstrap,
@@ -39,7 +42,8 @@ async def world(bootstrap: str, folder: Path, seed: int, late: str, seconds: flo
         extra=extra,
         end_ns=end_ns,
         settled_s=SETTLED_S,
-        keep=100,
+        keep=WHOLE,
+        replication=replication,
     ).prepare()
 
 
@@ -48,7 +52,9 @@ async def left_alone(victim: Victim, folder: Path) -> Published:
     alone = dataclasses.replace(
         victim, folder=folder / "alone", prefix=f"{victim.prefix}-alone", keep=None
     )
-    return await (await alone.prepare()).finish(roles=ROLES)
+    expected = await (await alone.prepare()).finish(roles=ROLES)
+    assert all(expected.values())
+    return expected
 
 
 def kill_in_fits(victim: Victim, random: Random, points: tuple[str, ...], n_fits: int = 2) -> None:
@@ -73,6 +79,7 @@ async def test_killed_in_fits_that_are_waited_for_it_publishes_the_same_bytes(
     assert len(models(expected)) >= 3
     await asyncio.to_thread(kill_in_fits, victim, random, POINTS)
     assert await victim.finish(expected, roles=ROLES) == expected
+    assert await victim.repeated(ROLES) == expected
 
 
 async def test_killed_in_fits_that_are_not_waited_for_the_journal_gives_the_same_bytes(
@@ -83,10 +90,13 @@ async def test_killed_in_fits_that_are_not_waited_for_the_journal_gives_the_same
     )
     # what is not waited for may be the last: the input is read sooner than it is fitted
     await asyncio.to_thread(kill_in_fits, victim, random, POINTS, 1)
-    await victim.finish(roles=ROLES)
-    published = await victim.published(ROLES)  # with what came while it was stopped
+    published = await victim.finish(roles=ROLES)  # with what came while it was stopped
+    assert all(published.values())
     assert models(published) == list(range(2, 2 + len(models(published))))
     assert models(published)
+    told = [orjson.loads(value or b"") for _, value, _ in published["calibrations"]]
+    late_ns = [int(fit["time_ns"]) - int(fit["window"]["to_ns"]) for fit in told]
+    assert max(late_ns) > 1_000_000_000, late_ns  # more than a bar
     lines = await repeated(victim)
     for role, records in published.items():
         name = f"{victim.prefix}.{role}"
@@ -106,9 +116,14 @@ async def repeated(victim: Victim) -> list[bytes]:
 
 @pytest.mark.chaos
 async def test_killed_twenty_times_in_fits_it_publishes_the_same_bytes(
-    kafka_bootstrap: str, tmp_path: Path, random: Random, capsys: pytest.CaptureFixture[str]
+    kafka_bootstrap: str,
+    tmp_path: Path,
+    random: Random,
+    chaos_seed: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    kills = fits = 0
+    kills = fits = compared = 0
+    seconds: list[float] = []
     for k in range(CHAOS_ROUNDS):
         seed = random.getrandbits(32)
         folder = tmp_path / str(k)
@@ -116,7 +131,12 @@ async def test_killed_twenty_times_in_fits_it_publishes_the_same_bytes(
         expected = await left_alone(victim, folder)
         await asyncio.to_thread(kill_in_fits, victim, random, POINTS * 3)
         assert await victim.finish(expected, roles=ROLES) == expected, f"seed {seed}"
+        assert await victim.repeated(ROLES) == expected, f"seed {seed}"
+        compared += victim.states_compared
         kills, fits = kills + victim.kills, fits + len(models(expected))
+        seconds += victim.recovery_s
     with capsys.disabled():
-        sys.stdout.write(f"\n{kills} kills -9 in {fits} fits, every output identical\n")
+        figures = {"kills": kills, "fits": fits, "states": compared, "recovery_s": seconds}
+        tell("kills in fits on one node", chaos_seed, **figures)
     assert kills >= 20
+    assert compared > 0

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import sys
 import uuid
 from pathlib import Path
 from random import Random
@@ -17,7 +16,7 @@ from stream_calib.values import F64
 from tests.engine.driver import SECOND, START
 from tests.engine.regimes import Regimes, names, regime_settings
 from tests.estimation.truths import broken
-from tests.kafka.killing import Published, Victim
+from tests.kafka.killing import WHOLE, Published, Victim, tell
 from tests.kafka.service import write
 
 POINTS = (  # in the order in which they come
@@ -59,6 +58,8 @@ async def prices_in(bootstrap: str, returns: F64) -> tuple[str, int]:
             time_ns = START + t * SECOND + i
             tick = orjson.dumps({"symbol": symbol, "time": time_ns, "price": price})
             rows.append((topic, i % 2, tick))
+        if t % 97 == 0:
+            rows.append((topic, 0, b'{"symbol": "broken'))
     await write(bootstrap, rows)
     return topic, time_ns
 
@@ -71,10 +72,11 @@ def kinds(published: Published) -> list[str]:
 async def test_killed_around_alarms_and_swaps_it_publishes_the_same_bytes(
     kafka_bootstrap: str,
     tmp_path: Path,
-    request: pytest.FixtureRequest,
+    chaos_seed: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    random = Random(request.config.getoption("randomly_seed", 0))
+    random = Random(chaos_seed)
+    seconds: list[float] = []
     topic, end_ns = await prices_in(kafka_bootstrap, there_and_back())
     alone = await Victim(
         kafka_bootstrap,
@@ -85,12 +87,14 @@ async def test_killed_around_alarms_and_swaps_it_publishes_the_same_bytes(
         end_ns=end_ns,
         settled_s=6.0,
         max_records=600,
+        keep=WHOLE,
     ).prepare()
     expected = await alone.finish(roles=ROLES)
+    assert all(expected.values())
     seen = kinds(expected)
     for kind in ("drift_alarm", "refit_shadowed", "refit_installed", "refit_rolled_back"):
         assert kind in seen, seen
-    kills = 0
+    kills = compared = 0
     for k in range(CHAOS_ROUNDS):
         prefix = f"kill-{uuid.uuid4().hex[:12]}"
         victim = await dataclasses.replace(
@@ -101,7 +105,11 @@ async def test_killed_around_alarms_and_swaps_it_publishes_the_same_bytes(
             if point != POINTS[-1] and random.random() < 0.5:  # there is more to commit
                 await asyncio.to_thread(victim.until_killed, f"{random.choice(THEN)}:1")
         assert await victim.finish(expected, roles=ROLES) == expected, f"round {k}"
-        kills += victim.kills
+        assert await victim.repeated(ROLES) == expected, f"round {k}"
+        kills, compared = kills + victim.kills, compared + victim.states_compared
+        seconds += victim.recovery_s
     with capsys.disabled():
-        sys.stdout.write(f"\n{kills} kills -9 around alarms and swaps, every output identical\n")
+        figures = {"kills": kills, "states": compared, "recovery_s": seconds}
+        tell("kills around alarms and swaps", chaos_seed, **figures)
     assert kills >= 30
+    assert compared > 0

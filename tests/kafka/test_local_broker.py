@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -10,6 +13,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from deploy.kafka.broker import LocalBroker, UnavailableError, answers, find_java, free_port
+from deploy.kafka.cluster import LocalCluster
+from deploy.kafka.jars import BrokerError
+from deploy.kafka.leadership import _java_hash
 from tests.real_parts import TopicMaker
 
 DEADLINE_S = 30.0
@@ -86,6 +92,30 @@ def test_stop_spares_a_process_that_is_not_its_broker(tmp_path: Path) -> None:
     broker.stop()  # and we are still here
 
 
+@pytest.mark.parametrize("obeys", [True, False])
+def test_stop_tells_whether_it_had_to_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obeys: bool
+) -> None:
+    if not obeys:
+        monkeypatch.setattr("deploy.kafka.broker.STOP_DEADLINE_S", 0.2)
+    broker = LocalBroker(tmp_path)
+    handler = "SIG_DFL" if obeys else "SIG_IGN"
+    code = f"import signal as s, time; s.signal(s.SIGTERM, s.{handler}); print(flush=True)"
+    words = [sys.executable, "-c", f"{code}; time.sleep(600)"]
+    # looks like the broker of this folder
+    words += ["kafka.Kafka", str(tmp_path.resolve() / "server.properties")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (tmp_path / "broker.pid").write_text(str(process.pid))
+        try:
+            assert broker.pid == process.pid
+            assert broker.stop() == obeys
+            assert process.wait() == -(signal.SIGTERM if obeys else signal.SIGKILL)
+        finally:
+            process.kill()
+
+
 def test_missing_java_is_said_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,3 +124,21 @@ def test_missing_java_is_said_in_one_sentence(
     find_java.cache_clear()
     with pytest.raises(UnavailableError, match="needs Java 17 or newer"):
         LocalBroker(tmp_path, free_port()).start()
+
+
+def test_cluster_of_a_folder_keeps_its_ports_and_refuses_others(tmp_path: Path) -> None:
+    first = LocalCluster(tmp_path)
+    assert not list(tmp_path.iterdir())  # asking for it leaves nothing behind
+    first._keep()
+    again = LocalCluster(tmp_path)
+    assert again.bootstrap == first.bootstrap
+    assert len(set(again.bootstrap.split(","))) == 3
+    with pytest.raises(BrokerError, match="other ports"):
+        LocalCluster(tmp_path, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("", 0), ("a", 97), ("group", 98629247), ("\u00e9", 233)]
+)
+def test_coordinator_is_found_as_kafka_finds_it(text: str, number: int) -> None:
+    assert _java_hash(text) == number

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import orjson
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from stream_calib.adapters.kafka import (
     KafkaSource,
@@ -18,8 +19,8 @@ from stream_calib.adapters.kafka import (
 )
 from stream_calib.config import Config
 from stream_calib.config.input import InputConfig
-from stream_calib.service import wiring
-from stream_calib.service.recovery import decode_journal
+from stream_calib.service import topics, wiring
+from stream_calib.service.kept import decode_journal
 from stream_calib.service.replay import repeat_journal
 from stream_calib.values import SECOND_NS, Source
 from tests.kafka.service import running, settings, write
@@ -28,6 +29,7 @@ START = 1_700_000_000 * SECOND_NS
 SYMBOLS = ("A", "B")
 UNIVERSE = {"name": "u", "symbols": list(SYMBOLS), "ewma": {"half_life": "10s", "window": "1s"}}
 Rows = list[tuple[str, int, bytes]]
+GONE_S = 60.0  # the broker is asked every 5 s
 FOUND_S = 15.0  # metadata are looked at every 3 s, on a machine that does other things
 
 
@@ -115,13 +117,33 @@ async def test_topics_that_appear_later_are_found_journaled_and_repeated(
 
 
 @pytest.mark.asyncio
+async def test_a_topic_that_is_deleted_holds_nothing_up(kafka_bootstrap: str, stem: str) -> None:
+    config = configured(kafka_bootstrap, f"{stem}-[ab]")
+    stays, goes = f"{stem}-a", f"{stem}-b"
+    await make(config, stays, goes)
+    async with running(config) as service:
+        await write(kafka_bootstrap, [*ticks(goes, 0, 40), *ticks(stays, 0, 40)])
+        await service.until_seen(160)
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+        await admin.start()
+        await admin.delete_topics([goes])
+        await admin.close()
+        deadline_s, k = time.monotonic() + GONE_S, 40
+        while service.matrices[-1].as_of_ns < START + 60 * SECOND_NS:
+            assert time.monotonic() < deadline_s, service.outcomes
+            await write(kafka_bootstrap, ticks(stays, k, 10))
+            k += 10
+            await asyncio.sleep(0.5)
+
+
+@pytest.mark.asyncio
 async def test_topics_of_our_own_and_of_kafka_never_match(kafka_bootstrap: str, stem: str) -> None:
     config = configured(kafka_bootstrap, "")
     pattern = f"{stem}-a|__.*|{config.output.prefix}.*"
     own = InputConfig.model_validate({"topics_pattern": pattern})
     config = config.model_copy(update={"input": own})
     await make(config, f"{stem}-a")
-    await ensure_topics(config.kafka, wiring.output_topics(config))
+    await ensure_topics(config.kafka, topics.output_topics(config))
     mine = f"{config.output.prefix}.correlations"
     await check_topics(config.kafka, [mine])
     source = wiring.kafka_source(config, config.universe[0])
@@ -153,13 +175,13 @@ async def test_a_compacted_topic_that_matches_is_left_unread_and_said(
             assert await source.discover() == ()
     finally:
         await source.close()
-    await ensure_topics(config.kafka, wiring.output_topics(config))
-    assert any(bad in warning for warning in await wiring.check_topics(config))
+    await ensure_topics(config.kafka, topics.output_topics(config))
+    assert any(bad in warning for warning in await topics.check_topics(config))
 
 
 @pytest.mark.asyncio
 async def test_a_pattern_that_nothing_matches_is_said(kafka_bootstrap: str, stem: str) -> None:
     config = configured(kafka_bootstrap, f"{stem}-.*")
-    await ensure_topics(config.kafka, wiring.output_topics(config))
-    assert f"No topic matches '{stem}-.*' yet" in await wiring.check_topics(config)
+    await ensure_topics(config.kafka, topics.output_topics(config))
+    assert f"No topic matches '{stem}-.*' yet" in await topics.check_topics(config)
     assert await wiring.recent_records(config, 10) == []

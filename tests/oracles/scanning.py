@@ -33,7 +33,7 @@ def plain_tick(value: bytes, symbols: Sequence[str]) -> tuple[int, int, float, f
         return None
     if not all(isinstance(n, Written) and DECIMAL.fullmatch(n) for n in numbers.values()):
         return None
-    price, bid, ask = (float(numbers.get(key, "nan")) for key in ("price", "bid", "ask"))
+    price, bid, ask = (float(numbers.get(key, "nan")) + 0.0 for key in ("price", "bid", "ask"))
     return int(time), symbols.index(symbol) if symbol in symbols else -1, price, bid, ask
 
 

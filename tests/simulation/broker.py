@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from stream_calib.errors import OwnershipError, TransportError
-from stream_calib.ports import JournalRecord
+from stream_calib.errors import LostInputError, OwnershipError, TransportError
+from stream_calib.ports import JournalRecord, Ownership
 from stream_calib.values import Output, Source
 from stream_calib.wire.cloudevents import last_sequences
 from stream_calib.wire.fits import whole_fits
+
+STALLED_S = 8.0  # at most: others take over, commit and save meanwhile
 
 
 class Crash(BaseException):
@@ -29,6 +31,7 @@ class Faults:
     unanswered: float = 0.0  # it arrives and the answer does not
     late: float = 0.0  # the end of a transaction arrives much later
     twice: float = 0.0  # the client sends it again by itself
+    stalled: float = 0.0  # a new owner stands still when it has read the journal
     guarded: bool = True  # the client takes a new epoch after sending it twice
 
 
@@ -40,6 +43,7 @@ class Broker:
     open: list[Output] = field(default_factory=list)
     committed: list[Output] = field(default_factory=list)
     commits: int = 0
+    refused: int = 0  # requests of who was replaced
     trims: bool = True
     trimmed: int = 0
 
@@ -49,17 +53,20 @@ class Broker:
         return self.epoch
 
     def produce(self, epoch: int, output: Output) -> None:
-        if epoch != self.epoch:
-            raise OwnershipError("fenced")
+        self._refuse_others(epoch)
         self.open.append(output)
 
     def end_transaction(self, epoch: int) -> None:
-        if epoch != self.epoch:
-            raise OwnershipError("fenced")
+        self._refuse_others(epoch)
         if self.open:
             self.committed += self.open
             self.open.clear()
             self.commits += 1
+
+    def _refuse_others(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.refused += 1
+            raise OwnershipError("fenced")
 
     def topic(self, role: str) -> list[Output]:
         return [output for output in self.committed if output.topic.endswith(f".{role}")]
@@ -72,11 +79,13 @@ class Process:
         self.random, self.faults = random, faults
         self.dead = False
         self.crashes_left = 1
+        self.frozen_until_s = 0.0
 
     async def step(self, pause_s: float = 0.001) -> None:
         """A place where others run and where it may die."""
         self.at("step")
         await asyncio.sleep(pause_s * self.random.random())
+        await asyncio.sleep(self.frozen_until_s - asyncio.get_running_loop().time())
         if self.dead:
             raise Crash
 
@@ -88,6 +97,10 @@ class Process:
             self.dead = True
             raise Crash
 
+    def freeze(self, seconds: float) -> None:
+        """Stop at the next step, for a while; what is under way goes on."""
+        self.frozen_until_s = asyncio.get_running_loop().time() + seconds
+
     def happens(self, likely: float) -> bool:
         return self.random.random() < likely
 
@@ -97,19 +110,42 @@ class SimulatedCommitLog:
 
     write_ahead = False
 
-    def __init__(self, broker: Broker, process: Process) -> None:
+    def __init__(
+        self, broker: Broker, process: Process, ownership: Ownership | None = None
+    ) -> None:
         self._broker, self._process = broker, process
+        self._ownership = ownership
         self._epoch = -1
         self._doubted = True
         self._sent_twice = False
+        self._followed: int | None = None
+        self._known = 0  # entries, this process's last among them
+
+    async def follow(self, wait_s: float) -> Sequence[JournalRecord]:
+        await self._process.step(wait_s)
+        start = self._broker.trimmed if self._followed is None else self._followed
+        if start < self._broker.trimmed:
+            raise LostInputError("trimmed")
+        journal = self._broker.topic("journal")
+        self._followed = self._process.random.randint(start, len(journal))
+        return [JournalRecord(i, journal[i].value) for i in range(start, self._followed)]
 
     async def own(self) -> Sequence[JournalRecord]:
         await self._process.step()
+        await self._check_turn()
         self._epoch = self._broker.init_producer()
         self._doubted = self._sent_twice = False
         await self._process.step()
         journal = list(enumerate(self._broker.topic("journal")))
+        self._known = len(journal)
+        if self._process.happens(self._process.faults.stalled):
+            self._process.freeze(STALLED_S * self._process.random.random())
+        await self._process.step()
         return [JournalRecord(i, o.value) for i, o in journal if i >= self._broker.trimmed]
+
+    async def _check_turn(self) -> None:
+        if self._ownership is not None and not await self._ownership.confirm(0):
+            raise OwnershipError("given to another process")
 
     async def has_outputs(self) -> bool:
         return bool(self._broker.topic("correlations") or self._broker.topic("events"))
@@ -127,7 +163,11 @@ class SimulatedCommitLog:
         assert not self._doubted, "a commit after a doubt"
         process, faults = self._process, self._process.faults
         if self._sent_twice and faults.guarded:
+            await self._check_turn()
             self._epoch = self._broker.init_producer()
+            if len(self._broker.topic("journal")) != self._known:
+                self._doubted = True
+                raise OwnershipError("another owner has committed")
         self._sent_twice = False
         try:
             for output in [*outputs, entry]:
@@ -137,6 +177,7 @@ class SimulatedCommitLog:
                 self._broker.produce(self._epoch, output)
             await process.step()
             await self._end()
+            self._known += 1
         except BaseException:
             self._doubted = True
             raise

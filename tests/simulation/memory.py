@@ -2,29 +2,21 @@
 
 import errno
 import os
-import re
 from collections.abc import Callable
 
-from stream_calib.errors import OwnershipError
-
-_NAME = re.compile(r"\d{20}-\w+\.snap", re.ASCII)
+from stream_calib.wire.snapshots import is_snapshot_name, surplus
 
 
 class MemoryDisk:
-    """The files of one folder and who keeps it.
+    """The files of one folder.
 
     ``full``: nothing more can be written; ``broken``: neither written nor read.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
-        self.owner: object | None = None
         self.full = False
         self.broken = False
-
-    def crash(self) -> None:
-        """Let go of what a process held that is no more."""
-        self.owner = None
 
 
 class MemorySnapshots:
@@ -44,15 +36,12 @@ class MemorySnapshots:
         self.unusable: str | None = None
         self._keep = keep
         self._at = at
+        self._open = False
 
     def open(self) -> None:
-        assert self.disk.owner is not self
+        assert not self._open
         self.unusable = "the disk is broken" if self.disk.broken else None
-        if self.disk.broken:
-            return
-        if self.disk.owner is not None:
-            raise OwnershipError("Another process (pid simulated) keeps its snapshots here")
-        self.disk.owner = self
+        self._open = not self.disk.broken
 
     def names(self) -> list[str]:
         return [] if self.disk.broken else sorted(self.disk.files, reverse=True)
@@ -63,9 +52,9 @@ class MemorySnapshots:
         return self.disk.files[name]
 
     def save(self, name: str, value: bytes) -> None:
-        if not _NAME.fullmatch(name):
+        if not is_snapshot_name(name):
             raise OSError(errno.EINVAL, "Not the name of a snapshot", name)
-        if self.disk.owner is not self or self.disk.broken:
+        if not self._open or self.disk.broken:
             raise OSError(errno.EROFS, self.unusable or "Not open", name)
         if self.disk.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
@@ -73,14 +62,13 @@ class MemorySnapshots:
         self._at("snapshot_written")
         self.disk.files[name] = bytes(value)
         self._at("snapshot_renamed")
-        for old in [other for other in self.names() if other != name][self._keep - 1 :]:
+        for old in surplus(self.names(), name, self._keep):
             self.delete(old)
         self._at("snapshot_saved")
 
     def delete(self, name: str) -> None:
-        if self.disk.owner is self:
+        if self._open:
             self.disk.files.pop(name, None)
 
     def close(self) -> None:
-        if self.disk.owner is self:
-            self.disk.owner = None
+        self._open = False

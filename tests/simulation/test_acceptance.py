@@ -114,7 +114,7 @@ def test_an_empty_journal_beside_outputs_is_no_beginning() -> None:
     world = ended(3)
     kept = [o for o in world.broker.committed if not o.topic.endswith("journal")]
     for files, what in ((dict(world.disk.files), "snapshots of it"), ({}, "records that it")):
-        world.broker.committed[:] = list(kept)
+        world.broker.committed[:], world.broker.trimmed = list(kept), 0  # a topic made anew
         world.disk.files = files
         with pytest.raises(RecoveryError, match=f"is empty, but there are {what}.*--genesis"):
             again(world)

@@ -62,6 +62,22 @@ def test_who_recovers_or_has_no_broker_is_not_waited_for(watched: Watched) -> No
     assert watched.said == []
 
 
+def test_a_loop_that_stands_still_ends_the_process_though_no_universe_is_waited_for(
+    watched: Watched,
+) -> None:
+    watched.pass_time(1000, progress=None)  # it has not begun
+    for _ in range(20):
+        watched.dog.turned()
+        watched.pass_time(50, progress=None)
+    assert watched.said == []
+    watched.now_s += 1000.0  # all of the process was frozen
+    watched.pass_time(9, progress=None)
+    assert watched.said == []
+    assert watched.dog.standing() == ["the event loop has not come round for 30 s"]
+    watched.pass_time(2, progress=None)
+    assert watched.said == ["the event loop has not come round for 60 s"]
+
+
 def test_a_hung_event_loop_cannot_stop_it() -> None:
     code = (
         "import time; from stream_calib.service.watchdog import Watchdog\n"

@@ -1,6 +1,7 @@
 """One universe with its input, its broker and its disk, through any number of lives."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -10,15 +11,17 @@ import orjson
 
 from stream_calib.adapters.embedded import EmbeddedLog, EmbeddedSource
 from stream_calib.config import Config, parse_config
-from stream_calib.errors import TransportError
-from stream_calib.ports import JournalRecord
+from stream_calib.errors import OwnershipError, TransportError
+from stream_calib.ports import JournalRecord, Ownership
+from stream_calib.service.kept import decode_journal, installed_fits
 from stream_calib.service.numerics import Build
-from stream_calib.service.recovery import decode_journal, installed_fits
 from stream_calib.service.repetition import Allowed, Repetition
 from stream_calib.service.runner import unobserved
 from stream_calib.service.universe import Outside, UniverseService
 from stream_calib.service.watchdog import Watchdog
 from stream_calib.values import Fit, FitFailure, FitRequest, Output, RecordBatch, Source
+from stream_calib.wire.journal import decode_entry
+from stream_calib.wire.snapshots import snapshot_name
 from tests.engine.fits import answer, made_up
 from tests.simulation.broker import (
     Broker,
@@ -28,6 +31,7 @@ from tests.simulation.broker import (
     SimulatedCommitLog,
     WriteAheadCommitLog,
 )
+from tests.simulation.group import Group
 from tests.simulation.memory import MemoryDisk, MemorySnapshots
 
 SECOND = 1_000_000_000
@@ -90,6 +94,16 @@ class SimulatedSource(EmbeddedSource):
         return await super().bounds(sources)  # type: ignore[arg-type]
 
 
+class Witness(type(unobserved())):  # type: ignore[misc]
+    """Counts what processes were to the universe."""
+
+    def __init__(self, roles: Counter[str]) -> None:
+        self._roles = roles
+
+    def owned(self, universe: str, role: str) -> None:
+        self._roles[role] += 1
+
+
 class SimulatedFitter:
     """Makes fits up, in some time; where chance may be seen in the output, it fails too."""
 
@@ -99,11 +113,25 @@ class SimulatedFitter:
 
     async def fit(self, request: FitRequest) -> Fit | FitFailure:
         random = self._process.random
-        await asyncio.sleep(random.random())
+        await asyncio.sleep(random.random() ** 4)  # mostly sooner than the input is at its end
         await self._process.step()
         return answer(request, SYMBOLS, random) if self._fails else made_up(request.number, SYMBOLS)
 
     async def close(self) -> None: ...
+
+
+class WitnessedSnapshots(MemorySnapshots):
+    """Tells of each snapshot that is dropped, before it is."""
+
+    def __init__(
+        self, disk: MemoryDisk, keep: int, at: Callable[[str], None], drops: Callable[[str], None]
+    ) -> None:
+        super().__init__(disk, keep, at)
+        self._drops = drops
+
+    def delete(self, name: str) -> None:
+        self._drops(name)
+        super().delete(name)
 
 
 @dataclass
@@ -123,6 +151,7 @@ class World:
     log: EmbeddedLog = field(default_factory=EmbeddedLog)
     allowed: Allowed = NOTHING
     build: Build = BUILD
+    roles: Counter[str] = field(default_factory=Counter)
     lives: int = 0
     damaged: int = 0
     window: str = "1s"  # of the estimator
@@ -146,7 +175,6 @@ class World:
 
     async def _live(self) -> None:
         while not await self._life():
-            self.disk.crash()
             self._break_something()
             assert self.lives < LIVES_MAX
             await asyncio.sleep(self.random.random())
@@ -160,12 +188,47 @@ class World:
                 self.log.append("ticks", self.n_partitions, None, value, (), stamp_ms)
             self.n_partitions += 1
 
+    async def share(self, n_workers: int) -> "World":
+        """Let several processes share the universe until one comes to the end of the input."""
+        self.group = group = Group(self.random)
+        shuffling = asyncio.create_task(group.shuffle())
+        stop = asyncio.Event()
+        workers = [asyncio.create_task(self._worker(group, stop)) for _ in range(n_workers)]
+        try:
+            await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
+            stop.set()
+            for worker in workers:
+                await worker
+        finally:
+            shuffling.cancel()
+            for worker in workers:
+                worker.cancel()
+        return self
+
+    async def _worker(self, group: Group, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            process = self.new_process()
+            member = group.join(process)
+            try:
+                if await self.lived(process, stop, member):
+                    return
+            finally:
+                group.leave(member)
+            await asyncio.sleep(self.random.random())
+
     async def _life(self) -> bool:
+        return await self.lived(self.new_process(), asyncio.Event())
+
+    def new_process(self) -> Process:
         self.lives += 1
         process = Process(self.random, self.faults)
         if self.lives > LIVES_MAX // 2:
             process.faults = Faults(guarded=self.faults.guarded)
-        log = WriteAheadCommitLog if self.write_ahead else SimulatedCommitLog
+        return process
+
+    async def lived(
+        self, process: Process, stop: asyncio.Event, ownership: Ownership | None = None
+    ) -> bool:
         service = UniverseService(
             self.config,
             self.config.universe[0],
@@ -176,24 +239,39 @@ class World:
                     self._is_grown,
                     self.config.topics_of(self.config.universe[0]),
                 ),
-                lambda: log(self.broker, process),
-                MemorySnapshots(self.disk, self.config.snapshots.keep, process.at),
-                unobserved(),
+                lambda: self.new_log(process, ownership),
+                WitnessedSnapshots(self.disk, self.config.snapshots.keep, process.at, self._drops),
+                Witness(self.roles),
                 Watchdog(60.0),
                 fitter=SimulatedFitter(process, self.refits),
                 at=process.at,
+                ownership=ownership,
             ),
             self.build,
             self.allowed,
         )
         try:
-            await service.run(asyncio.Event())
+            await service.run(stop)
         except Crash:
             return False
-        except TransportError:
+        except (TransportError, OwnershipError):
             process.dead = True
             return False
         return not process.dead
+
+    def new_log(self, process: Process, ownership: Ownership | None) -> SimulatedCommitLog:
+        log = WriteAheadCommitLog if self.write_ahead else SimulatedCommitLog
+        return log(self.broker, process, ownership)
+
+    def _drops(self, name: str) -> None:
+        """Make sure that nobody drops what an owner that begins now would go on from."""
+        if self.damage:  # what is damaged is dropped, whatever its name
+            return
+        kept = self.broker.topic("journal")[self.broker.trimmed :]
+        entries = [decode_entry(output.value) for output in kept]
+        states = {snapshot_name(entry.number, entry.chain) for entry in entries}
+        good = states & self.disk.files.keys()
+        assert not good or name != max(good), "the newest good snapshot is dropped"
 
     def _is_grown(self) -> bool:
         return not self.grows or self.n_partitions == 5

@@ -40,6 +40,10 @@ class Page:
         await self.call("Page.navigate", url=url)
         await asyncio.wait_for(self._loaded.wait(), ANSWERS_S)
 
+    async def leave(self) -> None:
+        """Show nothing, before a server ends: a page asks again for what is not there any more."""
+        await self.open("about:blank")
+
     async def call(self, method: str, **params: Any) -> Any:
         """Call a method of the protocol."""
         number = next(self._numbers)

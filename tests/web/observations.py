@@ -22,6 +22,7 @@ from stream_calib.values import (
 )
 
 AS_OF_NS = 1_700_000_000 * SECOND_NS
+PAIRS = {"fx": [("A", "B"), ("A", "D")]}  # what an observer should be made with; D is pending
 
 
 def tick_batch(topic: str = "ticks", formats: dict[str, int] | None = None) -> TickBatch:
@@ -127,11 +128,15 @@ def progress(newest_ns: int = AS_OF_NS) -> Progress:
         newest_ns=newest_ns,
         symbols_ready=3,
         symbols_pending=1,
+        model_version=2,
+        fitted_ns=newest_ns - 600 * SECOND_NS,
+        replay_s=1.5,
     )
 
 
 def tell(observer: Observer, universe: str = "fx", sequence: int = 7) -> None:
     """Tell the observer of one whole turn of the service's loop."""
+    observer.owned(universe, "owner")
     observer.decoded(universe, tick_batch(), 0.0002)
     observer.advanced(universe, effects(universe, sequence), 0.003)
     observer.published(universe, (output(), output("calib.events")), 0.02, 0.04)
@@ -144,3 +149,4 @@ def tell(observer: Observer, universe: str = "fx", sequence: int = 7) -> None:
     observer.stalled(0.001)
     observer.viewers(2)
     observer.viewed(5_000, 1)
+    observer.refused("token")

@@ -1,13 +1,14 @@
 """Matrices whose numbers are known, shown by a real server."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from stream_calib.adapters.http import Health, HttpServer, LiveView
+from stream_calib.adapters.http import Health, HttpServer, HttpThread, LiveView
 from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.config import HttpConfig
 from stream_calib.values import F64, SECOND_NS, Effects, Event, Matrix, Quality, Regime
@@ -67,19 +68,55 @@ def effects_of(*matrices: Matrix, events: Sequence[Event] = ()) -> Effects:
 
 
 @contextlib.asynccontextmanager
+async def serving_aside() -> AsyncIterator[tuple[HttpThread, LiveView]]:
+    """Serve a view in a thread of its own, as the service does."""
+    observer = PrometheusObserver(version="1.2.3")
+    view = LiveView(("fx",), observer)
+    config = HttpConfig(port=0)
+    ready = Health(ready=True)
+    thread = HttpThread(
+        lambda ask: HttpServer(
+            config,
+            observer.render,
+            lambda: ready,
+            "1.2.3",
+            lambda _: None,
+            view,
+            ask,
+            observer.refused,
+        )
+    )
+    await thread.start()
+    try:
+        yield thread, view
+    finally:
+        await thread.close()
+
+
+@contextlib.asynccontextmanager
 async def serving(
-    config: HttpConfig | None = None, universes: Sequence[str] = ("fx",)
+    config: HttpConfig | None = None,
+    universes: Sequence[str] = ("fx",),
+    *,
+    ready: bool = True,
+    standing_by: Sequence[str] = (),
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[HttpServer, LiveView, PrometheusObserver]]:
     """Serve a view of these universes on a free port."""
     observer = PrometheusObserver(version="1.2.3")
-    view = LiveView(universes, observer)
+    view = LiveView(universes, observer, clock)
     server = HttpServer(
         config or HttpConfig(port=0),
         observer.render,
-        lambda: Health(ready=True),
+        lambda: Health(
+            ready,
+            () if ready else ("universe fx: no matrix yet",),
+            standing_by=tuple(standing_by),
+        ),
         "1.2.3",
         lambda _: None,
         view,
+        refused=observer.refused,
     )
     await server.start()
     try:

@@ -69,11 +69,11 @@ async def test_a_full_refit_can_be_demanded_with_the_token(
         asked.append(universe)
         return told
 
-    server = await start(HttpConfig(port=0, token=SecretStr("s3cret")), refit=refit)
+    server = await start(HttpConfig(port=0, token=SecretStr(SECRET)), refit=refit)
     async with client.post(f"{server.url}/refit/fx") as response:
         assert response.status == 401
     assert asked == []
-    bearer = {"Authorization": "Bearer s3cret"}
+    bearer = {"Authorization": f"Bearer {SECRET}"}
     async with client.get(f"{server.url}/refit/fx", headers=bearer) as response:
         assert (response.status, response.headers["Allow"]) == (405, "POST")
     async with client.post(f"{server.url}/refit/fx", headers=bearer) as response:
@@ -181,7 +181,7 @@ async def test_a_body_is_refused(start: Start, client: aiohttp.ClientSession) ->
 async def test_a_body_that_never_ends_is_cut_off(start: Start) -> None:
     server = await start()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"GET /version HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n")
+    writer.write(b"GET /version HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n")
     answer = await asyncio.wait_for(reader.read(), 5)
     assert answer.startswith(b"HTTP/1.1 413")
     writer.close()
@@ -196,7 +196,7 @@ async def test_other_paths_are_not_found(
         assert response.status == 404
 
 
-SECRET = "a-long-token"
+SECRET = "a-token-that-is-long"
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ async def test_every_answer_is_strict_and_says_nothing_of_the_server(
     start: Start, request_line: str
 ) -> None:
     server = await start()
-    request = f"{request_line}\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+    request = f"{request_line}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     head = (await talk(server, request)).split(b"\r\n\r\n")[0].decode().lower()
     lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
     assert lines["content-security-policy"].startswith("default-src 'none'")

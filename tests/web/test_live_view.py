@@ -9,25 +9,27 @@ from dataclasses import replace
 
 import aiohttp
 import numpy as np
+import orjson
 import pytest
 import structlog
 from pydantic import SecretStr
 
+import stream_calib as sc
 from stream_calib.adapters.http import HttpServer, LiveView
-from stream_calib.adapters.http.live import FRAMES_BYTES, SPARSE_EVERY
 from stream_calib.adapters.http.pages import VIEWERS_MAX
+from stream_calib.adapters.http.past import FRAMES_BYTES, SPARSE_EVERY
 from stream_calib.adapters.http.server import CONNECTIONS_MAX
 from stream_calib.adapters.http.socket import MESSAGE_BYTES_MAX, ON_THEIR_WAY
 from stream_calib.config import HttpConfig
 from stream_calib.errors import InputError
 from stream_calib.service.runner import unobserved
-from stream_calib.values import F64, SECOND_NS, Event, Quality
+from stream_calib.values import F64, SECOND_NS, DccParams, Event, Quality
 from stream_calib.wire.live import decode_live, difference, encode_live
 from stream_calib.wire.matrices import decode
 from tests.web.observations import progress
 from tests.web.showing import T0_NS, blocks, effects_of, matrix_of, serving
 
-SECRET = "a-long-token"
+SECRET = "a-token-that-is-long"
 WATCH = {"watch": ["fx", "ewma"]}
 VIEWED = ("/", "/app.js", "/api/universes", "/api/matrix/fx/ewma", "/api/events/fx", "/ws")
 
@@ -100,8 +102,78 @@ def test_a_difference_is_over_the_symbols_of_both() -> None:
     assert found.symbols == ("A", "B", "D")
     expected = later.corr[np.ix_([0, 1, 3], [0, 1, 3])] - plain.corr[np.ix_([3, 2, 0], [3, 2, 0])]
     np.testing.assert_array_equal(found.corr, expected)
+    errors = later.band[0, 3] ** 2 + plain.band[3, 0] ** 2  # of A and D in both
+    assert found.band[0, 2] == pytest.approx(np.sqrt(errors), rel=1e-12)  # rounding alone
     assert found.quality.degraded == ()
     assert difference(later, matrix_of(blocks(2, 1), symbols="AX")) is None
+
+
+def test_the_band_of_a_difference_is_no_less_than_its_scatter() -> None:
+    """Both follow the same returns, so that their errors go the same way and partly cancel."""
+    n, truth = 40, 0.5
+    rng = np.random.default_rng(20250711)
+    corr = blocks(n, 1, truth)
+    returns = rng.multivariate_normal(np.zeros(n), corr, size=3000)
+    ewma = sc.Ewma(n, half_life_obs=30.0)
+    model = sc.Dcc(DccParams(0.02, 0.96, corr, "dcc"), n)
+    upper, rows = np.triu_indices(n, 1), []
+    for block in returns.reshape(-1, 150, n):  # far enough apart to be news
+        ewma.update(block)
+        model.update(block)
+        rows.append([one.correlation().corr[upper] for one in (model, ewma)])
+    of_model, of_ewma = np.array(rows)[2:].transpose(1, 0, 2)
+    scatter = np.sqrt(np.mean((of_model - of_ewma) ** 2))
+    independent = np.hypot(*(np.sqrt(np.mean((x - truth) ** 2)) for x in (of_model, of_ewma)))
+    # .33 to .36 of it at this and five other seeds: an upper bound, and a wide one
+    assert 0.25 * independent < scatter < 0.5 * independent
+
+
+async def test_what_was_published_before_is_shown_until_there_is_something_newer() -> None:
+    async with serving() as (_, view, _):
+        old = [matrix_of(blocks(3, 1), k, e) for k in range(1, 6) for e in ("ewma", "dcc")]
+        alarm = Event("fx", 3, "drift_alarm", T0_NS, {"alternative": "fusing"})
+        ready = Event("fx", 4, "symbol_ready", T0_NS, {"symbol": "A"})
+        view.recall("fx", old, [alarm, ready])
+        for estimator in ("ewma", "dcc", "difference"):
+            await shown(view, 5, estimator)
+        assert [e["sequence"] for e in map(orjson.loads, view.events("fx", -1) or ())] == [3]
+        view.show("fx", effects_of(matrix_of(blocks(3, 1, 0.7), 6, "dcc")))
+        await shown(view, 6, "dcc")
+        lines = view.summaries(("fx", "dcc"))
+        assert lines is not None
+        assert len(lines["time_ns"]) == 6
+
+
+async def test_what_comes_late_from_before_goes_before_what_is_shown() -> None:
+    async with serving() as (_, view, _):
+        view.show("fx", effects_of(matrix_of(blocks(3, 1), 4), matrix_of(blocks(3, 1), 5)))
+        view.show("fx", effects_of(events=[Event("fx", 9, "gap", T0_NS, {})]))
+        await shown(view, 5)
+        old = [matrix_of(blocks(3, 1, 0.3), k) for k in range(1, 6)]
+        view.recall("fx", old, [Event("fx", k, "gap", T0_NS, {}) for k in (8, 9)])
+        async with asyncio.timeout(10):
+            while len((lines := view.summaries(("fx", "ewma")) or {})["time_ns"]) < 5:  # noqa: ASYNC110 (it has no event for it)
+                await asyncio.sleep(0.005)
+        assert [int(t) for t in lines["time_ns"]] == [T0_NS + k * SECOND_NS for k in range(1, 6)]
+        past = view.history(("fx", "ewma"), "X:S000", "X:S001")
+        assert past is not None
+        assert past["corr"] == pytest.approx([0.3] * 3 + [0.8] * 2, abs=1e-7)  # float32
+        newest = view.frame(("fx", "ewma"))
+        assert newest is not None
+        assert newest[1].pair(0, 1)[0] == pytest.approx(0.8, abs=1e-7)
+        assert [orjson.loads(e)["sequence"] for e in view.events("fx", -1) or ()] == [8, 9]
+
+
+async def test_input_that_is_begun_anew_begins_the_lines_anew() -> None:
+    async with serving() as (_, view, _):
+        view.show("fx", effects_of(*(matrix_of(blocks(3, 1), k) for k in (8, 9))))
+        await shown(view, 9)
+        again = replace(matrix_of(blocks(3, 1), 10), as_of_ns=T0_NS)
+        view.show("fx", effects_of(again))
+        await shown(view, 10)
+        lines = view.summaries(("fx", "ewma"))
+        assert lines is not None
+        assert lines["time_ns"] == [str(T0_NS)]
 
 
 def test_a_difference_of_other_horizons_says_so() -> None:
@@ -167,6 +239,7 @@ async def test_the_api_says_what_there_is(client: aiohttp.ClientSession) -> None
         async with client.get(f"{server.url}/api/universes") as answer:
             first, second = await answer.json()
         assert first["name"] == "fx"
+        assert 0 <= first["estimators"]["ewma"].pop("shown_for_s") < 60
         assert first["estimators"]["ewma"] == {
             "sequence": 7,
             "as_of_ns": str(T0_NS + 7 * SECOND_NS),
@@ -235,11 +308,14 @@ async def test_events_are_told_from_a_number_on(client: aiohttp.ClientSession) -
         ("/api/matrix/fx/dcc", 404),
         ("/api/matrix/other/ewma", 404),
         ("/api/matrix/fx/ewma.exe", 404),
-        ("/api/summary/fx/dcc", 404),
+        ("/api/summary/other/ewma", 404),
+        ("/api/moved/other/ewma", 404),
+        ("/api/moved/fx/ewma?since=x", 400),
+        ("/api/moved/fx/ewma?since=\u0663", 400),
         ("/api/events/other", 404),
         ("/api/events/fx?after=x", 400),
         ("/api/events/fx?after=1e3", 400),
-        ("/api/history/fx/dcc?pair=A,B", 404),
+        ("/api/history/other/dcc?pair=A,B", 404),
         ("/api/history/fx/ewma", 400),
         ("/api/history/fx/ewma?pair=X:S000,X:S000", 400),
         ("/api/history/fx/ewma?pair=X:S000,nobody", 400),
@@ -259,6 +335,42 @@ async def test_what_is_not_there_is_said_in_one_line(
         async with client.get(server.url + path) as answer:
             assert answer.status == status
             assert (await answer.text()).count("\n") == 1
+
+
+@pytest.mark.parametrize("what", ["summary/fx/dcc", "moved/fx/dcc", "history/fx/dcc?pair=A,B"])
+async def test_what_is_not_there_yet_is_no_error(client: aiohttp.ClientSession, what: str) -> None:
+    async with serving() as (server, _, _), client.get(f"{server.url}/api/{what}") as answer:
+        assert (answer.status, await answer.read()) == (204, b"")
+
+
+async def test_the_pairs_that_moved_most_since_a_time(client: aiohttp.ClientSession) -> None:
+    names = ["A", "B", "C", "D"]
+    matrices = [matrix_of(random_corr(4, k), k, symbols=names) for k in range(1, 5)]
+    fewer = matrix_of(random_corr(3, 9), 5, symbols=["D", "B", "X"])
+    async with serving() as (server, view, _):
+        url = f"{server.url}/api/moved/fx/ewma"
+        view.show("fx", effects_of(*matrices))
+        await shown(view, 4)
+        for since, then in ((0, 1), (T0_NS + 2 * SECOND_NS, 2), (T0_NS + 2 * SECOND_NS + 1, 3)):
+            async with client.get(url, params={"since": str(since)}) as answer:
+                told = await answer.json()
+            assert told["then_ns"] == str(T0_NS + then * SECOND_NS)
+            old, new = matrices[then - 1], matrices[3]
+            upper = zip(*np.triu_indices(4, 1), strict=True)
+            sizes = sorted((abs(new.corr[at] - old.corr[at]) for at in upper), reverse=True)
+            found = told["moved"]
+            # float32
+            assert [abs(m["now"] - m["then"]) for m in found] == pytest.approx(sizes, abs=2e-7)
+            i, j = (new.index(name) for name in found[0]["pair"])
+            assert found[0]["now"] == pytest.approx(new.corr[i, j], abs=1e-7)
+            assert found[0]["then"] == pytest.approx(old.corr[i, j], abs=1e-7)
+        view.show("fx", effects_of(fewer))
+        await shown(view, 5)
+        async with client.get(url) as answer:
+            (one,) = (await answer.json())["moved"]
+        assert sorted(one["pair"]) == ["B", "D"]
+        assert one["now"] == pytest.approx(fewer.corr[0, 1], abs=1e-7)
+        assert one["then"] == pytest.approx(matrices[0].corr[1, 3], abs=1e-7)
 
 
 async def test_a_view_that_is_switched_off_is_not_there(client: aiohttp.ClientSession) -> None:
@@ -332,6 +444,16 @@ async def test_a_browser_gives_the_token_once(
             assert "HttpOnly" in cookie
             assert "SameSite=Strict" in cookie
             assert SECRET not in cookie
+            assert "Secure" not in cookie  # or it would not come back: there is no TLS here
+        async with client.post(
+            f"{server.url}/login",
+            data={"token": SECRET},
+            headers={"X-Forwarded-Proto": "https"},
+            allow_redirects=False,
+        ) as answer:
+            assert "Secure" in answer.headers["Set-Cookie"]
+        async with client.post(f"{server.url}/login", data={"token": SECRET}):
+            pass  # the cookie of a proxy with TLS does not come back without
         for path in VIEWED[:3]:
             async with client.get(server.url + path) as answer:
                 assert answer.status == 200

@@ -12,18 +12,29 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from stream_calib.adapters.prometheus import METRICS, PREFIX, PrometheusObserver
+from stream_calib.adapters.prometheus import LABEL_VALUES, METRICS, PREFIX, PrometheusObserver
+from stream_calib.adapters.prometheus import family as family_module
 from stream_calib.adapters.prometheus import observer as observer_module
+from stream_calib.adapters.prometheus import standing as standing_module
 from stream_calib.ports import Observer
 from stream_calib.values import NO_TIME, DriftStatus, Effects, Event, Output, Progress, Source
-from tests.web.observations import AS_OF_NS, effects, output, progress, tell, tick_batch
+from tests.web.observations import (
+    AS_OF_NS,
+    PAIRS,
+    effects,
+    matrix,
+    output,
+    progress,
+    tell,
+    tick_batch,
+)
 
 OPEN_METRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
 
 @pytest.fixture
 def observer() -> PrometheusObserver:
-    return PrometheusObserver("0.1.0", clock=lambda: 1234.5)
+    return PrometheusObserver("0.1.0", clock=lambda: 1234.5, pairs=PAIRS)
 
 
 def value(observer: PrometheusObserver, name: str, **labels: str) -> float | None:
@@ -184,6 +195,77 @@ def test_event_time_is_shown_when_known(
     assert value(observer, "watermark_lag_seconds", universe="fx") == expected
 
 
+@pytest.mark.parametrize(
+    ("now_s", "expected"),
+    [
+        (AS_OF_NS / 1e9 - 60, 0.0),  # a clock that is behind the log
+        (AS_OF_NS / 1e9 + 60, 63.0),
+        (AS_OF_NS / 1e9 + 1e9, 86_400.0),  # recordings of long ago
+    ],
+)
+def test_the_age_of_the_watermark_stays_within_a_day(now_s: float, expected: float) -> None:
+    observer = PrometheusObserver("0.1.0", clock=lambda: now_s)
+    observer.progressed("fx", progress())
+    assert value(observer, "watermark_age_seconds", universe="fx") == expected
+
+
+def test_the_model_and_the_journal_are_as_old_as_was_told(observer: PrometheusObserver) -> None:
+    observer.progressed("fx", progress())
+    assert value(observer, "model_version", universe="fx") == 2
+    assert value(observer, "model_age_seconds", universe="fx") == 600
+    assert value(observer, "snapshot_distance_seconds", universe="fx") == 1.5
+    fresh = replace(progress(), model_version=1, fitted_ns=NO_TIME, replay_s=math.nan)
+    observer.progressed("fx", fresh)
+    assert value(observer, "model_version", universe="fx") == 1
+    assert value(observer, "model_age_seconds", universe="fx") is None
+    assert value(observer, "snapshot_distance_seconds", universe="fx") is None
+
+
+def test_pairs_are_shown_where_the_settings_name_them(observer: PrometheusObserver) -> None:
+    observer.advanced("fx", effects(), 0.003)
+    labels = {"universe": "fx", "estimator": "ewma"}
+    assert value(observer, "pair_correlation", **labels, pair="A ~ B") == 0.5
+    assert value(observer, "pair_standard_error", **labels, pair="A ~ B") == 0.1
+    assert math.isnan(value(observer, "pair_correlation", **labels, pair="A ~ D") or 0.0)
+    observer.advanced("rates", Effects(matrices=(matrix("rates"),)), 0.003)
+    assert len(series(observer, "pair_correlation")) == 2
+
+
+def test_a_pair_whose_symbol_leaves_the_matrix_is_not_shown_as_it_was() -> None:
+    observer = PrometheusObserver("0.1.0", pairs=PAIRS)
+    observer.advanced("fx", effects(), 0.003)
+    gone = replace(matrix(), symbols=("A", "C", "E"))
+    observer.advanced("fx", Effects(matrices=(gone,)), 0.003)
+    labels = {"universe": "fx", "estimator": "ewma", "pair": "A ~ B"}
+    for name in ("pair_correlation", "pair_standard_error"):
+        assert math.isnan(value(observer, name, **labels) or 0.0)
+
+
+def test_time_in_the_kernels_is_by_bar(observer: PrometheusObserver) -> None:
+    observer.advanced("fx", effects(), 0.003)  # two bars
+    observer.advanced("fx", Effects(), 0.5)
+    assert value(observer, "bar_seconds_count", universe="fx") == 1
+    assert value(observer, "bar_seconds_sum", universe="fx") == 0.0015
+
+
+def test_a_commit_that_failed_has_no_time(observer: PrometheusObserver) -> None:
+    observer.committed("fx", 15.0, "failed")
+    observer.committed("fx", 0.004, "committed")
+    assert value(observer, "commits_total", universe="fx", outcome="failed") == 1
+    assert value(observer, "commit_seconds_count", universe="fx") == 1
+    assert value(observer, "commit_seconds_sum", universe="fx") == 0.004
+
+
+@pytest.mark.parametrize("name", ["commits", "snapshots", "refits", "drift_alarms"])
+def test_what_may_happen_is_at_zero_from_the_start(observer: PrometheusObserver, name: str) -> None:
+    observer.recovered("fx", 0, 0.1)
+    shown = series(observer, f"{name}_total")
+    (label,) = shown[0].keys() - {"universe"}
+    listed = LABEL_VALUES.get(f"{name}_total.{label}", LABEL_VALUES.get(label))
+    assert tuple(labels[label] for labels in shown) == listed
+    assert {value(observer, f"{name}_total", **labels) for labels in shown} == {0.0}
+
+
 def test_compile_time_stalls_and_build(observer: PrometheusObserver) -> None:
     observer.compiled(12.5)
     observer.stalled(0.2)
@@ -204,7 +286,7 @@ def test_children_are_bound_once(observer: PrometheusObserver) -> None:
 def test_surplus_label_values_are_counted_as_other(
     observer: PrometheusObserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observer_module, "LABEL_VALUES_MAX", 3)
+    monkeypatch.setattr(family_module, "LABEL_VALUES_MAX", 3)
     for number in range(10):
         step = Effects(
             counts={("ticks", f"reason {number}"): 1},
@@ -226,7 +308,7 @@ def test_surplus_label_values_are_counted_as_other(
 def test_lag_of_surplus_partitions_is_summed(
     observer: PrometheusObserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observer_module, "LABEL_VALUES_MAX", 2)
+    monkeypatch.setattr(standing_module, "LABEL_VALUES_MAX", 2)
     positions = {Source("ticks", partition): 10 for partition in range(5)}
     ends = {source: 10 + source.partition for source in positions if source.partition != 3}
     observer.progressed("fx", replace(progress(), positions=positions, ends=ends))
@@ -247,8 +329,80 @@ def test_the_watch_for_drift_is_shown_with_what_was_asked_for(
     assert value(observer, "drift_refuted_total", universe="fx") == 1
     unknown = DriftStatus(0.0, 5000.0, 0.25, None, 0, 0, {}, 0)
     observer.advanced("fx", replace(effects(), drift=unknown), 0.0)
-    assert math.isnan(value(observer, "drift_power_bars", universe="fx") or 0.0)
+    assert value(observer, "drift_power_bars", universe="fx") == math.inf
     assert math.isnan(value(observer, "drift_bars_per_alarm", universe="fx") or 0.0)
+
+
+def test_whose_a_universe_is_and_how_often_that_changed(observer: PrometheusObserver) -> None:
+    observer.owned("fx", "standby")
+    observer.owned("fx", "owner")
+    observer.owned("fx", "owner")
+    observer.progressed("fx", progress())
+    assert value(observer, "role", universe="fx", role="owner") == 1
+    assert value(observer, "role", universe="fx", role="standby") == 0
+    observer.fenced("fx")
+    observer.owned("fx", "none")
+    changes = {
+        outcome: value(observer, "ownership_changes_total", universe="fx", outcome=outcome)
+        for outcome in ("gained", "lost", "fenced")
+    }
+    assert changes == {"gained": 1, "lost": 1, "fenced": 1}
+    assert value(observer, "watermark_timestamp_seconds", universe="fx") is None  # the heir's now
+
+
+def test_a_universe_that_was_lost_leaves_no_gauge_but_the_role(
+    observer: PrometheusObserver,
+) -> None:
+    tell(observer)
+    tell(observer, "rates")
+    gauges = {row.name for row in METRICS if row.kind in ("gauge", "standing")}
+    shown = {
+        name for name in gauges if any(s.get("universe") == "fx" for s in series(observer, name))
+    }
+    assert {"average_correlation", "drift_power_bars", "pair_correlation"} <= shown
+    observer.owned("fx", "standby")
+    left = {
+        name for name in gauges if any(s.get("universe") == "fx" for s in series(observer, name))
+    }
+    assert left == {"role"}
+    assert value(observer, "average_correlation", universe="rates", estimator="ewma") == 1 / 3
+    assert value(observer, "bars_total", universe="fx") == 2  # what was counted stays
+    tell(observer)
+    assert value(observer, "average_correlation", universe="fx", estimator="ewma") == 1 / 3
+
+
+def test_changes_of_owner_are_at_zero_before_the_first() -> None:
+    observer = PrometheusObserver("0.1.0", pairs={"fx": []})
+    observer.owned("rates", "standby")
+    for universe in ("fx", "rates"):
+        for outcome in ("gained", "lost", "fenced"):
+            labels = {"universe": universe, "outcome": outcome}
+            assert value(observer, "ownership_changes_total", **labels) == 0
+
+
+def test_frames_and_refusals_are_at_zero_before_the_first(observer: PrometheusObserver) -> None:
+    assert value(observer, "view_frames_total", outcome="sent") == 0
+    assert value(observer, "http_refused_total", reason="token") == 0
+
+
+def test_fits_that_fail_one_after_the_other_are_counted_until_one_succeeds(
+    observer: PrometheusObserver,
+) -> None:
+    observer.recovered("fx", 0, 0.1)
+    shown = [value(observer, "refits_failing", universe="fx")]
+    for outcome in ("timeout", "cancelled", "invalid", "fitted", "memory"):
+        observer.refitted("fx", 1.0, outcome)
+        shown.append(value(observer, "refits_failing", universe="fx"))
+    assert shown == [0, 1, 1, 2, 0, 1]
+
+
+def test_the_publishing_period_is_that_of_the_estimator() -> None:
+    observer = PrometheusObserver("0.1.0", periods_s={("fx", "ewma"): 60.0})
+    matrices = (matrix(), matrix(estimator="dcc"))
+    observer.advanced("fx", Effects(matrices=matrices), 0.0)
+    for estimator, period_s in (("ewma", 60), ("dcc", 1)):
+        labels = {"universe": "fx", "estimator": estimator}
+        assert value(observer, "publishing_period_seconds", **labels) == period_s
 
 
 def test_viewers_and_their_frames_are_counted(observer: PrometheusObserver) -> None:

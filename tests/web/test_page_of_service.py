@@ -1,9 +1,11 @@
 """The page of a running service shows what is in its topic, a break and what it does about it."""
 
 import asyncio
+import contextlib
 import json
+import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +17,26 @@ from stream_calib.adapters.embedded import EmbeddedLog
 from stream_calib.adapters.kafka import KafkaSink, ensure_topics
 from stream_calib.cli.demo import UNIVERSE
 from stream_calib.config import Config, parse_config
-from stream_calib.service.wiring import (
-    Service,
-    embedded_service,
-    input_topics,
-    kafka_service,
-    output_topics,
-)
+from stream_calib.service.topics import input_topics, output_topics
+from stream_calib.service.wiring import Service, embedded_service, kafka_service
 from stream_calib.simulation import SimulatedTicks, simulate
 from stream_calib.values import Matrix, Output
 from stream_calib.wire.matrices import decode
 from tests.web.browser import Page, chromium
-
-HEAT = "document.getElementById('heat')"
-CHOSEN = """(() => {
-  const row = document.getElementById('row');
-  row.dispatchEvent(new Event('change', { bubbles: true }));  // tables are a second old at most
-  const rows = [...document.querySelectorAll('#whole-row tbody tr')];
-  const heat = document.getElementById('heat').dataset;
-  return {
-    estimator: heat.estimator, sequence: Number(heat.sequence), symbol: row.value,
-    row: Object.fromEntries(rows.map(({ cells }) => [cells[0].textContent, cells[1].textContent])),
-  };
-})()"""
+from tests.web.walking import (
+    HEAT,
+    LONG_S,
+    Downloaded,
+    Shown,
+    assert_well,
+    choose_estimator,
+    choose_pairs,
+    download,
+    number,
+    pause_while_it_goes_on,
+    pictures,
+    shown,
+)
 
 
 @pytest.fixture
@@ -48,10 +47,10 @@ async def page(require_binary: Callable[[str], Path], tmp_path: Path) -> AsyncIt
     ):
         await tab.resize(1280, 1000)
         yield tab
-        assert tab.complaints == []
+        assert_well(tab)
 
 
-def settings(truth: SimulatedTicks, bootstrap: str | None = None) -> Config:
+def settings(truth: SimulatedTicks, bootstrap: str | None = None) -> dict[str, Any]:
     run = f"page-{uuid.uuid4().hex[:8]}"
     universe = UNIVERSE | {"symbols": list(truth.symbols)}
     given: dict[str, Any] = {
@@ -62,7 +61,11 @@ def settings(truth: SimulatedTicks, bootstrap: str | None = None) -> Config:
         "refit": {"late": "wait"},
         "snapshots": {"enabled": False},
     }
-    return parse_config(given | ({"kafka": {"bootstrap_servers": bootstrap}} if bootstrap else {}))
+    return given | ({"kafka": {"bootstrap_servers": bootstrap}} if bootstrap else {})
+
+
+def on_port(given: dict[str, Any], port: int) -> Config:
+    return parse_config(given | {"http": {"port": port}})
 
 
 @pytest.fixture(scope="module")
@@ -70,27 +73,34 @@ def truth() -> SimulatedTicks:
     return simulate(seed=20250304, rate_hz=2.0)  # those of the demo: a break in the middle
 
 
-async def test_the_page_shows_the_numbers_of_the_topic_and_the_break(
-    page: Page, truth: SimulatedTicks
+async def test_the_page_shows_what_is_in_the_topic_and_does_what_it_is_told(
+    page: Page, truth: SimulatedTicks, tmp_path: Path
 ) -> None:
-    config = settings(truth)
+    given = settings(truth)
+    config = on_port(given, 0)
     (ticks,) = config.topics_of(config.universe[0])
     log = EmbeddedLog()
     for name in (ticks, *(spec.name for spec in output_topics(config))):
         log.create_topic(name)
     for record in truth.records():
         log.append(ticks, 0, None, json.dumps(record).encode())
-    seen = await watch(page, embedded_service(config, log, lambda: False), truth)
-    _, stop = log.bounds(f"{config.output.prefix}.correlations", 0)
-    records = log.read(f"{config.output.prefix}.correlations", 0, 0, stop)
-    matrices = [decode(record.value) for record in records if record.value]
-    check(seen, {(m.estimator, m.sequence): m for m in matrices})
+
+    async def matrices() -> list[Matrix]:
+        topic = f"{config.output.prefix}.correlations"
+        records = log.newest(topic, 0, log.bounds(topic, 0)[1])
+        return [decode(record.value) for record in records if record.value]
+
+    def new_service(port: int) -> Service:
+        return embedded_service(on_port(given, port), log, lambda: False)
+
+    await walk(page, new_service, truth, matrices, tmp_path)
 
 
 async def test_the_same_through_a_real_kafka(
-    page: Page, truth: SimulatedTicks, kafka_bootstrap: str
+    page: Page, truth: SimulatedTicks, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
-    config = settings(truth, kafka_bootstrap)
+    given = settings(truth, kafka_bootstrap)
+    config = on_port(given, 0)
     (ticks,) = config.topics_of(config.universe[0])
     await ensure_topics(config.kafka, [*input_topics(config, 1), *output_topics(config)])
     sink = KafkaSink(config.kafka)
@@ -99,54 +109,129 @@ async def test_the_same_through_a_real_kafka(
     for at in range(0, len(values), 5000):
         await sink.publish([Output(ticks, 0, b"", v, ()) for v in values[at : at + 5000]])
     await sink.close()
-    seen = await watch(page, kafka_service(config), truth)
-    topic = f"{config.output.prefix}.correlations"
-    stream = sc.subscribe(kafka_bootstrap, topic=topic, start="earliest", follow=False)
-    check(seen, {(m.estimator, m.sequence): m async for m in stream})
+
+    async def matrices() -> list[Matrix]:
+        topic = f"{config.output.prefix}.correlations"
+        stream = sc.subscribe(kafka_bootstrap, topic=topic, start="earliest", follow=False)
+        return [matrix async for matrix in stream]
+
+    def new_service(port: int) -> Service:
+        return kafka_service(on_port(given, port))
+
+    await walk(page, new_service, truth, matrices, tmp_path)
 
 
-async def watch(page: Page, service: Service, truth: SimulatedTicks) -> list[dict[str, Any]]:
-    """Look at both estimators until the last ticks are in, and return what was shown."""
+async def walk(
+    page: Page,
+    new_service: Callable[[int], Service],
+    truth: SimulatedTicks,
+    matrices: Callable[[], Awaitable[list[Matrix]]],
+    folder: Path,
+) -> None:
+    """Do all that a user does with a service and with the one that is started after it."""
+    downloads = folder / "downloads"
+    downloads.mkdir()
+    async with running(new_service(0)) as (service, url):
+        await page.open(url)
+        await page.until(f"{HEAT}.dataset.drawn > 0", LONG_S)
+        await pause_while_it_goes_on(page, "demo", "ewma")
+        seen = []
+        for estimator in ("ewma", "dcc"):
+            await choose_estimator(page, estimator)
+            seen.append(await shown(page))
+        await see_the_break(page, truth)
+        seen += [await shown(page), *await choose_pairs(page)]
+        saved = await download(page, downloads)
+        taken = await pictures(page)
+        port = service.http.port
+    await page.until("document.getElementById('badges').textContent.includes('no connection')")
+    published = await matrices()
+    check(seen, published, saved)
+    for picture in taken.values():
+        assert picture.startswith(b"\x89PNG")
+    assert taken["light"] != taken["dark"]
+    async with running(new_service(port)) as (_, url):
+        await see_what_there_was(page, url, published)
+        assert_only_refused(page)
+        await page.leave()
+
+
+@contextlib.asynccontextmanager
+async def running(service: Service) -> AsyncIterator[tuple[Service, str]]:
     stop = asyncio.Event()
-    running = asyncio.create_task(service.run(stop))
+    task = asyncio.create_task(service.run(stop))
     try:
         while not service.http.url:  # noqa: ASYNC110 (it has no event for it)
             await asyncio.sleep(0.01)
-        await page.open(service.http.url)
-        seen = []
-        for estimator in ("ewma", "dcc"):
-            button = f"document.querySelector('#estimators input[value={estimator}]')"
-            await page.until(f"{button} != null", 90)
-            await page.run(f"{button}.click()")
-            await page.until(f"{HEAT}.dataset.estimator == '{estimator}'")
-            seen.append(await page.run(CHOSEN))
-        # 30 s before the end there is the last matrix but one
-        end_s = int(truth.time_ns[-1]) / 1e9 - 30
-        newest = (
-            "fetch('/api/summary/demo/ewma').then((x) => x.json()).then((x) => x.time_ns.at(-1))"
-        )
-        await page.until(f"{newest}.then((text) => text / 1e9 > {end_s})", 120)
-        events = "document.getElementById('events').innerText"
-        await page.until(f"/Drift alarm/.test({events}) && /A model is installed/.test({events})")
-        await page.run("document.querySelector('#estimators input[value=ewma]').click()")
-        regime = "document.getElementById('regime-text').textContent"
-        average = f"parseFloat({regime}.match(/correlation .([\\d.]+)/)[1])"
-        await page.until(f"{HEAT}.dataset.estimator == 'ewma' && {average} > 0.5")  # .24 before
-        seen.append(await page.run(CHOSEN))
-        await page.open("about:blank")  # or it would ask for what is not there any more
+        yield service, service.http.url
     finally:
         stop.set()
-        await running
-    return seen
+        await task
 
 
-def check(seen: list[dict[str, Any]], matrices: Mapping[tuple[str, int], Matrix]) -> None:
+async def see_the_break(page: Page, truth: SimulatedTicks) -> None:
+    # 30 s before the end there is the last matrix but one
+    end_s = int(truth.time_ns[-1]) / 1e9 - 30
+    newest = "fetch('/api/summary/demo/ewma').then((x) => x.json()).then((x) => x.time_ns.at(-1))"
+    await page.until(f"{newest}.then((text) => text / 1e9 > {end_s})", LONG_S)
+    events = "document.getElementById('events').innerText"
+    await page.until(
+        f"/Drift alarm/.test({events}) && /A model is installed/.test({events})", LONG_S
+    )
+    await choose_estimator(page, "ewma")
+    regime = "document.getElementById('regime-text').textContent"
+    average = f"parseFloat({regime}.match(/correlation .([\\d.]+)/)[1])"
+    await page.until(f"{average} > 0.5", LONG_S)  # .24 before
+
+
+async def see_what_there_was(page: Page, url: str, published: Sequence[Matrix]) -> None:
+    """The page that stayed open, and a new one, show the newest matrices of the topic."""
+    newest = {m.estimator: m for m in published}
+    await page.until("document.getElementById('badges').textContent.includes('live')", LONG_S)
+    for fresh in (False, True):
+        if fresh:
+            assert_only_refused(page)
+            await page.open(url)
+        for estimator in ("ewma", "dcc"):
+            await choose_estimator(page, estimator)
+            await page.until(f"{HEAT}.dataset.sequence == {newest[estimator].sequence}", LONG_S)
+            check_row(await shown(page), newest[estimator])
+    for path in ("summary/demo/dcc", "summary/demo/ewma", "summary/demo/difference"):
+        lines = await page.run(f"fetch('/api/{path}').then((x) => x.json())")
+        assert len(lines["time_ns"]) > 10
+    assert await page.run("document.getElementById('events').innerText.includes('Drift alarm')")
+
+
+def assert_only_refused(page: Page) -> None:
+    """A page that was open while there was no service has that to complain of, and no more."""
+    gone = "ERR_CONNECTION_REFUSED"
+    assert [one for one in page.complaints if gone not in one and "WebSocket" not in one] == []
+    page.complaints.clear()
+
+
+def check(seen: Sequence[Shown], published: Sequence[Matrix], saved: Downloaded) -> None:
     """Hold what was shown against what is in the topic."""
-    assert [one["estimator"] for one in seen] == ["ewma", "dcc", "ewma"]
+    by_number = {(m.estimator, m.sequence): m for m in published}
+    assert [one.estimator for one in seen] == ["ewma", "dcc", *["ewma"] * 4]
     for one in seen:
-        matrix = matrices[one["estimator"], one["sequence"]]
-        i = matrix.index(one["symbol"])
-        assert set(one["row"]) == set(matrix.symbols) - {one["symbol"]}
-        shown = [float(text.replace("\u2212", "-")) for text in one["row"].values()]
-        expected = [matrix.corr[i, matrix.index(other)] for other in one["row"]]
-        np.testing.assert_allclose(shown, expected, atol=0.000501)  # three digits are shown
+        check_row(one, by_number[one.estimator, one.sequence])
+    matrix = by_number[saved.estimator, saved.sequence]
+    at = [matrix.index(name) for name in saved.symbols]
+    assert len(at) == len(matrix.symbols)
+    # frames are float32, of which seven digits are written
+    np.testing.assert_allclose(saved.corr, matrix.corr[np.ix_(at, at)], atol=2e-7)
+
+
+def check_row(one: Shown, matrix: Matrix) -> None:
+    i = matrix.index(one.symbol)
+    assert set(one.row) == set(matrix.symbols) - {one.symbol}
+    expected = [matrix.corr[i, matrix.index(other)] for other in one.row]
+    # three digits are shown
+    np.testing.assert_allclose([*one.row.values()], expected, atol=0.000501)
+    said = re.fullmatch(r"(.+) ~ (.+): (\S+), standard error (\S+), 95 % .+", one.pair)
+    assert said is not None
+    a, b, corr, error = said.groups()
+    a, b = matrix.index(a), matrix.index(b)
+    assert i == a
+    assert number(corr) == pytest.approx(matrix.corr[a, b], abs=0.000501)
+    assert float(error) == pytest.approx(matrix.band[a, b], abs=0.00052)  # in 1/65534 besides

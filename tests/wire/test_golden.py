@@ -5,9 +5,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from stream_calib.values import Matrix
+from stream_calib.values import Matrix, Snapshot
 from stream_calib.wire.journal import decode_entry
 from stream_calib.wire.matrices import decode
+from stream_calib.wire.snapshots import decode_snapshot
 from tests.golden import regenerate, values
 
 
@@ -33,6 +34,18 @@ def test_a_released_matrix_is_read_as_what_it_was(name: str, n: int) -> None:
 
 def test_a_released_journal_entry_is_read_as_what_it_was() -> None:
     assert decode_entry(regenerate.read("journal_entry_v1.json")) == values.ENTRY
+
+
+def test_a_released_snapshot_is_read_as_what_it_was() -> None:
+    got, expected = decode_snapshot(regenerate.read("snapshot_v1.snap")), values.SNAPSHOT
+    for field in fields(Snapshot):
+        if field.name != "arrays":
+            assert getattr(got, field.name) == getattr(expected, field.name)
+    both = [
+        {name: (a.dtype, a.shape, a.tobytes()) for name, a in snapshot.arrays.items()}
+        for snapshot in (got, expected)
+    ]
+    assert both[0] == both[1]
 
 
 def test_every_golden_file_is_compared() -> None:

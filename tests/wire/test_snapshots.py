@@ -21,22 +21,8 @@ from stream_calib.wire.snapshots import (
     encode_snapshot,
     read_head,
 )
+from tests.golden.values import SNAPSHOT
 
-SNAPSHOT = Snapshot(
-    universe="fx",
-    number=12,
-    chain="000102030405060708090a0b0c0d0e0f",
-    settings={"universe": {"symbols": ["A", "Ü"], "bar": "1s", "ready_n_eff": 5.0}},
-    numerics={"numpy": "2.1.0"},
-    software_version="0.2.0",
-    arrays={
-        "a.flags": np.array([True, False]),
-        "a.number": np.array(7, np.int64),
-        "b.text": np.frombuffer(b'{"due":1}', np.uint8),
-        "b.empty": np.empty((0, 32), np.uint8),
-        "c.square": np.array([[1.0, np.nan], [-0.0, 5e-324]]),
-    },
-)
 BYTES = encode_snapshot(SNAPSHOT)
 HEAD_BYTES = struct.unpack_from("<I", BYTES, 4)[0]
 

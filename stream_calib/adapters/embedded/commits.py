@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from stream_calib.adapters.embedded.log import EmbeddedLog, EmbeddedRecord
-from stream_calib.errors import OwnershipError, TransportError
+from stream_calib.errors import LostInputError, OwnershipError, TransportError
 from stream_calib.ports import JournalRecord
 from stream_calib.values import Output, Source
 from stream_calib.wire.cloudevents import last_sequences
@@ -40,6 +40,7 @@ class EmbeddedCommitLog:
         self._partition = partition
         self._journal = Source(topics["journal"], partition)
         self._owns = False
+        self._followed: int | None = None
 
     async def own(self) -> Sequence[JournalRecord]:
         """Become the only writer, and return the journal that is kept, oldest entry first."""
@@ -48,6 +49,18 @@ class EmbeddedCommitLog:
         self._log.owners[self._journal] = self
         self._owns = True
         return [JournalRecord(r.offset, r.value or b"") for r in self._kept("journal")]
+
+    async def follow(self, wait_s: float) -> Sequence[JournalRecord]:
+        """Return the entries that were committed since the last call; nobody has to own."""
+        first, end = self._log.bounds(*self._journal)
+        start = first if self._followed is None else self._followed
+        if start < first:
+            raise LostInputError(f"The journal {self._journal.topic!r} begins at {first} by now")
+        if start == end:
+            await asyncio.sleep(wait_s)
+        records = self._log.read(*self._journal, start)
+        self._followed = start + len(records)
+        return [JournalRecord(r.offset, r.value or b"") for r in records]
 
     async def has_outputs(self) -> bool:
         """Tell whether this universe ever published anything here."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stream_calib.errors import LostInputError, MissingTopicError, TransportError
-from stream_calib.values import Source
+from stream_calib.values import Published, Source
 
 NS_PER_MS = 1_000_000
 
@@ -110,6 +110,18 @@ class EmbeddedLog:
                 "log: its records were deleted before they were read"
             )
         return part.records[row : None if max_records is None else row + max_records]
+
+    def newest(self, topic: str, partition: int, n: int) -> list[Published]:
+        """Return the last ``n`` records.
+
+        Raises
+        ------
+        TransportError
+            There is no such topic or partition.
+        """
+        first, after = self.bounds(topic, partition)
+        records = self.read(topic, partition, max(first, after - n))
+        return [Published(topic, partition, r.offset, r.key, r.value, r.headers) for r in records]
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Return the offset of the first record kept and the offset after the last one."""

@@ -65,6 +65,14 @@ class EmbeddedSource:
         """Return the position after the last record of each source."""
         return {source: self._log.bounds(*source)[1] for source in self._positions}
 
+    def told_s(self) -> Mapping[Source, float]:
+        """Return nothing: ``ends`` is always of the moment."""
+        return {}
+
+    def withheld(self) -> Mapping[Source, int]:
+        """Return nothing: what is here may be read."""
+        return {}
+
     def exhausted(self) -> bool:
         """Tell whether the writers are finished and all of it was read."""
         return (

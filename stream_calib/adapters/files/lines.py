@@ -26,7 +26,6 @@ By the name without ``.gz`` and ``.zst``, in which any but ``.zip`` and Arrow's 
 """
 
 import itertools
-import zipfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +67,8 @@ class LinesFile:
     ----------
     topics
         The topics of the file.
+    n_waiting
+        How many records were read and not taken.
     """
 
     def __init__(self, path: Path, only: str | None = None, taken: int = 0) -> None:
@@ -79,6 +80,7 @@ class LinesFile:
             names = {block.topic for block in _blocks(path)}
         self.topics = tuple(names)
         self._waiting: dict[str, tuple[list[bytes], list[int]]] = {name: ([], []) for name in names}
+        self.n_waiting = 0  # counted, not summed: a file may name any number of topics
         self._taken = dict.fromkeys(names, taken)
         self._skip = dict(self._taken)
         self._blocks = _blocks(path)
@@ -92,11 +94,6 @@ class LinesFile:
         """Whether there is more to be read of it than what waits."""
         return not self._done
 
-    @property
-    def n_waiting(self) -> int:
-        """How many records were read and not taken."""
-        return sum(len(values) for values, _ in self._waiting.values())
-
     def park(self) -> None:
         """Close the file, and keep nothing of it; it is read again when more is taken."""
         self._blocks.close()
@@ -105,6 +102,7 @@ class LinesFile:
         for values, stamps_ms in self._waiting.values():
             values.clear()
             stamps_ms.clear()
+        self.n_waiting = 0
 
     def take(self, topic: str, n: int) -> tuple[list[bytes], list[int]]:
         """Return the next records of a topic, at most ``n``, fewer at the end only.
@@ -122,6 +120,7 @@ class LinesFile:
                 self._keep(block)
         taken = values[:n], stamps_ms[:n]
         del values[:n], stamps_ms[:n]
+        self.n_waiting -= len(taken[0])
         self._taken[topic] += len(taken[0])
         return taken
 
@@ -131,7 +130,9 @@ class LinesFile:
 
     def forget(self, topic: str) -> None:
         """Keep nothing of this topic any more: it is not taken here again."""
-        del self._waiting[topic], self._taken[topic]
+        values, _ = self._waiting.pop(topic)
+        self.n_waiting -= len(values)
+        del self._taken[topic]
         if not self._waiting:
             self.close()
 
@@ -144,6 +145,7 @@ class LinesFile:
         self._skip[block.topic] = max(0, skip - n)
         values, stamps_ms = self._waiting[block.topic]
         values += block.values[skip:]
+        self.n_waiting += max(0, n - skip)
         stamps_ms += (block.stamps_ms or [-1] * n)[skip:]
 
 
@@ -159,8 +161,6 @@ def _blocks(path: Path) -> Generator[Block]:
     try:
         with reading(path):
             yield from _read(path)
-    except zipfile.BadZipFile:
-        raise InputError(f"{path}: it is no whole zip file") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: it is not UTF-8 text") from None
 

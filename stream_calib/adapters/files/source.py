@@ -1,6 +1,7 @@
 """Files of recorded ticks as an input log."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
@@ -59,12 +60,13 @@ class FileSource:
         InputError
             A file cannot be read.
         """
+        partitions: Counter[str] = Counter()
         for path in self._paths:
             file = LinesFile(path)
             self._keep_few_open(file)
             for topic in file.topics:
-                partition = sum(source.topic == topic for source in self._files)
-                self._files[Source(topic, partition)] = file
+                self._files[Source(topic, partitions[topic])] = file
+                partitions[topic] += 1
         self._files = dict(sorted(self._files.items()))
         self._positions = dict.fromkeys(self._files, 0)
         self._new = tuple(self._files)
@@ -181,6 +183,14 @@ class FileSource:
             for source, file in self._files.items()
             if file.is_read(source.topic)
         }
+
+    def told_s(self) -> Mapping[Source, float]:
+        """Return nothing: ``ends`` is always of the moment."""
+        return {}
+
+    def withheld(self) -> Mapping[Source, int]:
+        """Return nothing: what is here may be read."""
+        return {}
 
     def exhausted(self) -> bool:
         """Tell whether everything was read."""

@@ -1,8 +1,10 @@
 """The bytes and lines of a file, whatever it is packed in: gzip, zstd, or a zip of several."""
 
 import gzip
+import struct
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -65,8 +67,8 @@ def members(path: Path, *, only_one: bool = False) -> Iterator[Member]:
     if path.suffix != ".zip":
         yield Member(str(path), unpacked_name(path), _chunks(path))
         return
-    with zipfile.ZipFile(path) as archive:
-        inside = [member for member in archive.infolist() if not member.is_dir()]
+    with _damage_told(path), zipfile.ZipFile(path) as archive:
+        inside = [member for member in archive.infolist() if not member.filename.endswith("/")]
         if only_one and len(inside) != 1:
             raise InputError(f"{path}: one file is expected in it, not {len(inside)}")
         for member in sorted(inside, key=lambda member: member.filename):
@@ -78,8 +80,17 @@ def members(path: Path, *, only_one: bool = False) -> Iterator[Member]:
             yield Member(label, Path(member.filename).name, _unzipped(archive, member))
 
 
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    # what the library stumbles over when lengths, places or versions in the archive are not true
+    except (zipfile.BadZipFile, IndexError, NotImplementedError, OverflowError, struct.error):
+        raise InputError(f"{path}: it is no whole zip file") from None
+
+
 def _unzipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    with archive.open(member) as file:
+    with _damage_told(Path(archive.filename or "")), archive.open(member) as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
 

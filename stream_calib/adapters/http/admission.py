@@ -46,9 +46,15 @@ class Admission:
         secret = given.encode(errors="surrogateescape")
         return self._token is not None and hmac.compare_digest(secret, self._token)
 
-    def greet(self, response: web.Response) -> None:
-        """Give a browser its session: for this server, out of reach of scripts, until it ends."""
-        response.set_cookie(COOKIE, self._session, httponly=True, samesite="Strict", path="/")
+    def greet(self, request: web.BaseRequest, response: web.Response) -> None:
+        """Give a browser its session: for this server, out of reach of scripts, until it ends.
+
+        A proxy that says it has TLS gets one that the browser sends over TLS alone.
+        """
+        secure = request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+        response.set_cookie(
+            COOKIE, self._session, httponly=True, samesite="Strict", path="/", secure=secure
+        )
 
     def same_site(self, request: web.BaseRequest) -> bool:
         """Tell whether no page of somebody else's is behind the request.
@@ -60,4 +66,7 @@ class Admission:
         if self.is_open and not LOOPBACK.fullmatch(host):
             return False
         origin = request.headers.get("Origin")
-        return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+        try:
+            return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+        except ValueError:  # no address at all
+            return False

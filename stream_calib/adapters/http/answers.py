@@ -1,5 +1,7 @@
 """Answers of the HTTP face, and the headers that all of them have."""
 
+from collections.abc import Callable
+
 import orjson
 from aiohttp import web
 
@@ -16,10 +18,25 @@ PAGE_POLICY = (
 )
 
 
+REFUSALS = {  # what a status says of who asked; 503 may be the service's own state
+    400: "malformed",
+    401: "token",
+    403: "foreign",
+    405: "method",
+    408: "slow",
+    413: "too_large",
+    429: "guessing",
+}
+
+
 class Request(web.BaseRequest):
-    """A request whose answer, also one to what could not be read, is strict."""
+    """A request whose answer, also one to what could not be read, is strict, and counted."""
+
+    refused: Callable[[str], None]
 
     async def _prepare_hook(self, resp: web.StreamResponse) -> None:
+        if resp.status in REFUSALS:
+            self.refused(REFUSALS[resp.status])
         resp.headers.popall("Server", None)
         for name, value in HEADERS.items():
             resp.headers.setdefault(name, value)
@@ -28,7 +45,9 @@ class Request(web.BaseRequest):
 def as_json(body: object, status: int = 200) -> web.Response:
     """Answer with JSON."""
     return web.Response(
-        body=orjson.dumps(body) + b"\n", status=status, content_type="application/json"
+        body=orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n",
+        status=status,
+        content_type="application/json",
     )
 
 

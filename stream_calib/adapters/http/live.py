@@ -1,20 +1,20 @@
 """What the live view shows: the newest matrices, their recent past, and events."""
 
 import asyncio
+import contextlib
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
 from stream_calib import ports
+from stream_calib.adapters.http.past import Past, Summary
 from stream_calib.values import NO_TIME, Effects, Event, Matrix, Progress
 from stream_calib.wire.events import encode_event
 from stream_calib.wire.live import DIFFERENCE, LiveFrame, difference, encode_live
 
-FRAMES_MAX = 300  # of the dense and of the sparse part of a history, each
-FRAMES_BYTES = 16 * 2**20  # the same
-SPARSE_EVERY = 8
 SUMMARIES_MAX = 2000
 EVENTS_MAX = 200
 SYMBOLS_COME_AND_GO = {"symbol_ready", "symbol_pending"}  # matrices say it, and hundreds at a time
@@ -25,73 +25,57 @@ PENDING_CELLS = (
 Key = tuple[str, str]  # universe, estimator
 
 
-class Summary(NamedTuple):
-    """One point of the lines below the matrix."""
-
-    as_of_ns: int
-    average_correlation: float
-    top_eigenvalue_share: float
-    drift_level: float | None
-
-
-class _Part:
-    # Frames in order, of which the oldest fall out.
-
-    def __init__(self) -> None:
-        self.frames: deque[LiveFrame] = deque()
-        self.n_bytes = 0
-
-    def add(self, frame: LiveFrame) -> list[LiveFrame]:
-        self.frames.append(frame)
-        self.n_bytes += len(frame.value)
-        fallen = []
-        while len(self.frames) > FRAMES_MAX or (
-            len(self.frames) > 1 and self.n_bytes > FRAMES_BYTES
-        ):
-            fallen.append(self.frames.popleft())
-            self.n_bytes -= len(fallen[-1].value)
-        return fallen
-
-
-class _Past:
-    # The newest frames, and every eighth of those before them.
-
-    def __init__(self) -> None:
-        self._dense, self._sparse = _Part(), _Part()
-        self._n_fallen = 0
-
-    def __iter__(self) -> Iterator[LiveFrame]:
-        yield from self._sparse.frames
-        yield from self._dense.frames
-
-    @property
-    def n_bytes(self) -> int:
-        return self._sparse.n_bytes + self._dense.n_bytes
-
-    def add(self, frame: LiveFrame) -> None:
-        for fallen in self._dense.add(frame):
-            if self._n_fallen % SPARSE_EVERY == 0:
-                self._sparse.add(fallen)
-            self._n_fallen += 1
-
-
 class _Shown:
     # What is known of one estimator of one universe.
 
     def __init__(self) -> None:
         self.pending: deque[tuple[Matrix, Matrix | None]] = deque()  # the second to be taken off
+        self.recalled: list[tuple[Matrix, Matrix | None]] = []  # from before the start
         self.matrix: Matrix | None = None
         self.frame: LiveFrame | None = None
         self.generation = 0
-        self.history = _Past()
+        self.shown_s = 0.0  # by the clock of the view, when the newest came
+        self.first_ns: int | None = None  # of those since the start or the last takeover
+        self.history = Past()
         self.summaries: deque[Summary] = deque(maxlen=SUMMARIES_MAX)
+
+    def add(self, matrix: Matrix, frame: LiveFrame) -> None:
+        if self.frame is not None:
+            if self.frame.symbols == frame.symbols:
+                frame = frame._replace(symbols=self.frame.symbols)  # one object
+            if frame.as_of_ns < self.frame.as_of_ns:  # the input was begun anew
+                self.history = Past()
+                self.summaries.clear()
+                self.first_ns = None
+        if self.first_ns is None:
+            self.first_ns = frame.as_of_ns
+        self.matrix, self.frame = matrix, frame
+        self.generation += 1
+        self.history.add(frame)
+        self.summaries.append(Summary.of(matrix))
+
+    def put_before(self, older: Sequence[tuple[Matrix, LiveFrame]]) -> None:
+        first_ns = self.first_ns
+        kept = [(m, f) for m, f in older if first_ns is None or m.as_of_ns < first_ns]
+        if not kept:
+            return
+        newer = [f for f in self.history if first_ns is not None and f.as_of_ns >= first_ns]
+        points = [p for p in self.summaries if first_ns is not None and p.as_of_ns >= first_ns]
+        if first_ns is None:
+            self.matrix, self.frame = kept[-1]
+            self.generation += 1
+        self.history = Past()
+        for frame in (*(f for _, f in kept), *newer):
+            self.history.add(frame)
+        self.summaries.clear()
+        self.summaries.extend((*(Summary.of(m) for m, _ in kept), *points))
 
 
 class LiveView:
     """Keeps what became durable for those who look, and tells them of it.
 
-    It is told on the event loop, where it only notes what there is; matrices become bytes in a
-    thread, once each, and of those that come faster than that the newest.
+    On the event loop it only notes what there is; matrices become bytes in a thread, once each,
+    and of those that come faster than that the newest.
 
     Parameters
     ----------
@@ -99,6 +83,8 @@ class LiveView:
         Their names; nothing else is shown.
     observer
         Hears of frames and viewers.
+    clock
+        Seconds that only go forward, to tell how long ago a matrix came.
 
     Notes
     -----
@@ -106,22 +92,45 @@ class LiveView:
     up to 90), 2000 summaries of four numbers, and the newest matrix.
     """
 
-    def __init__(self, universes: Sequence[str], observer: ports.Observer) -> None:
+    def __init__(
+        self,
+        universes: Sequence[str],
+        observer: ports.Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.observer = observer
+        self._clock = clock
+        self._n_events = dict.fromkeys(universes, 0)  # since the start or the last takeover
         self._shown: dict[str, dict[str, _Shown]] = {name: {} for name in universes}
         self._events: dict[str, deque[Event]] = {n: deque(maxlen=EVENTS_MAX) for n in universes}
         self._progress: dict[str, Progress] = {}
         self._last: dict[tuple[str, str], Matrix] = {}
         self._listeners: set[asyncio.Event] = set()
         self._work = asyncio.Event()
+        self._home: asyncio.AbstractEventLoop | None = None
+
+    def at_home(self) -> None:
+        """Take the running event loop as the one on which this is read."""
+        self._home = asyncio.get_running_loop()
 
     def show(self, universe: str, effects: Effects) -> None:
-        """Note what became durable."""
+        """Note what became durable; may be told from any thread."""
+        self._do(self._note, universe, effects)
+
+    def _do(self, change: Callable[..., None], *given: object) -> None:
+        home = self._home
+        if home is None or _running() is home:
+            change(*given)
+            return
+        with contextlib.suppress(RuntimeError):  # closed: nobody looks any more
+            home.call_soon_threadsafe(change, *given)
+
+    def _note(self, universe: str, effects: Effects) -> None:
         if universe not in self._shown:
             return
-        self._events[universe].extend(
-            e for e in effects.events if e.type not in SYMBOLS_COME_AND_GO
-        )
+        events = [e for e in effects.events if e.type not in SYMBOLS_COME_AND_GO]
+        self._events[universe].extend(events)
+        self._n_events[universe] += len(events)
         at_time = {
             (m.estimator, m.as_of_ns): m for (name, _), m in self._last.items() if name == universe
         }
@@ -135,8 +144,57 @@ class LiveView:
         if effects.matrices:
             self._work.set()
 
+    def gained(self, universe: str) -> None:
+        """Note that what is shown from now on is newer than all that will be recalled.
+
+        What was shown before has holes, those of the time in which another process was the owner;
+        the next recall takes its place. May be told from any thread.
+        """
+        self._do(self._note_gained, universe)
+
+    def _note_gained(self, universe: str) -> None:
+        self._n_events[universe] = 0
+        for shown in self._shown[universe].values():
+            shown.first_ns = None
+
+    def recall(self, universe: str, matrices: Sequence[Matrix], events: Sequence[Event]) -> None:
+        """Note what was durable before the start, oldest first; may be told late, by any thread.
+
+        What has been shown since, or since the last takeover, stays the newer; of the same time or
+        older than that there is no point.
+        """
+        self._do(self._note_recalled, universe, matrices, events)
+
+    def _note_recalled(
+        self, universe: str, matrices: Sequence[Matrix], events: Sequence[Event]
+    ) -> None:
+        there = self._events[universe]
+        newer = [*there][max(0, len(there) - self._n_events[universe]) :]
+        first = newer[0].sequence if newer else None
+        older = (e for e in events if first is None or e.sequence < first)
+        kept = [e for e in older if e.type not in SYMBOLS_COME_AND_GO]
+        if kept:
+            there.clear()
+            there.extend((*kept, *newer))
+        at_time: dict[tuple[str, int], Matrix] = {}
+        for matrix in matrices:
+            self._recalled(universe, matrix.estimator, matrix)
+            self._last.setdefault((universe, matrix.estimator), matrix)
+            at_time[matrix.estimator, matrix.as_of_ns] = matrix
+            model, plain = (at_time.get((name, matrix.as_of_ns)) for name in ("dcc", "ewma"))
+            if model is not None and plain is not None:
+                self._recalled(universe, DIFFERENCE, model, plain)
+        if matrices:
+            self._work.set()
+
+    def _recalled(
+        self, universe: str, estimator: str, matrix: Matrix, minus: Matrix | None = None
+    ) -> None:
+        shown = self._shown[universe].setdefault(estimator, _Shown())
+        shown.recalled.append((matrix, minus))
+
     def progressed(self, universe: str, progress: Progress) -> None:
-        """Note how far event time has got."""
+        """Note how far event time has got; may be told from any thread."""
         self._progress[universe] = progress
 
     async def run(self) -> None:
@@ -182,6 +240,7 @@ class LiveView:
                         "sequence": shown.frame.sequence,
                         "as_of_ns": str(shown.frame.as_of_ns),
                         "symbols": len(shown.frame.symbols),
+                        "shown_for_s": round(self._clock() - shown.shown_s, 3),
                     }
                     for estimator, shown in by_estimator.items()
                     if shown.frame is not None
@@ -224,6 +283,14 @@ class LiveView:
             name: [getattr(p, name) for p in points] for name in Summary._fields[1:]
         }
 
+    def since(self, key: Key, since_ns: int) -> tuple[LiveFrame, LiveFrame] | None:
+        """Return the first frame that is kept from then on, and the newest; None: no such."""
+        shown = self._find(key)
+        if shown is None or shown.frame is None:
+            return None
+        newest = shown.frame
+        return next((f for f in shown.history if f.as_of_ns >= since_ns), newest), newest
+
     def events(self, universe: str, after: int) -> list[bytes] | None:
         """Return recent events, oldest first, those numbered up to ``after`` left out."""
         events = self._events.get(universe)
@@ -251,34 +318,36 @@ class LiveView:
             shown.pending.popleft()
 
     async def _encode(self, shown: _Shown) -> None:
+        recalled, shown.recalled = shown.recalled, []
+        if recalled:
+            before = shown.frame
+            shown.put_before(await _encoded(recalled))
+            if shown.frame is not before:
+                shown.shown_s = self._clock()
         pending = [*shown.pending]
         shown.pending.clear()
-        try:
-            encoded = await asyncio.to_thread(_encoded, pending)
-        except Exception as error:  # a picture is no reason to end
-            structlog.get_logger().warning("a matrix is not shown", reason=repr(error))
-            return
-        for matrix, frame in encoded:
-            if shown.frame is not None and shown.frame.symbols == frame.symbols:
-                frame = frame._replace(symbols=shown.frame.symbols)  # noqa: PLW2901 (one object)
-            shown.matrix, shown.frame = matrix, frame
-            shown.generation += 1
-            shown.history.add(frame)
-            regime = matrix.regime
-            shown.summaries.append(
-                Summary(
-                    matrix.as_of_ns,
-                    regime.average_correlation,
-                    regime.top_eigenvalue_share,
-                    matrix.drift_level,
-                )
-            )
+        for matrix, frame in await _encoded(pending):
+            shown.add(matrix, frame)
+            shown.shown_s = self._clock()
 
 
-def _encoded(
-    pending: Sequence[tuple[Matrix, Matrix | None]],
-) -> list[tuple[Matrix, LiveFrame]]:
-    matrices = (m if minus is None else difference(m, minus) for m, minus in pending)
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+async def _encoded(given: Sequence[tuple[Matrix, Matrix | None]]) -> list[tuple[Matrix, LiveFrame]]:
+    try:
+        return await asyncio.to_thread(_frames, given) if given else []
+    except Exception as error:  # a picture is no reason to end
+        structlog.get_logger().warning("a matrix is not shown", reason=repr(error))
+        return []
+
+
+def _frames(given: Sequence[tuple[Matrix, Matrix | None]]) -> list[tuple[Matrix, LiveFrame]]:
+    matrices = (m if minus is None else difference(m, minus) for m, minus in given)
     return [(matrix, encode_live(matrix)) for matrix in matrices if matrix is not None]
 
 

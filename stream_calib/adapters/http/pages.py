@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +16,7 @@ from stream_calib.adapters.http.answers import PAGE_POLICY, as_json, download, p
 from stream_calib.adapters.http.live import Key, LiveView
 from stream_calib.adapters.http.socket import serve_frames
 from stream_calib.values import Matrix
+from stream_calib.wire.live import moved_most
 from stream_calib.wire.matrices import to_json
 
 FOLDER = Path(__file__).parents[2] / "web"
@@ -27,13 +29,16 @@ TYPES = {
 }
 PUBLIC = ("/style.css", "/icon.svg")  # the form that asks for the token needs them
 LOGIN = "/login"
+HANDSHAKE = ("Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key")  # an error repeats them
 FOREIGN = (
     "asked for by another site or under a foreign name; behind a proxy http.token has to be set"
 )
 LOGIN_BYTES_MAX = 2000
+LOGIN_S = 5.0
 LOGIN_WAIT_S = 0.5  # after a wrong token; one is looked at at a time
 VIEWERS_MAX = 50
 CLOSE_S = 0.5
+MOVED = 8  # pairs
 RENDERS_MAX = 2  # of matrices to files at a time
 
 
@@ -46,6 +51,8 @@ class Pages:
         What is shown.
     admission
         Who may see it.
+    state
+        Says whether the service is ready, and why not, as /readyz does.
 
     Attributes
     ----------
@@ -53,7 +60,13 @@ class Pages:
         The connections that viewers are behind.
     """
 
-    def __init__(self, view: LiveView, admission: Admission) -> None:
+    def __init__(
+        self,
+        view: LiveView,
+        admission: Admission,
+        state: Callable[[], Awaitable[dict[str, object]]],
+    ) -> None:
+        self._state = state
         self._view = view
         self._admission = admission
         self._files = _load(FOLDER)
@@ -108,11 +121,19 @@ class Pages:
     async def _login(self, request: web.BaseRequest) -> web.Response:
         if (request.content_length or LOGIN_BYTES_MAX + 1) > LOGIN_BYTES_MAX:
             return plain(413, "that is no token")
-        form = await request.post()
+        if request.content_type != "application/x-www-form-urlencoded":  # what a form sends
+            return plain(400, "that is no form")
+        try:
+            async with asyncio.timeout(LOGIN_S):
+                form = await request.post()
+        except TimeoutError:
+            return plain(408, "that took too long")
+        except (LookupError, ValueError):  # no such encoding
+            return plain(400, "that is no form")
         given = form.get("token", "")
         if isinstance(given, str) and self._admission.knows(given.strip()):
             done = web.Response(status=303, headers={"Location": "/"})
-            self._admission.greet(done)
+            self._admission.greet(request, done)
             return done
         if self._guessing.locked():
             return plain(429, "somebody else is giving tokens; try again")
@@ -125,7 +146,10 @@ class Pages:
     async def _watch(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return plain(426, "a WebSocket", {"Upgrade": "websocket", "Connection": "Upgrade"})
+        if not all(request.headers.get(name, "").isascii() for name in HANDSHAKE):
+            return plain(400, "that is no handshake of a WebSocket")
         if len(self.kept) >= VIEWERS_MAX:
+            self._view.observer.refused("viewers")
             return plain(503, f"{VIEWERS_MAX} are looking already")
         transport = request.transport
         if transport is None:
@@ -137,8 +161,11 @@ class Pages:
             self.kept.discard(transport)
 
     async def _api(self, request: web.BaseRequest) -> web.Response:
-        _, _, what, *names = (unquote(part) for part in urlsplit(request.raw_path).path.split("/"))
-        match what, names:
+        try:
+            parts = [unquote(part) for part in urlsplit(request.raw_path).path.split("/")]
+        except ValueError:
+            return plain(404, "not found")
+        match (parts + [""] * 2)[2], parts[3:]:
             case "universes", []:
                 return as_json(self._view.universes())
             case "matrix", [universe, name]:
@@ -148,9 +175,13 @@ class Pages:
                 return self._history((universe, estimator), request.query.get("pair", ""))
             case "summary", [universe, estimator]:
                 lines = self._view.summaries((universe, estimator))
-                return plain(404, "no such matrix") if lines is None else as_json(lines)
+                return self._nothing(universe) if lines is None else as_json(lines)
+            case "moved", [universe, estimator]:
+                return await self._moved((universe, estimator), request.query.get("since", "0"))
             case "events", [universe]:
                 return self._events(universe, request.query.get("after", "-1"))
+            case "state", []:
+                return as_json(await self._state())
         return plain(404, "not found")
 
     async def _matrix(self, key: Key, suffix: str) -> web.Response:
@@ -171,7 +202,7 @@ class Pages:
     def _history(self, key: Key, pair: str) -> web.Response:
         shown = self._view.frame(key)
         if shown is None:
-            return plain(404, "no such matrix")
+            return self._nothing(key[0])
         symbols = frozenset(shown[1].symbols)
         parts = pair.split(",")  # a symbol may have a comma in it
         splits = [(",".join(parts[:k]), ",".join(parts[k:])) for k in range(1, len(parts))]
@@ -182,13 +213,36 @@ class Pages:
         assert lines is not None
         return as_json({"pair": both, **lines})
 
+    def _nothing(self, universe: str) -> web.Response:
+        # a page that stayed open asks before there is something, which is no error
+        known = self._view.events(universe, -1) is not None
+        return web.Response(status=204) if known else plain(404, "no universe of that name")
+
+    async def _moved(self, key: Key, since: str) -> web.Response:
+        since_ns = _number(since)
+        if since_ns is None:
+            return plain(400, "since= has to be nanoseconds")
+        frames = self._view.since(key, since_ns)
+        if frames is None:
+            return self._nothing(key[0])
+        async with self._rendering:
+            moved = await asyncio.to_thread(moved_most, *frames, MOVED)
+        then, now = (str(frame.as_of_ns) for frame in frames)
+        return as_json({"then_ns": then, "now_ns": now, "moved": [m._asdict() for m in moved]})
+
     def _events(self, universe: str, after: str) -> web.Response:
-        if not after.removeprefix("-").isdecimal() or len(after) > 18:
+        number = _number(after)
+        if number is None:
             return plain(400, "after= has to be a sequence")
-        events = self._view.events(universe, int(after))
+        events = self._view.events(universe, number)
         if events is None:
             return plain(404, "no universe of that name")
         return as_json([orjson.Fragment(event) for event in events])
+
+
+def _number(text: str) -> int | None:
+    plain_text = text.removeprefix("-")
+    return int(text) if plain_text.isascii() and plain_text.isdigit() and len(text) < 20 else None
 
 
 def _load(folder: Path) -> dict[str, tuple[bytes, str]]:

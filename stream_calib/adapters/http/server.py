@@ -3,37 +3,59 @@
 import asyncio
 import contextlib
 import errno
-import functools
+import logging
 import os
+import resource
 from collections.abc import Callable, Set
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from stream_calib.adapters.http.admission import Admission
 from stream_calib.adapters.http.answers import Request, as_json, plain
 from stream_calib.adapters.http.live import LiveView
-from stream_calib.adapters.http.pages import Pages
+from stream_calib.adapters.http.pages import FOREIGN, Pages
 from stream_calib.config import HttpConfig
 from stream_calib.errors import ConfigError, PortInUseError
 
 CLOSE_S = 3.0
 REFIT_PATH = "/refit/"
 LINGER_S = 0.5  # an unwanted body is read no longer than this
-CONNECTIONS_MAX = 200
+FIRST_S = 10.0  # within which a connection has to have asked for something
+CONNECTIONS_MAX = 200  # and half of the descriptors there may be, which Kafka and files need too
+HUNG = "the service does not answer"
+
+T = TypeVar("T")
+
+
+class Ask(Protocol):
+    """Calls a function where the service is at home, and returns what it returns."""
+
+    async def __call__(self, question: Callable[[], T], /) -> T:
+        """Call it; TimeoutError where there is no answer."""
+        ...
+
+
+async def here(question: Callable[[], T]) -> T:
+    """Call it on this event loop."""
+    return question()
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
     """Whether the service works (``alive``), and whether it is of use yet (``ready``).
 
-    ``reasons`` say in words what is missing; they are shown to whoever may ask.
+    ``reasons`` say in words what is missing; they are shown to whoever may ask. Of the universes
+    in ``standing_by`` another process is the owner.
     """
 
     ready: bool
     reasons: tuple[str, ...] = ()
     alive: bool = True
+    standing_by: tuple[str, ...] = ()
 
 
 class HttpServer:
@@ -43,7 +65,7 @@ class HttpServer:
     ----------
     config
         Address and token; with a token every path but /healthz asks for it, and without one
-        nothing can be changed through POST.
+        they answer under a loopback name alone, and nothing can be changed through POST.
     render
         Takes the Accept header, returns the metrics and their content type; called in a thread.
     health
@@ -55,6 +77,10 @@ class HttpServer:
         of that name.
     view
         What the live view shows, which is there where this is.
+    ask
+        Calls ``health`` and ``refit``; TimeoutError where there is no answer.
+    refused
+        Told of who is turned away, by a reason of ``answers.REFUSALS``, or ``crowd`` and ``slow``.
 
     Attributes
     ----------
@@ -72,6 +98,8 @@ class HttpServer:
         version: str,
         refit: Callable[[str], bool | None],
         view: LiveView | None = None,
+        ask: Ask = here,
+        refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.port = 0
         self.url = ""
@@ -80,12 +108,15 @@ class HttpServer:
         self._health = health
         self._version = version
         self._refit = refit
+        self._ask = ask
+        self._refused = refused
         self._runner: web.ServerRunner | None = None
+        self._server: _Server | None = None
         token = config.token
         self._admission = Admission(None if token is None else token.get_secret_value())
         self._view = view
         self._showing: asyncio.Task[None] | None = None
-        self._viewed = None if view is None else Pages(view, self._admission)
+        self._viewed = None if view is None else Pages(view, self._admission, self._told)
         self._pages = {
             "/metrics": self._metrics,
             "/healthz": self._healthz,
@@ -105,10 +136,13 @@ class HttpServer:
         """
         server = _Server(
             self._answer,
-            request_factory=functools.partial(Request, loop=asyncio.get_running_loop()),
+            request_factory=self._request,
             access_log=None,
+            logger=_own_log(),
             lingering_time=LINGER_S,
         )
+        server.refused = self._refused
+        self._server = server
         if self._viewed is not None:
             server.kept = self._viewed.kept
         # waited for twice: for pages to be answered, then for those that hang to be dropped
@@ -129,6 +163,7 @@ class HttpServer:
             raise ConfigError(message) from None
         self._runner = runner
         if self._view is not None:
+            self._view.at_home()
             self._showing = asyncio.create_task(self._view.run())
         bound, self.port = runner.addresses[0][:2]
         self.url = f"http://{_reachable(bound)}:{self.port}"
@@ -146,13 +181,26 @@ class HttpServer:
                         await self._viewed.close()
                     await runner.cleanup()
 
+    def _request(self, *given: Any) -> Request:  # noqa: ANN401
+        message, payload, protocol, writer, task = given
+        loop = asyncio.get_running_loop()
+        request = Request(message, payload, protocol, writer, task, loop)
+        request.refused = self._refused
+        return request
+
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self._server is not None:
+            self._server.asked(request.transport)
         if self._viewed is not None and self._viewed.owns(request.path):
             return await self._viewed.answer(request)
-        if request.path != "/healthz" and not self._admission.bearer(request):
+        if request.path == "/healthz":
+            pass
+        elif self._admission.is_open and not self._admission.same_site(request):
+            return plain(403, FOREIGN)
+        elif not self._admission.bearer(request):
             return plain(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
         if request.path.startswith(REFIT_PATH):
-            return self._refit_page(request)
+            return await self._refit_page(request)
         page = self._pages.get(request.path)
         if page is None:
             return plain(404, "not found")
@@ -162,12 +210,16 @@ class HttpServer:
             return plain(413, "a request has no body here")
         return await page(request)
 
-    def _refit_page(self, request: web.BaseRequest) -> web.Response:
+    async def _refit_page(self, request: web.BaseRequest) -> web.Response:
         if request.method != "POST":
             return plain(405, "only POST", {"Allow": "POST"})
         if self._admission.is_open:
             return plain(403, "set http.token to allow it: without one anybody could")
-        done = self._refit(request.path.removeprefix(REFIT_PATH))
+        universe = request.path.removeprefix(REFIT_PATH)
+        try:
+            done = await self._ask(lambda: self._refit(universe))
+        except TimeoutError:
+            return plain(503, HUNG)
         if done is None:
             return plain(404, "no universe of that name")
         if not done:
@@ -180,13 +232,27 @@ class HttpServer:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _healthz(self, request: web.BaseRequest) -> web.Response:
-        alive = self._health().alive
+        alive = (await self._state()).alive
         return as_json({"alive": alive}, 200 if alive else 503)
 
     async def _readyz(self, request: web.BaseRequest) -> web.Response:
-        health = self._health()
-        body = {"ready": health.ready, "reasons": health.reasons}
-        return as_json(body, 200 if health.ready else 503)
+        health = await self._state()
+        told = {"ready": health.ready, "reasons": health.reasons}
+        return as_json(told, 200 if health.ready else 503)
+
+    async def _told(self) -> dict[str, object]:
+        health = await self._state()
+        return {
+            "ready": health.ready,
+            "reasons": health.reasons,
+            "standing_by": health.standing_by,
+        }
+
+    async def _state(self) -> Health:
+        try:
+            return await self._ask(self._health)
+        except TimeoutError:
+            return Health(ready=False, reasons=(HUNG,), alive=False)
 
     async def _about(self, request: web.BaseRequest) -> web.Response:
         return as_json({"version": self._version}, 200)
@@ -194,14 +260,55 @@ class HttpServer:
 
 class _Server(web.Server):
     # When there are too many connections, the oldest makes room that no viewer is behind: who only
-    # opens them can keep nobody else out.
+    # opens them can keep nobody else out. One that has asked for nothing after some seconds, or is
+    # not done with asking, is ended.
     kept: Set[asyncio.BaseTransport] = frozenset()
+    refused: Callable[[str], None]
+
+    def __init__(self, *given: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*given, **named)
+        self._waited_for: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
+
+    def asked(self, transport: asyncio.BaseTransport | None) -> None:
+        if transport is not None and (timer := self._waited_for.pop(transport, None)) is not None:
+            timer.cancel()
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        later = asyncio.get_running_loop().call_later
+        self._waited_for[transport] = later(FIRST_S, self._drop, transport)
         there = [t for t in self._connections.values() if not t.is_closing()]
-        if len(there) > CONNECTIONS_MAX:
-            next(t for t in there if t not in self.kept).abort()
+        if len(there) > _connections_max():
+            self.refused("crowd")
+            next((t for t in there if t not in self.kept), transport).abort()
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        self.asked(self._connections.get(handler))
+        super().connection_lost(handler, exc)
+
+    def _drop(self, transport: asyncio.Transport) -> None:
+        del self._waited_for[transport]
+        self.refused("slow")
+        transport.abort()
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    # Requests that are none, and clients that are gone, are no errors of this program: they were
+    # answered, and whoever sends a million of them shall not fill a disk.
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | ConnectionError)
+
+
+def _own_log() -> logging.Logger:
+    log = logging.getLogger("stream_calib.http")
+    log.addFilter(_is_ours)  # the same one is not added twice
+    return log
+
+
+def _connections_max() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = limit == resource.RLIM_INFINITY
+    return CONNECTIONS_MAX if unlimited else min(CONNECTIONS_MAX, limit // 2)
 
 
 def _reachable(host: str) -> str:

@@ -57,6 +57,7 @@ async def serve_frames(
     try:
         async for message in socket:
             if message.type is not WSMsgType.TEXT or not viewer.hear(_parsed(message.data)):
+                view.observer.refused("message")
                 await socket.close(code=1003, message=b"not understood")
                 break
             listener.set()

@@ -23,6 +23,8 @@ class KafkaWriteAheadLog(KafkaLog):
         Whose outputs these are, and where they go.
     at
         Called at named points of a commit; a test may end the process there.
+    may_own
+        Asked before anybody else is fenced.
 
     Attributes
     ----------
@@ -39,6 +41,7 @@ class KafkaWriteAheadLog(KafkaLog):
         next commit.
         """
         await self._throw_away()
+        await self._stop_following()
         topics, partition = self._settings.topics, self._settings.partition
         self._checked = await check_output_topics(self._config, topics, partition)
         await abandon(await self._start_producer(transactional_id=self._settings.transactional_id))
@@ -91,7 +94,7 @@ class KafkaWriteAheadLog(KafkaLog):
             for output in outputs:
                 acks.append(await send(self._producer, output))
                 if len(acks) == 1:
-                    self._at("output")
+                    acks[0].add_done_callback(self._tell_first)
             await asyncio.gather(*acks)
         finally:
             for ack in acks:

@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
+from aiokafka.errors import KafkaError
 
-from stream_calib.adapters.kafka.connection import address, within
+from stream_calib.adapters.kafka.connection import FORBIDDEN, address, within
 from stream_calib.adapters.kafka.ending import EndTxnGuard
+from stream_calib.adapters.kafka.following import JournalFollower
 from stream_calib.adapters.kafka.marking import PositionMarker
 from stream_calib.adapters.kafka.producing import (
     BATCH_BYTES,
@@ -28,6 +30,7 @@ from stream_calib.adapters.kafka.topics import admin_client
 from stream_calib.config import KafkaConfig
 from stream_calib.errors import (
     ConfigError,
+    NotOurTurnError,
     OwnershipError,
     StreamCalibError,
     TransportError,
@@ -38,6 +41,7 @@ from stream_calib.wire.cloudevents import last_sequences
 from stream_calib.wire.fits import whole_fits
 
 COMMIT_S = 8.0
+REFUSED_S = 0.5
 TAIL_RECORDS = 100  # of many chunks and estimators, the last of each is among them
 RETRY_MS = 20  # the broker asks for patience while it ends the transaction before
 REQUEST_S = 60.0  # longer than a commit may take, so that the library re-sends nothing by timeout
@@ -68,16 +72,19 @@ class KafkaLog:
         config: KafkaConfig,
         settings: CommitSettings,
         at: Callable[[str], None] = lambda _point: None,
+        may_own: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.trim_failures = 0
         self._config = config
         self._settings = settings
         self._at = at
+        self._may_own = may_own
+        self._follower: JournalFollower | None = None
         self._journal = Source(settings.topics["journal"], settings.partition)
         self._deadline_s = min(settings.commit_timeout_s, 0.6 * settings.transaction_timeout_s)
         self._checked = CheckedTopics((), {})
         self._producer: Any = None
-        self._marker = PositionMarker(config, settings.group)
+        self._marker = PositionMarker(config, settings.group, at)
         self._after = 0  # the journal holds nothing from here on, unless another owner wrote it
 
     @property
@@ -121,10 +128,26 @@ class KafkaLog:
         except StreamCalibError:
             self.trim_failures += 1
 
+    async def follow(self, wait_s: float) -> Sequence[JournalRecord]:
+        """Return the entries that were committed since the last call; nobody has to own."""
+        if self._follower is None:
+            self._follower = JournalFollower(self._config, self._journal)
+        return await self._follower.read(wait_s)
+
     async def close(self) -> None:
         """Let go within a few seconds."""
         await self._throw_away()
+        await self._stop_following()
         await self._marker.close()
+
+    async def _stop_following(self) -> None:
+        follower, self._follower = self._follower, None
+        if follower is not None:
+            await follower.close()
+
+    def _tell_first(self, ack: "asyncio.Future[object]") -> None:
+        if not ack.cancelled() and ack.exception() is None:
+            self._at("output")
 
     async def _throw_away(self) -> None:
         producer, self._producer = self._producer, None
@@ -137,6 +160,11 @@ class KafkaLog:
         return self._marker.failures
 
     async def _start_producer(self, **options: object) -> Any:  # noqa: ANN401
+        # Whoever starts one fences whoever owns: only the one who was given the universe may.
+        if self._may_own is not None and not await self._may_own():
+            raise NotOurTurnError(
+                f"{self._settings.transactional_id!r} is not this process's, says the group"
+            )
         batch_bytes = min([BATCH_BYTES, *self._checked.max_bytes.values()])
         producer = await start_producer(
             self._config,
@@ -210,7 +238,13 @@ class KafkaCommitLog(KafkaLog):
     settings
         Whose outputs these are, and where they go.
     at
-        Called at named points of a commit; a test may end the process there.
+        Called at named points, where a test may end the process. Of a commit these are "begin"
+        (nothing is sent), "flush" (records are with the network, once for each request), "output"
+        (the first record is acknowledged; in another request, others may not be), "journal" (all
+        are), "end_txn" (the end is with the network), "commit", and a while later "positions"
+        (they are noted).
+    may_own
+        Asked before anybody else is fenced.
 
     Attributes
     ----------
@@ -227,14 +261,16 @@ class KafkaCommitLog(KafkaLog):
         config: KafkaConfig,
         settings: CommitSettings,
         at: Callable[[str], None] = lambda _point: None,
+        may_own: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        super().__init__(config, settings, at)
+        super().__init__(config, settings, at, may_own)
         self.recycled = 0
         self._guard: EndTxnGuard | None = None
 
     async def own(self) -> Sequence[JournalRecord]:
         """Become the only writer, and return the journal that is kept, oldest entry first."""
         await self._throw_away()
+        await self._stop_following()
         topics, partition = self._settings.topics, self._settings.partition
         self._checked = await check_output_topics(self._config, topics, partition)
         producer = await self._start_transactional()
@@ -276,9 +312,8 @@ class KafkaCommitLog(KafkaLog):
                 for output in [*outputs, entry] if entry else outputs:
                     acks.append(await send(producer, output))
                     if len(acks) == 1:
-                        at("output")
-                at("flush")
-                written = await asyncio.gather(*acks)
+                        acks[0].add_done_callback(self._tell_first)
+                written = await _acknowledged(acks)
                 offset = written[-1].offset
                 at("journal")
                 await producer.commit_transaction()
@@ -311,3 +346,16 @@ class KafkaCommitLog(KafkaLog):
             raise
         self._producer = producer
         self.recycled += 1
+
+
+async def _acknowledged(acks: Sequence[Any]) -> Sequence[Any]:
+    # What is forbidden for one topic fails the others with states that say nothing.
+    try:
+        return await asyncio.gather(*acks)
+    except KafkaError:
+        await asyncio.wait(acks, timeout=REFUSED_S)
+        found = [ack.exception() for ack in acks if ack.done() and not ack.cancelled()]
+        for error in found:
+            if type(error) in FORBIDDEN:
+                raise error from None
+        raise

@@ -12,16 +12,27 @@ from typing import Any
 
 from aiokafka.conn import AIOKafkaConnection, collect_hosts
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
     UnsupportedSaslMechanismError,
 )
 
 from stream_calib.config import KafkaConfig
-from stream_calib.errors import ConfigError, TransportError
+from stream_calib.errors import ConfigError, ForbiddenError, TransportError
 from stream_calib.values import SECOND_NS
 
+# What a broker forbids: which kind of resource.
+FORBIDDEN = {
+    TopicAuthorizationFailedError: "topic",
+    GroupAuthorizationFailedError: "group",
+    TransactionalIdAuthorizationFailed: "transactional id",
+    ClusterAuthorizationFailedError: "cluster",
+}
 STOP_S = 3.0
 HANG_UP_S = 1.0
 
@@ -81,34 +92,62 @@ async def within(seconds: float, config: KafkaConfig, doing: str) -> AsyncIterat
         message = f"Kafka at {address(config)} did not answer within {seconds:g} s while {doing}"
         raise TransportError(message) from error
     except (KafkaError, OSError) as error:
-        message = f"Kafka at {address(config)} failed while {doing}: {_reason(error)}"
-        raise TransportError(message) from error
+        message = f"Kafka at {address(config)} failed while {doing}: {reason_of(error)}"
+        kind = ForbiddenError if type(error) in FORBIDDEN else TransportError
+        raise kind(message) from error
 
 
-async def reach(config: KafkaConfig) -> None:
-    """Dial the addresses in turn until one answers as Kafka does.
+async def reachable(config: KafkaConfig) -> dict[str, Any]:
+    """Return the arguments for a client, with the first address that answers as Kafka does.
 
-    The library's clients do the same and keep to themselves why it fails.
+    All are dialled at once. The library's clients dial them one after the other, wait for one
+    that is frozen as long as for an answer, and keep to themselves why none can be reached.
+
+    Raises
+    ------
+    TransportError
+        None of them answers.
     """
     options = client_options(config)
-    hosts = collect_hosts(options.pop("bootstrap_servers"))
-    options["request_timeout_ms"] = int(connect_s(config) * 1000 / len(hosts))
-    for host, port, _ in hosts:
-        reason = ""
-        connection = AIOKafkaConnection(host, port, **options)
-        try:
-            await connection.connect()
-        except OSError as error:
-            reason = _reason(error)
-            continue
-        except KafkaConnectionError:
-            reason = f"it hangs up, perhaps on security_protocol {config.security_protocol}"
-        except KafkaError as error:
-            reason = _reason(error)
-        await asyncio.wait({connection.close()}, timeout=HANG_UP_S)
-        if not reason:
-            return
+    servers = options["bootstrap_servers"]
+    servers = servers.split(",") if isinstance(servers, str) else servers
+    seconds = connect_s(config) / (2 if len(servers) > 1 else 1)  # half is for what follows
+    dialling = {asyncio.ensure_future(_dial(server, options, seconds)) for server in servers}
+    reason, waiting = "no answer", dialling
+    try:
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for server, why in (task.result() for task in done):
+                if not why:
+                    return options | {"bootstrap_servers": server}
+                reason = why
+    finally:
+        for task in dialling:
+            task.cancel()
+        await asyncio.wait(dialling)
     raise TransportError(f"Kafka at {address(config)} cannot be reached: {reason}")
+
+
+async def _dial(server: str, options: dict[str, Any], seconds: float) -> tuple[str, str]:
+    """Return the address and why it cannot be reached, "" where it can."""
+    ((host, port, _),) = collect_hosts(server)
+    wanted = {key: value for key, value in options.items() if key != "bootstrap_servers"}
+    connection = AIOKafkaConnection(
+        host, port, **wanted, request_timeout_ms=max(1, int(seconds * 1000))
+    )
+    try:
+        await connection.connect()
+        reason = ""
+    except OSError as error:
+        return server, reason_of(error)
+    except KafkaConnectionError:
+        reason = f"it hangs up, perhaps on security_protocol {options['security_protocol']}"
+    except KafkaError as error:
+        reason = reason_of(error)
+    finally:
+        closed = connection.close()
+    await asyncio.wait({closed}, timeout=HANG_UP_S)
+    return server, reason
 
 
 async def completes(work: Coroutine[Any, Any, object], seconds: float = STOP_S) -> bool:
@@ -154,7 +193,8 @@ def _ssl_context(config: KafkaConfig) -> ssl.SSLContext:
     return context
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Say in a few words what a broker or the way to it has against something."""
     match error:
         case TimeoutError():
             return "no answer"
@@ -168,8 +208,25 @@ def _reason(error: Exception) -> str:
             return "it does not accept the user name and password"
         case UnsupportedSaslMechanismError():
             return "it does not offer this sasl_mechanism"
+        case KafkaError() if type(error) in FORBIDDEN:
+            return f"its ACLs do not let this user do that ({_named(error)})"
+        case ConnectionError() if not str(error):
+            return "it hangs up"
         case OSError():
             # several addresses of one name come as one text
             numbers = re.findall(r"Errno (\d+)", str(error))
             return os.strerror(int(numbers[-1])) if numbers else str(error)
     return str(error)
+
+
+def unseen(config: KafkaConfig) -> str:
+    """Return what else may be behind a topic that is not there: who may not see it is not told."""
+    return "" if config.security_protocol == "PLAINTEXT" else ", or this user may not see it"
+
+
+def _named(error: Exception) -> str:
+    # the library gives a name, several, or none
+    names: list[str] = []
+    for given in error.args:
+        names += [given] if isinstance(given, str) else map(str, given)
+    return " ".join([FORBIDDEN[type(error)], *sorted(names)])

@@ -1,4 +1,4 @@
-"""How often the end of a transaction was sent.
+"""What a producer sends in a transaction: how often its end above all.
 
 A request to commit that the client library sends twice can reach the broker late and end the
 next transaction in its middle. Brokers tell the two apart by the producer's epoch, which the
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka.client import ConnectionGroup
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 
 
@@ -21,7 +22,8 @@ class EndTxnGuard:
     producer
         A transactional producer; its client is watched from now on.
     at
-        Called with "end_txn" when the request is with the network and not yet answered.
+        Called with "flush" for records and "end_txn" for the end, when the request is with the
+        network and not yet answered.
 
     Attributes
     ----------
@@ -59,6 +61,10 @@ class EndTxnGuard:
         try:
             if isinstance(request, EndTxnRequest):
                 return await self._end(node_id, request, group)
+            if isinstance(request, ProduceRequest):
+                # with a connection at hand it is written before anything else gets to run
+                await self._client.ready(node_id, group=group)
+                asyncio.get_running_loop().call_soon(self._at, "flush")
             return await self._send(node_id, request, group=group)
         except BaseException:
             self.failures += 1

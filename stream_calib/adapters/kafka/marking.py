@@ -1,14 +1,14 @@
 """Positions noted in a consumer group, where lag tools look."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.commit import OffsetCommitRequest
 
-from stream_calib.adapters.kafka.connection import client_options, completes, within
+from stream_calib.adapters.kafka.connection import completes, reachable, within
 from stream_calib.config import KafkaConfig
 from stream_calib.errors import TransportError
 from stream_calib.values import Source
@@ -29,6 +29,8 @@ class PositionMarker:
         How to reach the broker.
     group
         A group that never has members.
+    at
+        Called with "positions" when they are noted.
 
     Attributes
     ----------
@@ -36,10 +38,16 @@ class PositionMarker:
         How many times positions could not be committed.
     """
 
-    def __init__(self, config: KafkaConfig, group: str) -> None:
+    def __init__(
+        self,
+        config: KafkaConfig,
+        group: str,
+        at: Callable[[str], None] = lambda _point: None,
+    ) -> None:
         self.failures = 0
         self._config = config
         self._group = group
+        self._at = at
         self._wanted: dict[Source, int] = {}
         self._client: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -64,9 +72,11 @@ class PositionMarker:
             try:
                 async with within(MARK_S, self._config, "committing positions"):
                     await self._commit(positions)
-            except TransportError:
+            except (TransportError, AssertionError):  # the library asserts that it knows a broker
                 self.failures += 1
                 await self._drop()
+            else:
+                self._at("positions")
 
     async def _commit(self, positions: Mapping[Source, int]) -> None:
         while True:
@@ -79,7 +89,7 @@ class PositionMarker:
 
     async def _try_commit(self, positions: Mapping[Source, int]) -> None:
         if self._client is None:
-            client = AIOKafkaClient(**client_options(self._config))
+            client = AIOKafkaClient(**await reachable(self._config))
             await client.bootstrap()
             self._client = client
         node = await self._client.coordinator_lookup(CoordinationType.GROUP, self._group)

@@ -14,10 +14,9 @@ from aiokafka.errors import (
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from stream_calib.adapters.kafka.connection import (
-    client_options,
     completes,
     connect_s,
-    reach,
+    reachable,
     within,
 )
 from stream_calib.config import KafkaConfig
@@ -56,11 +55,9 @@ async def start_producer(config: KafkaConfig, **options: object) -> Any:  # noqa
     """
     settings = {"max_batch_size": BATCH_BYTES, "max_request_size": RECORD_BYTES} | options
     async with within(connect_s(config), config, "connecting"):
-        await reach(config)
+        near = await reachable(config)
         # No linger: all that is written at once is in the buffers before the sender gets to run.
-        producer = AIOKafkaProducer(
-            **client_options(config), enable_idempotence=True, acks="all", **settings
-        )
+        producer = AIOKafkaProducer(**near, enable_idempotence=True, acks="all", **settings)
         try:
             await producer.start()
         except BaseException:

@@ -8,9 +8,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from stream_calib.adapters.kafka.connection import (
-    client_options,
     completes,
     connect_s,
+    reachable,
     within,
 )
 from stream_calib.config import KafkaConfig
@@ -33,7 +33,9 @@ class Kept(NamedTuple):
     after: int
 
 
-async def start_consumer(config: KafkaConfig) -> Any:  # noqa: ANN401
+async def start_consumer(
+    config: KafkaConfig, isolation: str = "read_committed", **options: object
+) -> Any:  # noqa: ANN401
     """Connect a consumer that is assigned nothing yet.
 
     Raises
@@ -43,12 +45,13 @@ async def start_consumer(config: KafkaConfig) -> Any:  # noqa: ANN401
     """
     async with within(connect_s(config), config, "connecting"):
         consumer = AIOKafkaConsumer(
-            **client_options(config),
+            **await reachable(config),
             enable_auto_commit=False,
             auto_offset_reset="none",
-            isolation_level="read_committed",
+            isolation_level=isolation,
             metadata_max_age_ms=int(METADATA_S * 1000),
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            **options,
         )
         try:
             await consumer.start()
@@ -101,6 +104,8 @@ async def read_kept(
 ) -> Kept:
     """Read a partition up to the last stable offset of this moment.
 
+    What is dropped from its beginning meanwhile, such as by the owner of a journal, is left out.
+
     Parameters
     ----------
     config
@@ -117,21 +122,34 @@ async def read_kept(
     TransportError
         The broker does not answer in time.
     LostInputError
-        Records were deleted while they were read.
+        The partition was made anew while it was read.
     """
     partition = TopicPartition(*source)
     consumer = await start_consumer(config)
-    try:
+
+    async def beginning() -> int:
         async with within(connect_s(config), config, "looking for the first records"):
-            first = (await consumer.beginning_offsets([partition]))[partition]
+            return int((await consumer.beginning_offsets([partition]))[partition])
+
+    try:
+        first = await beginning()
+        async with within(connect_s(config), config, "looking for the last records"):
             stop = (await consumer.end_offsets([partition]))[partition]
         consumer.assign([partition])
         after = first if start is None else max(first, start)
         consumer.seek(partition, after)
         records: list[Any] = []
         while after < stop and (limit is None or len(records) < limit):
-            async with within(READ_S, config, f"reading {source.topic}"):
-                found, after = await advance(consumer, partition, limit or AT_ONCE)
+            try:
+                async with within(READ_S, config, f"reading {source.topic}"):
+                    found, after = await advance(consumer, partition, limit or AT_ONCE)
+            except LostInputError:
+                if (begins := await beginning()) <= first:
+                    raise
+                first = after = begins
+                consumer.seek(partition, after)
+                records = []  # no holes
+                continue
             records += [record for record in found if record.offset < stop]
     finally:
         await stop_consumer(consumer)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
+from stream_calib.adapters.kafka.connection import FORBIDDEN
 from stream_calib.adapters.kafka.topics import admin_client, check_topics
 from stream_calib.config import KafkaConfig
-from stream_calib.errors import ConfigError, MissingTopicError, TransportError
+from stream_calib.errors import ConfigError, ForbiddenError, MissingTopicError, TransportError
 
 JOURNAL_BYTES = 1_000_000  # an entry is a kilobyte, one after a long recovery may be far more
 COMPACTED = "compaction removes records that have to be read again after a crash"
@@ -113,6 +114,19 @@ async def select_input_topics(config: KafkaConfig, names: Iterable[str]) -> Sele
     return Selected(frozenset(readable), tuple(unread), tuple(_warnings(readable)))
 
 
+async def describe_topics(
+    config: KafkaConfig, names: Iterable[str]
+) -> dict[str, Mapping[str, str]]:
+    """Return the settings of topics that exist, by name.
+
+    Raises
+    ------
+    TransportError
+        The broker cannot be reached, or does not say.
+    """
+    return {name: topic.settings for name, topic in (await _describe(config, set(names))).items()}
+
+
 def _refuse_unclean(name: str, settings: Mapping[str, str]) -> None:
     if settings.get("unclean.leader.election.enable") == "true":
         why = "a replica that lags may become leader and records that were committed are lost"
@@ -152,8 +166,13 @@ async def _describe(config: KafkaConfig, names: Iterable[str]) -> dict[str, _Top
     for resource in (resource for answer in answers for resource in answer.resources):
         code, words, _type, name, entries = resource
         if code:
-            reason = words or for_code(code).__name__
-            raise TransportError(f"The settings of topic {name!r} cannot be read: {reason}")
+            forbidden = for_code(code) in FORBIDDEN
+            reason = (
+                "DescribeConfigs is not allowed" if forbidden else words or for_code(code).__name__
+            )
+            raise (ForbiddenError if forbidden else TransportError)(
+                f"The settings of topic {name!r} cannot be read: {reason}"
+            )
         found[name] = _Topic(_values(entries), replicas[name])
     return found
 

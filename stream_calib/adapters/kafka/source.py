@@ -2,6 +2,7 @@
 
 import asyncio
 import bisect
+import math
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from stream_calib.adapters.kafka.connection import connect_s, within
+from stream_calib.adapters.kafka.identity import TopicIds
 from stream_calib.adapters.kafka.reading import (
     METADATA_S,
     READ_S,
@@ -62,11 +64,16 @@ class KafkaSource:
         # What was returned so far. The client's own position also moves over records that are
         # lost on the way to us, when a poll fails or is cancelled.
         self._positions: dict[Source, int] = {}
-        self._ends: dict[Source, int] = {}
+        # What the broker said when it was asked for ends, which a fetch may never answer; and
+        # when anything about an end was last said, with the client's mark of its fetch answer.
+        self._asked: dict[Source, int] = {}
+        self._told_s: dict[Source, float] = {}
+        self._marks: dict[Source, object] = {}
         self._paused: frozenset[Source] = frozenset()
         self._discover_at_s = 0.0
         self._stable: dict[Source, int] = {}  # how far a repetition is known to come
         self._ahead: dict[Source, _Ahead] = {}
+        self._ids, self._reads = TopicIds(), False
 
     async def start(self) -> None:
         """Connect, and check that the topics exist."""
@@ -94,7 +101,6 @@ class KafkaSource:
         if not fresh:
             return ()
         bounds = await self._bounds(fresh)
-        self._ends |= {source: end for source, (_, end) in bounds.items()}
         self._positions |= {source: first for source, (first, _) in bounds.items()}
         self._positions = dict(sorted(self._positions.items()))
         self._assign(self._positions)
@@ -104,7 +110,6 @@ class KafkaSource:
         """Let ``poll`` go on from these positions alone; ``discover`` names all other sources."""
         self._positions = dict(sorted(positions.items()))
         self._discover_at_s = 0.0
-        self._ends = {s: end for s, end in self._ends.items() if s in positions}
         self._ahead.clear()
         self._assign(self._positions)
 
@@ -114,8 +119,9 @@ class KafkaSource:
         Raises
         ------
         LostInputError
-            Records were deleted before they were read.
+            Records were deleted before they were read, or their topic was made anew.
         """
+        self._reads = True
         await asyncio.sleep(0)  # full buffers answer at once, and the next fetch has to start
         consumer, positions, assigned = self._consumer, self._positions, self._assigned
         active = [assigned[source] for source in positions if source not in self._paused]
@@ -136,11 +142,15 @@ class KafkaSource:
             except OffsetOutOfRangeError as error:
                 raise out_of_range(error) from error
             reached = {source: await consumer.position(assigned[source]) for source in positions}
+        self._hear()
         batches = [
             _batch(source, positions[source], after, fetched.get(assigned[source], []))
             for source, after in reached.items()
             if after != positions[source]
         ]
+        # what nobody can vouch for now is fetched once more
+        if batches and not await self._ids.same(consumer, positions, batches[-1].source):
+            return []
         positions |= {batch.source: batch.position_after for batch in batches}
         return batches
 
@@ -151,12 +161,32 @@ class KafkaSource:
             (self._consumer.pause if source in sources else self._consumer.resume)(partition)
 
     def ends(self) -> Mapping[Source, int]:
-        """Return the last stable offsets, as far as a reader of committed records can come."""
+        """Return the last stable offsets, as far as a reader of committed records can come.
+
+        They are what fetches told, or ``bounds`` where it told of more: a client that is stuck
+        hears no fetch, and would look as if it had read everything.
+        """
+        found = {}
         for source, position in self._positions.items():
-            end = self._consumer.last_stable_offset(self._assigned[source])
-            if end is not None and end >= 0:
-                self._ends[source] = max(end, position)
-        return dict(self._ends)
+            fetched = self._consumer.last_stable_offset(self._assigned[source])
+            end = max(-1 if fetched is None else fetched, self._asked.get(source, -1))
+            if end >= 0:
+                found[source] = max(end, position)
+        return found
+
+    def told_s(self) -> Mapping[Source, float]:
+        """Return when each end was last told, by a fetch or by ``bounds``."""
+        return {source: self._told_s.get(source, -math.inf) for source in self._positions}
+
+    def withheld(self) -> Mapping[Source, int]:
+        """Return how many positions lie beyond the last stable offset, as far as known."""
+        found = {}
+        for source, partition in self._assigned.items():
+            stable = self._consumer.last_stable_offset(partition)
+            end = self._consumer.highwater(partition)
+            if stable is not None and end is not None and end > stable >= 0:
+                found[source] = int(end - stable)
+        return found
 
     def exhausted(self) -> bool:
         """Return False: a topic has no last record."""
@@ -170,8 +200,13 @@ class KafkaSource:
         TransportError
             The broker does not answer in time.
         """
+        asked_s = asyncio.get_running_loop().time()
         partitions = await list_partitions(self._config)
         there = [s for s in sources if s.partition in partitions.get(s.topic, ())]
+        # to a topic that was deleted nothing comes any more: that is news of its end
+        self._told_s |= dict.fromkeys(set(sources).difference(there), asked_s)
+        if not self._reads:  # what is there now will be held against what was read before
+            await self._ids.note(self._consumer, {source.topic for source in there})
         return await self._bounds(there)
 
     async def read(self, source: Source, start: int, stop: int, max_records: int) -> RecordBatch:
@@ -259,8 +294,21 @@ class KafkaSource:
             return {}
         async with within(connect_s(self._config), self._config, "looking for the first records"):
             begins = await self._consumer.beginning_offsets(list(partitions.values()))
+            asked_s = asyncio.get_running_loop().time()
             ends = await self._consumer.end_offsets(list(partitions.values()))
+        for source, partition in partitions.items():
+            self._asked[source] = ends[partition]
+            self._told_s[source] = max(asked_s, self._told_s.get(source, asked_s))
         return {source: (begins[p], ends[p]) for source, p in partitions.items()}
+
+    def _hear(self) -> None:
+        # The client notes the wall clock at each fetch answer of a partition: any change is one.
+        # What it came with was fetched by now, and what is fetched later it says nothing of.
+        now_s = asyncio.get_running_loop().time()
+        for source, partition in self._assigned.items():
+            mark = self._consumer.last_poll_timestamp(partition)
+            if mark is not None and mark != self._marks.get(source):
+                self._marks[source], self._told_s[source] = mark, now_s
 
     def _assign(self, positions: Mapping[Source, int]) -> None:
         # An assignment replaces the one before, with its positions and pauses.

@@ -13,11 +13,12 @@ from stream_calib.adapters.kafka.reading import start_consumer, stop_consumer
 from stream_calib.adapters.kafka.topics import list_partitions
 from stream_calib.config import KafkaConfig
 from stream_calib.errors import InputError, MissingTopicError
-from stream_calib.values import RecordBatch, Source
+from stream_calib.values import Published, RecordBatch, Source
 
 TAIL_S = 3.0  # what is there by then has to do
 ENDS_S = 30.0  # where somebody waits for nothing else
 STEP_MS = 200
+WEIGHED = 16  # records
 
 
 class Ends(NamedTuple):
@@ -45,6 +46,39 @@ async def read_tails(config: KafkaConfig, topics: Sequence[str], n: int) -> list
         begins, ends = await _bounds(consumer, config, wanted)
         at = {p: max(begins[p], ends[p] - n // len(wanted)) for p in wanted}
         return await _between(consumer, at, ends, TAIL_S)
+    finally:
+        await stop_consumer(consumer)
+
+
+async def read_newest(
+    config: KafkaConfig, topic: str, partition: int, n: int, n_bytes: int
+) -> list[Published]:
+    """Return the last committed records of a partition: at most ``n``, of about ``n_bytes``.
+
+    How many that are is judged by the weight of the last few. A partition that does not exist
+    has none. What takes longer than 30 seconds is left out.
+
+    Raises
+    ------
+    TransportError
+        The broker does not answer in time.
+    """
+    wanted = TopicPartition(topic, partition)
+    if partition not in (await list_partitions(config)).get(topic, ()):
+        return []
+    consumer = await start_consumer(config)
+    try:
+        begins, ends = await _bounds(consumer, config, [wanted])
+        found: list[Published] = []
+        until = ends[wanted]
+        for count in (min(n, WEIGHED), n):  # the first ones tell how many are few enough
+            weight = sum(len(record.value or b"") for record in found)
+            most = count if not found else min(n, n_bytes * len(found) // max(1, weight))
+            begin = max(begins[wanted], ends[wanted] - most)
+            if begin < until:
+                found = await _published(consumer, wanted, begin, until) + found
+                until = begin
+        return found
     finally:
         await stop_consumer(consumer)
 
@@ -112,6 +146,27 @@ async def read_ends(
         what = f"Topic {topics[0]!r} holds" if len(topics) == 1 else f"{len(topics)} topics hold"
         raise InputError(f"{what} no records that can be read")
     return Ends(heads, tails)
+
+
+async def _published(
+    consumer: Any,  # noqa: ANN401
+    partition: TopicPartition,
+    start: int,
+    stop: int,
+) -> list[Published]:
+    found: list[Published] = []
+    consumer.assign([partition])
+    consumer.seek(partition, start)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ENDS_S):
+            while await consumer.position(partition) < stop:
+                for records in (await consumer.getmany(timeout_ms=STEP_MS)).values():
+                    found += [
+                        Published(r.topic, r.partition, r.offset, r.key, r.value, r.headers)
+                        for r in records
+                        if r.offset < stop
+                    ]
+    return found
 
 
 async def _partitions_of(config: KafkaConfig, topics: Sequence[str]) -> list[TopicPartition]:

@@ -10,10 +10,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from stream_calib.adapters.kafka.connection import (
-    client_options,
     completes,
     connect_s,
-    reach,
+    reachable,
+    unseen,
     within,
 )
 from stream_calib.config import KafkaConfig
@@ -45,8 +45,8 @@ async def check_topics(config: KafkaConfig, names: Iterable[str]) -> dict[str, i
     counts = {}
     for name in sorted(set(names)):
         if name not in found or found[name]["error_code"]:
-            message = f"Topic {name!r} does not exist; `stream-calib topics create` makes it"
-            raise MissingTopicError(message)
+            message = f"Topic {name!r} does not exist{unseen(config)}"
+            raise MissingTopicError(f"{message}; `stream-calib topics create` makes it")
         partitions = found[name]["partitions"]
         if any(partition["leader"] < 0 for partition in partitions):
             raise TransportError(f"Topic {name!r} has a partition without a leader")
@@ -122,8 +122,7 @@ async def _create(admin: Any, specs: Sequence[TopicSpec]) -> None:  # noqa: ANN4
 async def admin_client(config: KafkaConfig, doing: str) -> AsyncIterator[Any]:
     """Connect an administrator for a few requests, all within one deadline."""
     async with within(connect_s(config), config, doing):
-        await reach(config)
-        admin = AIOKafkaAdminClient(**client_options(config))
+        admin = AIOKafkaAdminClient(**await reachable(config))
         try:
             await admin.start()
             yield admin

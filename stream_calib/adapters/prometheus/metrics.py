@@ -1,11 +1,30 @@
-"""``METRICS`` is the reference: every exported name, its labels and its meaning.
+"""The reference: every exported name, its labels and their values, and its meaning.
 
-Labels hold few values by design: never a symbol, never a pair.
+Labels hold few values by design: never a symbol, and a pair only where the settings name it.
+``deploy/metrics.md`` is written from here.
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from stream_calib.values import BREAKS
+
 PREFIX = "stream_calib_"
+LABEL_VALUES_MAX = 1000  # per label of a metric; what comes after is counted as OTHER
+OTHER = "other"
+USED = ("applied", "late", "unknown_symbol", "unused")
+OUTCOMES = (*USED, "rejected")
+ALTERNATIVES = ("fusing", "loosening", "rotation", "miscalibrated")
+COMMITS = ("committed", "failed", "fenced")
+SNAPSHOTS = ("saved", "failed")
+FITS = ("fitted", "timeout", "memory", "crashed", "invalid", "not_converged", "cancelled")
+ROLES = ("owner", "standby", "none")
+OWNERSHIP = ("gained", "lost", "fenced")
+FEED_OUTCOMES = ("written", "repeated", "unpriced", "overrun", "unwritten")
+REFUSALS = (
+    *("malformed", "token", "foreign", "method", "too_large", "guessing", "slow", "crowd"),
+    *("viewers", "message"),
+)
 
 _STALL_S = (1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _STEP_S = (5e-5, 1e-4, 2.5e-4, 5e-4, *_STALL_S)
@@ -27,6 +46,7 @@ _U = ("universe",)
 _UT = ("universe", "topic")
 _UE = ("universe", "estimator")
 _UTP = ("universe", "topic", "partition")
+_UEP = ("universe", "estimator", "pair")
 
 METRICS = (
     Metric("build_info", "gauge", ("version", "python", "numba"), "Always 1; versions in labels."),
@@ -51,9 +71,26 @@ METRICS = (
     Metric("consumer_position", "standing", _UTP, "Position of the next record to be read."),
     Metric("consumer_end", "standing", _UTP, "Position after the last record of the log."),
     Metric("consumer_lag_records", "standing", _UTP, "Records in the log not read yet."),
+    Metric(
+        "consumer_withheld_records",
+        "standing",
+        _UTP,
+        "Records that may not be read yet: a transaction before them is open.",
+    ),
     Metric("watermark_timestamp_seconds", "standing", _U, "Event time: nothing older is awaited."),
     Metric("newest_event_timestamp_seconds", "standing", _U, "Newest event time seen."),
-    Metric("watermark_lag_seconds", "standing", _U, "Newest event time minus the watermark."),
+    Metric(
+        "watermark_lag_seconds",
+        "standing",
+        _U,
+        "Lag in event time: newest event time minus the watermark.",
+    ),
+    Metric(
+        "watermark_age_seconds",
+        "standing",
+        _U,
+        "The clock on the wall minus the watermark, from 0 to a day.",
+    ),
     Metric("universe_symbols", "standing", ("universe", "state"), "Symbols ready and pending."),
     # how fast
     Metric("bars_total", "counter", _U, "Bars closed."),
@@ -62,6 +99,13 @@ METRICS = (
         "histogram",
         ("universe", "stage"),
         "Time of one batch in decode, advance, publish.",
+        _STEP_S,
+    ),
+    Metric(
+        "bar_seconds",
+        "histogram",
+        _U,
+        "Time in the kernels for one bar: that of a step over the bars that it closed.",
         _STEP_S,
     ),
     Metric(
@@ -78,6 +122,7 @@ METRICS = (
     Metric("published_bytes_total", "counter", ("topic",), "Bytes of their keys and values."),
     Metric("last_matrix_timestamp_seconds", "gauge", _UE, "Wall time of the last publication."),
     Metric("last_matrix_event_timestamp_seconds", "gauge", _UE, "Event time of the last matrix."),
+    Metric("publishing_period_seconds", "gauge", _UE, "Event time from one matrix to the next."),
     Metric("sequence", "gauge", _UE, "Sequence number of the last matrix."),
     Metric("events_total", "counter", ("universe", "type"), "Events, such as a symbol ready."),
     # what is durable
@@ -96,22 +141,59 @@ METRICS = (
     ),
     Metric("snapshot_bytes", "gauge", _U, "Size of the last snapshot."),
     Metric("last_snapshot_timestamp_seconds", "gauge", _U, "Wall time of the last snapshot saved."),
+    Metric(
+        "snapshot_distance_seconds",
+        "standing",
+        _U,
+        "About how long it takes to repeat what no snapshot holds.",
+    ),
     Metric("recoveries_total", "counter", _U, "Times that the state was built again."),
     Metric("recovery_seconds", "histogram", _U, "From fencing to going on.", _SLOW_S),
     Metric("recovery_entries", "gauge", _U, "Journal entries that the last recovery repeated."),
     Metric(
         "restarts_total", "counter", ("universe", "reason"), "Times that memory was thrown away."
     ),
+    # whose it is
+    Metric(
+        "role", "gauge", ("universe", "role"), "1 for what this process is: owner, standby, none."
+    ),
+    Metric(
+        "ownership_changes_total",
+        "counter",
+        ("universe", "outcome"),
+        "Times that a universe was gained, lost, or taken by another process (fenced).",
+    ),
     # models
     Metric("refits_total", "counter", ("universe", "outcome"), "Full fits, and why they failed."),
     Metric("refit_seconds", "histogram", _U, "Time of one full fit, off the event loop.", _SLOW_S),
-    Metric("model_version", "gauge", _U, "Number of the model in force; 1 before the first fit."),
+    Metric("refits_failing", "gauge", _U, "Fits that failed since the last one that succeeded."),
+    Metric(
+        "model_version", "standing", _U, "Number of the model in force; 1 before the first fit."
+    ),
+    Metric(
+        "model_age_seconds",
+        "standing",
+        _U,
+        "Newest event time minus the end of the bars that the model in force was fitted to.",
+    ),
+    Metric(
+        "log_lines_dropped_total",
+        "counter",
+        (),
+        "Lines of the log that standard error did not take: full, closed, or its disk is full.",
+    ),
     # who looks
     Metric("view_clients", "gauge", (), "Viewers of the live view."),
     Metric(
         "view_frames_total", "counter", ("outcome",), "Matrices for viewers: sent, passed_over."
     ),
     Metric("view_bytes_total", "counter", (), "Bytes of the matrices sent to viewers."),
+    Metric(
+        "http_refused_total",
+        "counter",
+        ("reason",),
+        "Requests and connections that the HTTP face turned away.",
+    ),
     # the watch for drift
     Metric("drift_level_ratio", "gauge", _U, "Statistic over its threshold: an alarm at 1."),
     Metric("drift_alarms_total", "counter", ("universe", "alternative"), "Alarms, by their name."),
@@ -121,7 +203,7 @@ METRICS = (
     Metric("drift_arl0_target_bars", "gauge", _U, "Bars between false alarms, as asked for."),
     Metric("drift_bars_per_alarm", "gauge", _U, "Bars watched per alarm, true or false."),
     Metric("drift_false_alarms_per_day", "gauge", _U, "Chance of a false alarm on a quiet day."),
-    Metric("drift_power_bars", "gauge", _U, "Expected delay when correlations fuse by 35 %."),
+    Metric("drift_power_bars", "gauge", _U, "Expected delay when all fuse by 35 %; +Inf: never."),
     # how good it is
     Metric("log_score_gain_nats", "gauge", _UE, "Log score over no correlation, mean a DCC bar."),
     Metric("qlike", "gauge", _UE, "QLIKE loss of the next DCC bar per symbol, mean."),
@@ -151,4 +233,67 @@ METRICS = (
         _UE,
         "Its root mean square difference to the audit.",
     ),
+    # pairs of metrics.pairs alone
+    Metric("pair_correlation", "gauge", _UEP, "Correlation of a pair in the last matrix."),
+    Metric("pair_standard_error", "gauge", _UEP, "Its standard error."),
 )
+
+_X = ("exchange",)
+
+FEED_METRICS = (
+    Metric("feed_messages_total", "counter", _X, "Messages of the websocket."),
+    Metric("feed_garbled_total", "counter", _X, "Messages that could not be read."),
+    Metric("feed_late_total", "counter", _X, "Trades after one with a higher id, written too."),
+    Metric("feed_gaps_total", "counter", _X, "Jumps in trade ids that count up by one."),
+    Metric("feed_missed_total", "counter", _X, "Trade ids that such jumps left out."),
+    Metric(
+        "feed_ticks_total", "counter", ("exchange", "outcome"), "Ticks, by what became of them."
+    ),
+    Metric(
+        "feed_reconnects_total",
+        "counter",
+        ("exchange", "reason"),
+        "Connections that ended, by reason.",
+    ),
+    Metric("feed_lag_seconds", "standing", _X, "Age of the last tick when it came."),
+    Metric("feed_waiting_ticks", "standing", (), "Ticks that wait to be written."),
+)
+
+# of a label, or of that of one metric: the only values, or what they are
+LABEL_VALUES: Mapping[str, tuple[str, ...] | str] = {
+    "universe": "`universe.name`",
+    "topic": "name of a topic",
+    "partition": "its number",
+    "estimator": ("ewma", "dcc"),
+    "pair": "as in `metrics.pairs`: the two symbols with ` ~ ` between",
+    "version": "of stream_calib",
+    "python": "version",
+    "numba": "version",
+    "format": "a tick format, or `silent`: without a price by its nature",
+    "stage": ("decode", "advance", "publish"),
+    "role": ROLES,
+    "state": ("ready", "pending"),
+    "type": "of the event, as on the topic of events",
+    "alternative": ALTERNATIVES,
+    "exchange": "as `--exchange` names it",
+    "ticks_total.outcome": OUTCOMES,
+    "commits_total.outcome": COMMITS,
+    "snapshots_total.outcome": SNAPSHOTS,
+    "ownership_changes_total.outcome": OWNERSHIP,
+    "refits_total.outcome": FITS,
+    "view_frames_total.outcome": ("sent", "passed_over"),
+    "http_refused_total.reason": REFUSALS,
+    "band_pairs_total.outcome": ("covered", "missed"),
+    "rejects_total.reason": "why, as in the header `reason` on the topic of rejects",
+    "set_aside_total.reason": (
+        "closed",
+        "outlier",
+        "spread",
+        "confirmed_late",
+        "crossed_quote",
+        "no_price",
+    ),
+    "restarts_total.reason": "kind of the error",
+    "feed_ticks_total.outcome": FEED_OUTCOMES,
+    "feed_reconnects_total.reason": BREAKS,
+}

@@ -4,8 +4,7 @@ import importlib.metadata
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from prometheus_client import (
@@ -19,13 +18,25 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
-from stream_calib.adapters.prometheus.metrics import METRICS, PREFIX
+from stream_calib.adapters.prometheus.family import Family
+from stream_calib.adapters.prometheus.metrics import (
+    ALTERNATIVES,
+    COMMITS,
+    FITS,
+    METRICS,
+    OUTCOMES,
+    OWNERSHIP,
+    PREFIX,
+    REFUSALS,
+    ROLES,
+    SNAPSHOTS,
+    USED,
+)
+from stream_calib.adapters.prometheus.standing import Standing
+from stream_calib.config import pair_text
 from stream_calib.values import (
     F64,
-    NO_TIME,
     SECOND_NS,
     DriftStatus,
     Effects,
@@ -37,14 +48,7 @@ from stream_calib.values import (
     TickBatch,
 )
 
-OTHER = "other"
-ALTERNATIVES = ("fusing", "loosening", "rotation", "miscalibrated")
-LABEL_VALUES_MAX = 1000  # per label of a metric; what comes after is counted as OTHER
-USED = ("applied", "late", "unknown_symbol", "unused")
-OUTCOMES = (*USED, "rejected")
 REFUSED = ("outlier", "spread")  # at the close of their bar, with a place in the rejects topic
-
-M = TypeVar("M", Counter, Gauge, Histogram)
 
 
 def rendered(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
@@ -64,6 +68,10 @@ class PrometheusObserver:
         Where to register; default is a new registry, never the one of the whole process.
     clock
         Wall time in seconds, for the time of the last publication.
+    pairs
+        Pairs of symbols that are shown on their own, by universe: all of them are named.
+    periods_s
+        Publishing periods by universe and estimator; default is the bar of each matrix.
     """
 
     def __init__(
@@ -71,34 +79,43 @@ class PrometheusObserver:
         version: str,
         registry: CollectorRegistry | None = None,
         clock: Callable[[], float] = time.time,
+        pairs: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+        periods_s: Mapping[tuple[str, str], float] | None = None,
     ) -> None:
         # they double the series, and the library can only leave them out for the whole process
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry() if registry is None else registry
         self._clock = clock
         self._unpublished: dict[str, set[str]] = {}
-        self._counter: dict[str, _Family[Counter]] = {}
-        self._gauge: dict[str, _Family[Gauge]] = {}
-        self._histogram: dict[str, _Family[Histogram]] = {}
-        self._standing = _Standing()
+        self._owns: dict[str, bool] = {}
+        self._counter: dict[str, Family[Counter]] = {}
+        self._gauge: dict[str, Family[Gauge]] = {}
+        self._histogram: dict[str, Family[Histogram]] = {}
+        self._standing = Standing(clock)
+        self._pairs = {} if pairs is None else pairs
+        self._periods_s = {} if periods_s is None else periods_s
         for row in METRICS:
             name = PREFIX + row.name
             if row.kind == "counter":
                 counter = Counter(name, row.help, row.labels, registry=self.registry)
-                self._counter[row.name] = _Family(counter)
+                self._counter[row.name] = Family(counter)
             elif row.kind == "gauge":
                 gauge = Gauge(name, row.help, row.labels, registry=self.registry)
-                self._gauge[row.name] = _Family(gauge)
+                self._gauge[row.name] = Family(gauge)
             elif row.kind == "histogram":
                 histogram = Histogram(
                     name, row.help, row.labels, registry=self.registry, buckets=row.buckets
                 )
-                self._histogram[row.name] = _Family(histogram)
+                self._histogram[row.name] = Family(histogram)
         self.registry.register(self._standing)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         numba = importlib.metadata.version("numba")  # numba itself takes a second to import
+        for universe in self._pairs:
+            self._begin_ownership(universe)
+            self._show_role(universe, "none")
+        self._begin_viewers()
         self._gauge["build_info"](version, platform.python_version(), numba).set(1)
 
     def compiled(self, seconds: float) -> None:
@@ -123,12 +140,12 @@ class PrometheusObserver:
     def advanced(self, universe: str, effects: Effects, seconds: float) -> None:
         """Count what a step of the engine brought about."""
         self._counter["bars_total"](universe).inc(effects.bars_closed)
+        if effects.bars_closed:
+            self._histogram["bar_seconds"](universe).observe(seconds / effects.bars_closed)
         self._histogram["step_seconds"](universe, "advance").observe(seconds)
         self._count_outcomes(universe, effects.counts)
         for event in effects.events:
             self._count_event(universe, event)
-        for calibration in effects.calibrations:
-            self._gauge["model_version"](universe).set(calibration.model_version)
         if effects.drift is not None:
             self._watch(universe, effects.drift)
         for score in effects.scores:
@@ -160,6 +177,7 @@ class PrometheusObserver:
 
     def recovered(self, universe: str, entries: int, seconds: float) -> None:
         """Count a state that was built again."""
+        self._begin(universe)
         self._counter["recoveries_total"](universe).inc()
         self._histogram["recovery_seconds"](universe).observe(seconds)
         self._gauge["recovery_entries"](universe).set(entries)
@@ -167,7 +185,8 @@ class PrometheusObserver:
     def committed(self, universe: str, seconds: float, outcome: str) -> None:
         """Count a commit."""
         self._counter["commits_total"](universe, outcome).inc()
-        self._histogram["commit_seconds"](universe).observe(seconds)
+        if outcome == "committed":
+            self._histogram["commit_seconds"](universe).observe(seconds)
 
     def snapshotted(self, universe: str, n_bytes: int, seconds: float, outcome: str) -> None:
         """Count a snapshot."""
@@ -185,22 +204,48 @@ class PrometheusObserver:
         """Count a full fit that came back, or failed."""
         self._counter["refits_total"](universe, outcome).inc()
         self._histogram["refit_seconds"](universe).observe(seconds)
+        if outcome == "fitted":
+            self._gauge["refits_failing"](universe).set(0)
+        elif outcome != "cancelled":  # which says nothing of the next one
+            self._gauge["refits_failing"](universe).inc()
 
     def stalled(self, seconds: float) -> None:
         """Count how late the event loop woke up."""
         self._histogram["event_loop_lag_seconds"]().observe(seconds)
 
+    def unlogged(self, lines: int) -> None:
+        """Count lines of the log that were lost; called from any thread."""
+        self._counter["log_lines_dropped_total"]().inc(lines)
+
+    def owned(self, universe: str, role: str) -> None:
+        """Show whether this process is the owner of the universe, and count when that changes."""
+        owns = role == "owner"
+        self._begin_ownership(universe)
+        if owns != self._owns.get(universe, False):
+            outcome = "gained" if owns else "lost"
+            self._counter["ownership_changes_total"](universe, outcome).inc()
+        self._owns[universe] = owns
+        if not owns:
+            self._forget(universe)
+        self._show_role(universe, role)
+
+    def fenced(self, universe: str) -> None:
+        """Count that another process took the universe over."""
+        self._counter["ownership_changes_total"](universe, "fenced").inc()
+
     def viewers(self, count: int) -> None:
         """Show how many look."""
         self._gauge["view_clients"]().set(count)
-        for outcome in ("sent", "passed_over"):  # from 0 on, or a rate would miss the first
-            self._counter["view_frames_total"](outcome)
 
     def viewed(self, n_bytes: int, passed_over: int) -> None:
         """Count frames that were sent, and those passed over."""
         self._counter["view_frames_total"]("sent").inc()
         self._counter["view_frames_total"]("passed_over").inc(passed_over)
         self._counter["view_bytes_total"]().inc(n_bytes)
+
+    def refused(self, reason: str) -> None:
+        """Count who was turned away."""
+        self._counter["http_refused_total"](reason).inc()
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return all metrics and their content type.
@@ -211,6 +256,46 @@ class PrometheusObserver:
             The Accept header of the request: OpenMetrics where it asks for it, else plain text.
         """
         return rendered(self.registry, accept)
+
+    def _begin_ownership(self, universe: str) -> None:
+        for outcome in OWNERSHIP:
+            self._counter["ownership_changes_total"](universe, outcome)
+
+    def _show_role(self, universe: str, role: str) -> None:
+        for name in ROLES:
+            self._gauge["role"](universe, name).set(name == role)
+
+    def _forget(self, universe: str) -> None:
+        # what was last known here is not so any more: another process goes on
+        self._standing.progress.pop(universe, None)
+        self._unpublished.pop(universe, None)
+        for name, gauge in self._gauge.items():
+            if name != "role":
+                gauge.forget(universe)
+
+    def _begin_viewers(self) -> None:
+        for outcome in ("sent", "passed_over"):  # from 0 on, or a rate would miss the first
+            self._counter["view_frames_total"](outcome)
+        for reason in REFUSALS:
+            self._counter["http_refused_total"](reason)
+
+    def _begin(self, universe: str) -> None:
+        # what is at 0 before it happens has its first increase seen
+        closed = {
+            "commits_total": COMMITS,
+            "snapshots_total": SNAPSHOTS,
+            "refits_total": FITS,
+            "drift_alarms_total": ALTERNATIVES,
+            "rejects_total": REFUSED,
+        }
+        for name, values in closed.items():
+            for value in values:
+                self._counter[name](universe, value)
+        self._begin_ownership(universe)
+        self._gauge["refits_failing"](universe).set(0)
+        self._counter["restarts_total"](universe, "TransportError")
+        for name in ("drift_refuted_total", "rejects_suppressed_total"):
+            self._counter[name](universe)
 
     def _count_outcomes(self, universe: str, counts: Mapping[tuple[str, str], int]) -> None:
         duplicates = self._counter["duplicates_total"](universe)
@@ -245,13 +330,10 @@ class PrometheusObserver:
             "drift_arl0_target_bars": drift.arl0_bars,
             "drift_bars_per_alarm": drift.bars_per_alarm,
             "drift_false_alarms_per_day": drift.false_alarms_per_day,
-            "drift_power_bars": drift.power_bars,
+            "drift_power_bars": math.inf if drift.power_bars is None else drift.power_bars,
         }
         for name, value in values.items():
             self._gauge[name](universe).set(math.nan if value is None else value)
-        self._counter["drift_refuted_total"](universe)
-        for alternative in ALTERNATIVES:  # from 0 on, or a rate would miss the first
-            self._counter["drift_alarms_total"](universe, alternative)
 
     def _score(self, universe: str, score: Score) -> None:
         name = score.estimator
@@ -272,6 +354,9 @@ class PrometheusObserver:
             "repair_ratio": matrix.quality.repair,
             "effective_observations": median_off_diagonal(matrix.n_eff),
             "capped_pairs": matrix.quality.capped_pairs,
+            "publishing_period_seconds": self._periods_s.get(
+                (matrix.universe, matrix.estimator), matrix.bar_ns / SECOND_NS
+            ),
             "doubtful_variances": (matrix.quality.raw_variances or 0)
             + (matrix.quality.floored_variances or 0),
         }
@@ -282,6 +367,15 @@ class PrometheusObserver:
             values["audit_difference"] = float(str(matrix.audit["rms_difference"]))
         for name, value in values.items():
             self._gauge[name](matrix.universe, matrix.estimator).set(value)
+        places = {symbol: i for i, symbol in enumerate(matrix.symbols)}
+        for first, second in self._pairs.get(matrix.universe, ()):
+            corr = band = math.nan  # where one of them is not ready now
+            if first in places and second in places:
+                i, j = places[first], places[second]
+                corr, band = float(matrix.corr[i, j]), float(matrix.band[i, j])
+            labels = (matrix.universe, matrix.estimator, pair_text(first, second))
+            self._gauge["pair_correlation"](*labels).set(corr)
+            self._gauge["pair_standard_error"](*labels).set(band)
 
 
 def median_off_diagonal(square: F64) -> float:
@@ -295,83 +389,3 @@ def median_off_diagonal(square: F64) -> float:
         return math.nan
     rows = np.arange(0, n, max(1, n // 64))
     return float(np.median(square[rows][rows[:, None] != np.arange(n)]))
-
-
-class _Family(Generic[M]):
-    # A metric and its children: looking one up here costs a fifth of the library's labels().
-
-    def __init__(self, metric: M) -> None:
-        self._metric: M = metric
-        self._children: dict[tuple[str, ...], M] = {}
-        self._seen: list[set[str]] = []
-
-    def __call__(self, *values: str) -> M:
-        child = self._children.get(values)
-        if child is not None:
-            return child
-        if not values:
-            child = self._metric
-        else:
-            bounded = tuple(self._bound(place, value) for place, value in enumerate(values))
-            child = self._metric.labels(*bounded)
-            if bounded != values:
-                return child  # not kept: there is no end to what would be
-        self._children[values] = child
-        return child
-
-    def _bound(self, place: int, value: str) -> str:
-        while len(self._seen) <= place:
-            self._seen.append(set())
-        seen = self._seen[place]
-        if len(seen) < LABEL_VALUES_MAX:
-            seen.add(value)
-        return value if value in seen else OTHER
-
-
-class _Standing(Collector):
-    # The last progress of each universe becomes series only when someone asks: it is told far more
-    # often than it is read, and a partition that is not read any more leaves no series behind.
-
-    def __init__(self) -> None:
-        self.progress: dict[str, Progress] = {}
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        families = {
-            row.name: GaugeMetricFamily(PREFIX + row.name, row.help, labels=row.labels)
-            for row in METRICS
-            if row.kind == "standing"
-        }
-        for universe, progress in sorted(self.progress.items()):
-            for name, labels, value in _standing_values(progress):
-                families[name].add_metric((universe, *labels), value)
-        yield from families.values()
-
-
-def _standing_values(progress: Progress) -> Iterator[tuple[str, tuple[str, ...], float]]:
-    for labels, position, end in _standing_positions(progress):
-        yield "consumer_position", labels, position
-        if end is not None:
-            yield "consumer_end", labels, end
-            yield "consumer_lag_records", labels, max(0, end - position)
-    watermark_ns, newest_ns = progress.watermark_ns, progress.newest_ns
-    if watermark_ns != NO_TIME:
-        yield "watermark_timestamp_seconds", (), watermark_ns / SECOND_NS
-    if newest_ns != NO_TIME:
-        yield "newest_event_timestamp_seconds", (), newest_ns / SECOND_NS
-    if NO_TIME not in (watermark_ns, newest_ns):
-        yield "watermark_lag_seconds", (), max(0, newest_ns - watermark_ns) / SECOND_NS
-    yield "universe_symbols", ("ready",), progress.symbols_ready
-    yield "universe_symbols", ("pending",), progress.symbols_pending
-
-
-def _standing_positions(
-    progress: Progress,
-) -> Iterator[tuple[tuple[str, str], int, int | None]]:
-    positions, ends = dict(progress.positions), dict(progress.ends)
-    sources = sorted(positions)
-    for source in sources[:LABEL_VALUES_MAX]:
-        yield (source.topic, str(source.partition)), positions[source], ends.get(source)
-    surplus = [source for source in sources[LABEL_VALUES_MAX:] if source in ends]
-    if surplus:  # summed, because lag must not hide
-        position = sum(positions[source] for source in surplus)
-        yield (OTHER, OTHER), position, sum(ends[source] for source in surplus)

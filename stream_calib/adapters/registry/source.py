@@ -80,6 +80,14 @@ class FramedSource:
         """Return the position after the last record known of each source."""
         return self._inner.ends()
 
+    def told_s(self) -> Mapping[Source, float]:
+        """Return when the end of each source was last told."""
+        return self._inner.told_s()
+
+    def withheld(self) -> Mapping[Source, int]:
+        """Return how many positions lie behind transactions that are open."""
+        return self._inner.withheld()
+
     def exhausted(self) -> bool:
         """Tell whether all was read."""
         return not self._held and self._inner.exhausted()

@@ -83,7 +83,7 @@ def decode(
         read are in ``malformed``, with a reason: ``tombstone``, ``empty``, ``json``, ``frame``,
         ``avro``, ``schema``, ``format``, ``field``, ``number``, ``time_range``, ``no_time`` or
         ``unsupported``. Those that by their nature carry no price are counted in ``silent``:
-        ``control``, ``open_bar``, ``unpriced`` or ``deleted``.
+        ``control``, ``open_bar``, ``repeated``, ``unpriced`` or ``deleted``.
     """
     if isinstance(symbols, SymbolTables):
         table = symbols.of(records.source.topic)

@@ -42,7 +42,8 @@ def _plain(value: object, schema: object) -> object:
     out = dict(value)
     for field in fields:
         name = field.get("field") if isinstance(field, dict) else None
-        if isinstance(name, str) and name in out and field.get("type") in {"struct", "bytes"}:
+        # in a tuple, not in a set: a type may be whatever JSON holds
+        if isinstance(name, str) and name in out and field.get("type") in ("struct", "bytes"):
             out[name] = _plain(out[name], field)
     return out
 
@@ -53,7 +54,7 @@ def _decimal(value: object, schema: Mapping[str, Any]) -> object:
     try:
         scale = int(schema["parameters"]["scale"])
         unscaled = binascii.a2b_base64(value, strict_mode=True)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         reason = "field"
         raise MalformedError(reason) from None
     if abs(scale) > SCALE_MAX or not 0 < len(unscaled) <= UNSCALED_BYTES_MAX:

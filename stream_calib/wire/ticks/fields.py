@@ -68,7 +68,11 @@ def text(value: object) -> str:
 
 
 def number(value: object) -> float:
-    """Read a finite number, written as a JSON number or as decimal text."""
+    """Read a finite number, written as a JSON number or as decimal text.
+
+    No zero has a sign: ``-0`` is read with one by some readers and without by others, and a sign
+    would be in the state.
+    """
     if isinstance(value, str) and len(value) <= NUMBER_LENGTH_MAX and _NUMBER.fullmatch(value):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -77,7 +81,7 @@ def number(value: object) -> float:
     if not math.isfinite(value):
         reason = "number"
         raise MalformedError(reason)
-    return float(value)
+    return float(value) + 0.0
 
 
 def time_ns(value: object) -> int:
@@ -209,7 +213,7 @@ def numbers(values: Sequence[object]) -> F64:
         raise UnusualError from None
     if not np.isfinite(column).all():
         raise UnusualError
-    return column
+    return column + 0.0
 
 
 def times_ns(values: Sequence[object]) -> I64:

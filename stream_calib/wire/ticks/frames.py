@@ -21,6 +21,7 @@ from stream_calib.wire.ticks.fields import MalformedError
 FRAMES = {0: 5, 1: 17}  # by the first byte, which begins no JSON: where the body begins
 SCHEMAS_MAX = 1024  # that are kept ready to read
 DEPTH_MAX = 64  # of records in records: what is deeper is no market data
+_NAMED = {"record", "error", "enum", "fixed"}
 
 
 def frame_of(value: bytes | None) -> bytes:
@@ -80,6 +81,7 @@ def _reader(schema: ValueSchema) -> Callable[[bytes, int], object] | None:
         parsed: Any = None
         for text in schema.texts:  # what it refers to comes before it
             parsed = fastavro.parse_schema(_bare(orjson.loads(text)), named_schemas=named)
+        _least_bytes(parsed, {}, named)
     except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, RecursionError):
         return None
     # only these hold anything that JSON does not
@@ -120,6 +122,40 @@ def _bare(schema: Any, depth: int = 0) -> Any:  # noqa: ANN401
         if key in kept:
             kept[key] = _bare(kept[key], depth + 1)
     return kept
+
+
+def _least_bytes(schema: Any, sizes: dict[str, int], named: dict[str, Any]) -> int:  # noqa: ANN401
+    """Return a lower bound of what a datum takes, 0 for nothing, of a schema that can be trusted.
+
+    Raises RecursionError where a schema is part of itself, since a datum could then be as deep as
+    it is long, and the library reads such on the stack of the machine; ValueError where an array
+    is of what takes no bytes, since ten bytes could then stand for any number of entries.
+    """
+    if isinstance(schema, list):
+        return 1 + min((_least_bytes(part, sizes, named) for part in schema), default=0)
+    if isinstance(schema, str):
+        if schema in sizes:
+            if sizes[schema] < 0:
+                raise RecursionError
+            return sizes[schema]
+        return _least_bytes(named[schema], sizes, named) if schema in named else schema != "null"
+    kind, name = schema["type"], schema.get("name", "")
+    if kind not in _NAMED:
+        if kind in {"array", "map"}:
+            least = _least_bytes(schema["items" if kind == "array" else "values"], sizes, named)
+            if kind == "array" and not least:
+                raise ValueError
+            return 1
+        return _least_bytes(kind, sizes, named)
+    sizes[name] = -1
+    if kind == "fixed":
+        sizes[name] = int(schema["size"])
+    elif kind == "enum":
+        sizes[name] = 1
+    else:
+        parts = [_least_bytes(field["type"], sizes, named) for field in schema["fields"]]
+        sizes[name] = sum(parts)
+    return sizes[name]
 
 
 def _plain(value: object) -> object:
