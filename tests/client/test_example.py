@@ -39,6 +39,7 @@ enabled = false
 """
 
 
+@pytest.mark.full
 def test_on_real_coins_hedges_take_away_the_risk_that_they_say(
     market_data: Path, tmp_path: Path
 ) -> None:

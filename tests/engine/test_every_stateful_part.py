@@ -429,7 +429,7 @@ PARTS: dict[str, Part] = {
 }
 every_part = pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 seeds = st.integers(0, 2**32 - 1)
-some = hypothesis_settings(max_examples=40, deadline=None)
+some = hypothesis_settings(max_examples=20, deadline=None)
 
 
 def with_symbols(config: Config, order: Order) -> Config:

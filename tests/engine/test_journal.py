@@ -42,7 +42,7 @@ def repeated_as_live(seed: int) -> Run:
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@hypothesis_settings(max_examples=40, deadline=None)  # make test-full runs thousands
+@hypothesis_settings(max_examples=20, deadline=None)  # make test-full runs thousands
 def test_a_repetition_under_the_journal_gives_the_same_bytes_and_state(seed: int) -> None:
     repeated_as_live(seed)
 

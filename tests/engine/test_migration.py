@@ -112,7 +112,7 @@ def test_what_is_carried_over_is_what_an_engine_of_those_symbols_knows(
 
 
 @given(seed=seeds)
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=20, deadline=None)
 def test_migrating_in_a_storm_is_the_same_as_having_had_the_other_order(seed: int) -> None:
     random = Random(seed)
     config, log = stormy_settings(random), stormy_log(random)
@@ -355,7 +355,7 @@ def test_negative_prices_do_not_outlive_the_return_type_that_allows_them() -> No
 
 
 @given(seed=seeds)
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=15, deadline=None)
 def test_a_reset_in_a_storm_goes_on_and_keeps_its_promises(seed: int) -> None:
     random = Random(seed)
     log = stormy_log(random)

@@ -48,7 +48,7 @@ def random_log(random: Random, partitions: int, n: int, garbage: float) -> Log:
 
 @pytest.mark.parametrize("every", [1, 3])
 @given(seed=st.integers(0, 2**32 - 1))
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=20, deadline=None)
 def test_any_interleaving_and_any_cut_give_the_same_bytes(every: int, seed: int) -> None:
     random = Random(seed)
     log = random_log(random, partitions=random.randint(1, 4), n=150, garbage=0.1)

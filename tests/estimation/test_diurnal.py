@@ -247,6 +247,7 @@ def test_coins_have_a_pattern_that_holds_from_day_to_day(market_data: Path) -> N
     assert gain > 0.0
 
 
+@pytest.mark.full
 def test_a_second_real_day_is_still_one_day_too_few(market_data: Path) -> None:
     """Two days of SPY are not enough to say anything: the factor stays 1, the U is there."""
     folder = market_data / "ticks" / "lean" / "equity" / "usa" / "tick" / "spy"

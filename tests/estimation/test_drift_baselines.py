@@ -158,7 +158,8 @@ LONGEST = 400
 
 
 @pytest.mark.parametrize(
-    ("change", "g", "factor"), [("fusing", 0.35, 1.5), ("loosening", 0.4, 1.15)]
+    ("change", "g", "factor"),
+    [("fusing", 0.35, 1.5), pytest.param("loosening", 0.4, 1.15, marks=pytest.mark.full)],
 )
 def test_ours_is_faster_than_any_of_river_s_with_as_few_false_alarms(
     change: Change, g: float, factor: float
@@ -197,6 +198,7 @@ def mean_delay(alarms: list[int]) -> float:
     return sum(late) / len(late)
 
 
+@pytest.mark.full
 def test_nobody_is_faster_than_a_cusum_that_knows_the_change() -> None:
     # both at an ARL0 of 2000: 4 rows on average against 100 and more
     known, ours = [], []

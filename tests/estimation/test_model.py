@@ -164,7 +164,7 @@ def test_twins_have_no_say_in_the_dynamics_of_others() -> None:
     assert dcc.a + dcc.b <= 0.9995
 
 
-@pytest.mark.parametrize("likelihood", ["full", "composite"])
+@pytest.mark.parametrize("likelihood", ["full", pytest.param("composite", marks=pytest.mark.full)])
 def test_the_number_of_blas_threads_does_not_show(likelihood: str) -> None:
     code = (
         "import hashlib; from tests.estimation.test_model import fitted, returns_of\n"

@@ -70,6 +70,7 @@ def test_ranks_that_are_drawn_have_the_alarms_of_ranks_that_are_taken() -> None:
     assert taken.mean() == pytest.approx(100.0, rel=0.25)
 
 
+@pytest.mark.full
 def test_a_mixture_is_not_much_slower_than_whoever_knows_the_change() -> None:
     # The criterion is 1.35; thresholds of 250 runs and delays of 1500 leave an error of .025.
     found = study(250, 1500, seed=SEED)

@@ -92,6 +92,7 @@ def test_with_the_wrong_clock_they_have_nothing_in_common(
         assert abs(known.corr[i, j]) < 3.5 * known.band[i, j]
 
 
+@pytest.mark.full
 def test_as_published_none_passes_one_and_crossed_quotes_are_counted(market_data: Path) -> None:
     universe = {
         "name": "fx",

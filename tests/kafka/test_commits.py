@@ -391,8 +391,8 @@ def stands_still(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("sign", "point"),
     [
-        (signal.SIGKILL, "begin"),
-        (signal.SIGKILL, "flush"),
+        pytest.param(signal.SIGKILL, "begin", marks=pytest.mark.chaos),
+        pytest.param(signal.SIGKILL, "flush", marks=pytest.mark.chaos),
         (signal.SIGKILL, "end_txn"),
         (signal.SIGSTOP, "end_txn"),
     ],
@@ -453,6 +453,7 @@ async def test_broker_that_is_gone_in_a_commit_is_doubt_and_hangs_nobody(
     await universe.assert_whole([*there, 2])
 
 
+@pytest.mark.chaos
 async def test_write_ahead_keeps_the_entry_when_the_broker_goes_before_the_outputs(
     own_broker: LocalBroker,
 ) -> None:

@@ -104,6 +104,7 @@ async def test_the_newest_records_are_looked_at_and_the_first_tell_how_far_they_
     assert found["recommended"]["window"] == "1m"
 
 
+@pytest.mark.full
 async def test_what_is_not_there_is_one_sentence(
     kafka_bootstrap: str, new_topic: TopicMaker
 ) -> None:

@@ -137,6 +137,7 @@ async def test_f46_a_right_is_lost(
     await goes_on(fed, live)
 
 
+@pytest.mark.chaos
 async def test_f46_the_certificate_is_not_trusted_any_more(
     secured: Secured, certificates: Certificates, tmp_path: Path, chaos_seed: int
 ) -> None:

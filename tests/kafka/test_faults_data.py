@@ -339,6 +339,7 @@ async def assert_told(service: Service) -> None:
         await asyncio.wait_for(service.run(asyncio.Event()), DEADLINE_S)
 
 
+@pytest.mark.chaos
 async def test_f39_what_a_callback_raises_is_not_swallowed(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
@@ -356,7 +357,10 @@ async def test_f39_what_a_callback_raises_is_not_swallowed(
     await completes(victim, expected)
 
 
-@pytest.mark.parametrize("callback", ["on_partitions_revoked", "on_partitions_assigned"])
+@pytest.mark.parametrize(
+    "callback",
+    ["on_partitions_revoked", pytest.param("on_partitions_assigned", marks=pytest.mark.chaos)],
+)
 async def test_f39_what_the_client_library_would_only_log_ends_the_service(
     kafka_bootstrap: str,
     tmp_path: Path,

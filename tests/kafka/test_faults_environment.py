@@ -178,7 +178,10 @@ async def test_a_flood_of_connections_leaves_half_of_the_descriptors(
         for connection in flood:
             connection.close()
     await service.until(lambda: descriptors(service.pid) <= open_ + FEW)
-    assert (await ended(live, signal.SIGTERM)).code == 0
+    done = await ended(live, signal.SIGTERM)
+    assert done.code == 0
+    # all of them at once may be too many for a moment, and each of them says no word of it
+    assert len(done.log) < 60
 
 
 async def test_f15_memory_runs_out(kafka_bootstrap: str, tmp_path: Path, seed: int) -> None:

@@ -171,6 +171,7 @@ async def slowed(
     return growth_mib
 
 
+@pytest.mark.chaos
 async def test_f57_slow_output_stops_the_reading_and_loses_nothing(
     proxy: KafkaProxy, tmp_path: Path, seed: int
 ) -> None:

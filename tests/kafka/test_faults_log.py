@@ -181,6 +181,7 @@ def names_the_loss(sentence: str, victim: Victim) -> bool:
     )
 
 
+@pytest.mark.chaos
 async def test_f40_partitions_are_added_while_it_is_dead_and_while_it_runs(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
@@ -422,6 +423,7 @@ async def test_f45_record_larger_than_its_topic_takes(
     await completes(victim, await reference(victim))
 
 
+@pytest.mark.chaos
 async def test_journal_topic_is_made_anew_while_outputs_and_snapshots_exist(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:

@@ -271,6 +271,7 @@ async def test_f14_event_loop_is_blocked_for_longer_than_the_watchdog_waits(
     await completes(victim, expected)
 
 
+@pytest.mark.chaos
 async def test_f13_second_process_stands_by_and_takes_over_when_the_first_ends(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:

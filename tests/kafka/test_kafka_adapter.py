@@ -420,6 +420,7 @@ def test_nothing_of_the_client_is_printed() -> None:
     assert [line.endswith("Connection refused") for line in done.stdout.splitlines()] == [True] * 2
 
 
+@pytest.mark.chaos
 async def test_crash_of_the_broker_leaves_no_gap_and_no_repetition(own_broker: LocalBroker) -> None:
     config = config_of(own_broker.bootstrap)
     topic = f"ticks-{uuid.uuid4().hex[:12]}"
@@ -465,7 +466,9 @@ async def test_publishing_outlives_a_restart_of_the_broker(own_broker: LocalBrok
         assert values_of(await read_records(reader, 20)) == [b"%d" % i for i in range(20)]
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "sign", [pytest.param(signal.SIGKILL, marks=pytest.mark.chaos), signal.SIGSTOP]
+)
 async def test_broker_that_is_gone_hangs_nobody(
     own_broker: LocalBroker,
     monkeypatch: pytest.MonkeyPatch,

@@ -139,6 +139,7 @@ async def test_killed_at_every_point_it_publishes_the_same_bytes(
     assert victim.states_compared > 0
 
 
+@pytest.mark.chaos
 async def test_killed_at_any_time_and_twice_in_a_row_it_publishes_the_same_bytes(
     world: World, tmp_path: Path, random: Random
 ) -> None:

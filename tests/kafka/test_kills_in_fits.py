@@ -82,6 +82,7 @@ async def test_killed_in_fits_that_are_waited_for_it_publishes_the_same_bytes(
     assert await victim.repeated(ROLES) == expected
 
 
+@pytest.mark.chaos
 async def test_killed_in_fits_that_are_not_waited_for_the_journal_gives_the_same_bytes(
     kafka_bootstrap: str, tmp_path: Path, random: Random
 ) -> None:

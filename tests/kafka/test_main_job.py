@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 import orjson
 import pandas as pd
+import pytest
 
 from stream_calib.adapters.files import FileSource
 from stream_calib.values import F64
@@ -114,6 +115,7 @@ def _pandas_matrices(trades: pd.DataFrame, symbols: list[str]) -> Callable[[int]
     return at
 
 
+@pytest.mark.full
 async def test_every_recorded_trades_message_is_applied_counted_or_rejected(
     kafka_bootstrap: str, market_data: Path
 ) -> None:

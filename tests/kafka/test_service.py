@@ -367,6 +367,7 @@ def test_watching_ends_quietly(place: Place) -> None:
     assert watching.returncode == 0
 
 
+@pytest.mark.full
 def test_demo_runs_through_kafka(place: Place) -> None:
     words = ("demo", "--seconds", 1, "--http-port", 0, "--kafka", place.bootstrap)
     done = run_process(*words)

@@ -11,7 +11,7 @@ from tests.simulation import clock
 from tests.simulation.broker import Faults
 from tests.simulation.world import World, make_input
 
-N_SCHEDULES = 60  # make test-full runs thousands
+N_SCHEDULES = 40  # make test-full runs thousands
 N_FULL = 2_000
 
 

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
+import logging
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -119,3 +122,16 @@ async def test_a_taken_port_is_told_and_leaves_no_thread() -> None:
 async def _status(url: str) -> int:
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         return answer.status
+
+
+async def test_a_crowd_that_finds_no_descriptor_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop, complaints = asyncio.get_running_loop(), thread_module.Complaints()
+    for number in [errno.EMFILE] * 100 + [errno.EIO] * 2:
+        error = OSError(number, os.strerror(number))
+        complaints.tell(loop, {"message": "socket.accept() failed", "exception": error})
+    said = [(record.name, record.levelno) for record in caplog.records]
+    # what else is raised is told each time
+    assert said == [("stream_calib.http", logging.ERROR)] + [("asyncio", logging.ERROR)] * 2
+    assert caplog.messages[0] == "nobody is let in: Too many open files"

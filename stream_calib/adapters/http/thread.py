@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import errno
+import logging
+import math
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stream_calib.adapters.http.server import Ask, HttpServer
 
 ANSWER_S = 5.0  # the service's loop is never busy that long
 JOIN_S = 5.0
+QUIET_S = 1.0  # asyncio accepts nobody that long once it could not
 
 T = TypeVar("T")
 
@@ -91,8 +95,25 @@ class HttpThread:
         return await asyncio.wait_for(asyncio.wrap_future(asked), ANSWER_S)
 
 
+class Complaints:
+    """What nobody on an event loop has caught."""
+
+    def __init__(self) -> None:
+        self._said_s = -math.inf
+
+    def tell(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log it; that no descriptor is left once a second, not for each who is not let in."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in {errno.EMFILE, errno.ENFILE}:
+            loop.default_exception_handler(context)
+        elif loop.time() - self._said_s >= QUIET_S:
+            self._said_s = loop.time()
+            logging.getLogger("stream_calib.http").error("nobody is let in: %s", error.strerror)
+
+
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
+    loop.set_exception_handler(Complaints().tell)
     try:
         loop.run_forever()
     finally:
