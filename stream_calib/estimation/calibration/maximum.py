@@ -11,6 +11,8 @@ from stream_calib.estimation.calibrated import PERSISTENCE_MAX
 from stream_calib.values import F64
 
 STARTS = ((0.02, 0.97), (0.05, 0.93), (0.02, 0.90), (0.05, 0.80))
+QUIET_STARTS = ((0.01, 0.95), (0.01, 0.85), (0.005, 0.98), (0.005, 0.90), (0.001, 0.98))
+CLIMBS_MAX = 3  # more that are made where the first came to no interior maximum
 LEVERAGE_START = 0.01
 AT_EDGE = 1e-7
 CURVATURE_STEP = 1e-5
@@ -61,11 +63,17 @@ def maximise(
     SLSQP with the analytic score from the best of a few fixed starts, then Newton steps with the
     score's central differences: SLSQP alone stops when the value stands still, which leaves five
     digits of the parameters. The same input takes the same steps.
+
+    At a = 0 the likelihood is the same for every b, and near a + b = 1 it may fall as a grows, so
+    that a search which jumps there stays, however much likelihood there is elsewhere. Full
+    likelihoods with holes in z invite such a jump: much of the region has no value, and slopes
+    are wild next to that part. So an end other than an interior maximum is believed only if no
+    start has a larger value; otherwise those that have are climbed from, the best first.
     """
     n = 2 if delta is None else 3
     normal = np.array([1.0, 1.0, delta or 0.0])[:n]
     target = _Negative(objective, n, scale)
-    starts = [np.array([a, b, LEVERAGE_START])[:n] for a, b in STARTS]
+    starts = _starts(STARTS, n)
     reason = "not begun"
     if pilot is not None:
         cheap = _Negative(pilot, n, scale)
@@ -74,10 +82,9 @@ def maximise(
         if not _edge(x, normal, cheap(x)[0]):
             x, reason = _polish(target, x, normal)
     if reason:
-        x = _search(target, starts, normal)
-        reason = _edge(x, normal, target(x)[0])
-        if not reason:
-            x, reason = _polish(target, x, normal)
+        x, reason = _climb(target, starts, normal)
+    if reason:
+        x, reason = _climb_again(target, x, reason, normal)
     if x[0] < AT_EDGE and n == 2:
         x = np.zeros(n)
     theta = np.zeros(3)
@@ -100,6 +107,31 @@ class _Negative:
         if not np.isfinite(out).all():
             return NO_VALUE, np.zeros(self.n)
         return -1e3 * out[0] / self.scale, -1e3 * out[1 : self.n + 1] / self.scale
+
+
+def _starts(points: tuple[tuple[float, float], ...], n: int) -> list[F64]:
+    return [np.array([a, b, min(a, LEVERAGE_START)])[:n] for a, b in points]
+
+
+def _climb(negative: _Negative, starts: list[F64], normal: F64) -> tuple[F64, str]:
+    x = _search(negative, starts, normal)
+    reason = _edge(x, normal, negative(x)[0])
+    return (x, reason) if reason else _polish(negative, x, normal)
+
+
+def _climb_again(negative: _Negative, x: F64, reason: str, normal: F64) -> tuple[F64, str]:
+    """Climb from starts that are better than x; return where the value is best."""
+    least = negative(x)[0]
+    starts = [(negative(y)[0], y) for y in _starts(STARTS + QUIET_STARTS, len(x))]
+    better = [pair for pair in starts if pair[0] < least]
+    for _, start in sorted(better, key=lambda pair: pair[0])[:CLIMBS_MAX]:
+        found, why = _climb(negative, [start], normal)
+        value = negative(found)[0]
+        if value < least:
+            x, reason, least = found, why, value
+            if not reason:
+                break
+    return x, reason
 
 
 def _search(negative: _Negative, starts: list[F64], normal: F64) -> F64:
