@@ -1,6 +1,6 @@
 # `make` explains itself. Everything runs from .venv at the root of the repository.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kafka test test-kafka test-others test-full chaos chaos-one chaos-three \
+.PHONY: help setup demo demo-kafka test test-full chaos chaos-one chaos-three \
   chaos-storms chaos-kills chaos-workers fuzz check format bench kafka kafka-stop kafka-3 kafka-3-stop clean
 
 PYTHON ?= python3
@@ -8,7 +8,6 @@ KAFKA_PORT ?= 9092
 export KAFKA_PORT
 
 BIN := .venv/bin
-LONG := full or bench or chaos or fuzz
 ifndef CHAOS_SEED
 CHAOS_SEED := $(shell date +%s)
 endif
@@ -36,14 +35,11 @@ demo: $(READY)  ## live view on generated ticks, no broker needed
 demo-kafka: $(READY) kafka  ## the same demo through a real local Kafka
 	$(BIN)/stream-calib demo --kafka 127.0.0.1:$(KAFKA_PORT)
 
-# Those on Kafka mostly wait for processes and brokers: the others run meanwhile. What each says
-# comes when it is done.
+# More processes than cores: tests on Kafka mostly wait for brokers and for what they start.
+TEST_JOBS ?= 3
 test: $(READY)  ## the tests; those on Kafka run when a broker can be had
 	@$(BIN)/stream-calib warmup
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target test-kafka test-others
-
-test-kafka test-others: $(READY)
-	@$(BIN)/python -m pytest -m "$(if $(filter test-kafka,$@),kafka,not kafka) and not ($(LONG))"
+	@$(BIN)/python -m pytest --numprocesses=$(TEST_JOBS) --dist=loadfile
 
 test-full: $(READY)  ## also the slow tests, then the kernels once more without the compiler
 	$(BIN)/python -m pytest -m "not bench and not chaos and not fuzz"

@@ -9,6 +9,7 @@ import uuid
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -26,7 +27,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("ci")
 
-KAFKA_LINE = pytest.StashKey[str]()
+KAFKA_LINES: pytest.StashKey[set[str]] = pytest.StashKey()
 MARKED_FOLDERS = {"kafka", "web", "deploy", "bench"}
 BROKER_FIXTURES = {"kafka_bootstrap", "own_broker", "proxy"}
 
@@ -51,12 +52,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("kafka")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of several found."""
+    note_kafka(node.config, *getattr(node, "workeroutput", {}).get("kafka", ()))
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Say which Kafka was used, or why none was."""
-    line = config.stash.get(KAFKA_LINE, "no selected test asked for the shared broker")
-    terminalreporter.write_line(f"Kafka: {line}")
+    lines = config.stash.get(KAFKA_LINES, {"no selected test asked for the shared broker"})
+    for line in sorted(lines):
+        terminalreporter.write_line(f"Kafka: {line}")
+
+
+def note_kafka(config: pytest.Config, *lines: str) -> None:
+    """Remember what is to be said of the broker at the end of the run."""
+    if lines:
+        config.stash.setdefault(KAFKA_LINES, set()).update(lines)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["kafka"] = lines
 
 
 @pytest.fixture(autouse=True)
@@ -79,12 +95,12 @@ def kafka_bootstrap(
         try:
             kafka = stack.enter_context(running_kafka(tmp_path_factory.mktemp("kafka")))
         except UnavailableError as error:
-            pytestconfig.stash[KAFKA_LINE] = f"none, its tests did not run: {error}"
+            note_kafka(pytestconfig, f"none, its tests did not run: {error}")
             missing("STREAM_CALIB_REQUIRE_BROKER", f"no Kafka: {error}")
         except BrokerError as error:
-            pytestconfig.stash[KAFKA_LINE] = f"failed: {error}"
+            note_kafka(pytestconfig, f"failed: {error}")
             pytest.fail(str(error), pytrace=False)
-        pytestconfig.stash[KAFKA_LINE] = kafka.description
+        note_kafka(pytestconfig, kafka.description)
         yield kafka.bootstrap
 
 

@@ -1,6 +1,6 @@
 """Java and the jars of Kafka: found on this machine, or fetched through Maven."""
 
-import contextlib
+import fcntl
 import functools
 import os
 import re
@@ -42,8 +42,11 @@ def resolve_libs() -> Path:
             raise BrokerError(f"STREAM_CALIB_KAFKA_HOME is set, but {libs} holds no Kafka.")
         return libs
     libs = CACHE / "libs"
-    if not _holds_current_jars(libs):
-        _fetch_jars(libs)
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process fetches, those that come meanwhile wait
+        if not _holds_current_jars(libs):
+            _fetch_jars(libs)
     return libs
 
 
@@ -89,8 +92,7 @@ def _fetch_jars(libs: Path) -> None:
         shutil.copy(POM, fresh)
         # Renamed when complete: whoever sees the folder sees all of it.
         shutil.rmtree(libs, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            fresh.rename(libs)  # fails when another process was faster, which is as good
+        fresh.rename(libs)
     except subprocess.SubprocessError as error:
         raise UnavailableError("Maven could not fetch Kafka's jars; is the network up?") from error
     finally:
