@@ -163,7 +163,10 @@ def test_file_that_is_cut_off_is_one_sentence(cli: Callable[..., Done], folder: 
     assert "it is cut off" in done.err
 
 
-@pytest.mark.parametrize("words", [["--out", "-"], ["--json"], []])
+@pytest.mark.parametrize(
+    "words",
+    [["--out", "-"], *(pytest.param(more, marks=pytest.mark.full) for more in (["--json"], []))],
+)
 def test_reader_that_leaves_ends_it_quietly(folder: Path, words: list[str]) -> None:
     command = [*COMMAND, "replay", "ticks.jsonl", *WITH_CONFIG, *words]
     pipe = subprocess.PIPE

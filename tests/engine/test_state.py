@@ -40,7 +40,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seed=seeds)
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=15, deadline=None)
 def test_restoring_between_any_steps_gives_the_same_bytes(seed: int) -> None:
     random = Random(seed)
     config, log = stormy_settings(random), stormy_log(random)
@@ -55,7 +55,7 @@ def test_restoring_between_any_steps_gives_the_same_bytes(seed: int) -> None:
 
 
 @given(seed=seeds)
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=15, deadline=None)
 def test_the_same_input_gives_the_same_state_after_every_decision(seed: int) -> None:
     random = Random(seed)
     config, log = stormy_settings(random), stormy_log(random)

@@ -150,6 +150,7 @@ async def test_killed_at_any_time_and_twice_in_a_row_it_publishes_the_same_bytes
     assert await world.all_is_noted(victim)
 
 
+@pytest.mark.chaos
 async def test_written_ahead_everything_is_published_at_least_once(
     world: World, tmp_path: Path, random: Random
 ) -> None:

@@ -11,7 +11,7 @@ from tests.simulation import clock
 from tests.simulation.broker import Faults
 from tests.simulation.world import World, make_input
 
-N_SCHEDULES = 40  # make test-full runs thousands
+N_SCHEDULES = 24  # make test-full runs thousands
 N_FULL = 2_000
 
 
@@ -83,10 +83,10 @@ def test_written_ahead_all_is_published_at_least_once_with_the_same_bytes(seed: 
 
 
 def test_the_journal_gives_what_was_published_with_late_fits_and_new_partitions(seed: int) -> None:
-    worlds = [check_g1(seed + k) for k in range(N_SCHEDULES // 2)]
+    worlds = [check_g1(seed + k) for k in range(N_SCHEDULES)]
     assert any(world.broker.topic("fits") for world in worlds)
     entries = [decode_entry(o.value) for world in worlds for o in world.broker.topic("journal")]
-    # 8 to 10 of 30 fits fail; that none does is one run in thousands
+    # about three of ten fits fail; that none of 24 does is one run in thousands
     assert any(move.failures for entry in entries for move in entry.moves)
 
 
