@@ -139,15 +139,17 @@ async def test_a_broker_that_gives_no_ids_is_warned_of_once_and_read_all_the_sam
         assert ["no ids" in line["event"] for line in lines] == [True]
 
 
-async def test_ids_are_not_asked_for_at_each_poll(
-    kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("pause_s", "n"), [(60.0, 0), (0.0, 5)])
+async def test_ids_are_asked_for_after_a_pause_and_not_at_each_poll(
+    kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch, pause_s: float, n: int
 ) -> None:
     async with reading(kafka_bootstrap, monkeypatch, 10) as (source, here):
         monkeypatch.setattr(identity, "LOOK_EVERY_S", 60.0)
+        monkeypatch.setattr(identity, "PAUSE_S", pause_s)
         asked = list[identity._DescribeTopics]()
         at_each_look(source, asked.append)
         source.pause(frozenset())
         for k in range(10, 15):
             await write(kafka_bootstrap, rows(here.topic, k, 1))
             await polled(source, 1)
-        assert asked == []
+        assert len(asked) == n

@@ -287,8 +287,10 @@ async def test_damage_is_told_and_nothing_else(
     records = changed.records[role]
     await changed.put(role, damage(list(records)))
     report = await changed.report()
-    assert kinds(report) == {expected: 1}, report.findings
-    assert [finding.kind for finding in report.findings] == [expected]
+    told = [finding.kind for finding in report.findings]
+    if expected == "journal_gap":  # its entry may have published something
+        told = [kind for kind in told if kind != "unclaimed"]
+    assert told == [expected], report.findings
 
 
 async def test_foreign_entry_is_told(changed: Written) -> None:

@@ -127,6 +127,7 @@ async def _status(url: str) -> int:
 async def test_a_crowd_that_finds_no_descriptor_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.ERROR, "asyncio")  # a stop that was tested before has hushed it
     loop, complaints = asyncio.get_running_loop(), thread_module.Complaints()
     for number in [errno.EMFILE] * 100 + [errno.EIO] * 2:
         error = OSError(number, os.strerror(number))

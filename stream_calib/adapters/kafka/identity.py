@@ -30,6 +30,7 @@ from stream_calib.errors import LostInputError
 from stream_calib.values import Source
 
 LOOK_EVERY_S = 1.0
+PAUSE_S = 0.1
 ANSWER_S = 2.0
 METADATA, WITH_IDS = 3, 10  # of the library's own requests version 5 is the last
 
@@ -126,13 +127,15 @@ class TopicIds:
 
     What was fetched before a look that finds all as it was is of the topics as they were: a broker
     shows a new topic before it takes records for it. So it is looked at behind a fetch and before
-    its records are handed on, and once a second at most: within one second nobody deletes a topic,
-    makes it anew and fills it beyond our position between two fetches.
+    its records are handed on: behind each that comes after a pause, and once a second while they
+    follow each other so closely that nobody deletes a topic, makes it anew and fills it beyond our
+    position between two of them.
     """
 
     def __init__(self) -> None:
         self._ids: dict[str, bytes] = {}
         self._looked_s = -math.inf
+        self._passed_s = -math.inf
         self._told = True
 
     async def note(self, consumer: Any, topics: Iterable[str]) -> None:  # noqa: ANN401
@@ -153,7 +156,9 @@ class TopicIds:
             A topic of which something was read is gone, and another one has its name.
         """
         now_s = asyncio.get_running_loop().time()
-        if not self._told or now_s - self._looked_s < LOOK_EVERY_S:
+        close = now_s - self._passed_s < PAUSE_S
+        if not self._told or (close and now_s - self._looked_s < LOOK_EVERY_S):
+            self._passed_s = now_s
             return True
         # asked is who has just answered: its own view is as new as what it sent
         topics, client = {source.topic for source in positions}, consumer._client  # noqa: SLF001
@@ -170,7 +175,7 @@ class TopicIds:
                     "continue what was read; --accept-gap goes on with it"
                 )
         self._ids |= found
-        self._looked_s = now_s
+        self._looked_s = self._passed_s = now_s
         return True
 
     async def _ask(
