@@ -35,7 +35,7 @@ demo: $(READY)  ## live view on generated ticks, no broker needed
 demo-kafka: $(READY) kafka  ## the same demo through a real local Kafka
 	$(BIN)/stream-calib demo --kafka 127.0.0.1:$(KAFKA_PORT)
 
-# Tests on Kafka start brokers and services besides, and have deadlines.
+# Few, whatever the machine: those on Kafka start brokers and services besides, and have deadlines.
 TEST_JOBS ?= 2
 test: $(READY)  ## the tests; those on Kafka run when a broker can be had
 	@$(BIN)/stream-calib warmup
