@@ -30,6 +30,7 @@ from tests.kafka.living import Ended, ended, start
 from tests.kafka.service import write
 from tests.kafka.test_faults_process import (
     Row,
+    begun,
     catches_up,
     completes,
     crashed,
@@ -162,13 +163,7 @@ async def half_read(bootstrap: str, folder: Path, seed: int) -> tuple[Victim, li
 
     Silence closes no bar, and the journal is not trimmed.
     """
-    rows: list[Row] = []
-
-    def first_part(topic: str) -> list[Row]:
-        rows.extend(tick_rows(topic, names(6), seed))
-        return rows[:600]
-
-    victim = await scene(bootstrap, folder, first_part)
+    victim, rows = await begun(bootstrap, folder, seed)
     settings(victim, '"1500ms"', '"60s"')
     settings(victim, "[snapshots]", "[snapshots]\nkeep = 100")
     return victim, rows

@@ -163,6 +163,19 @@ async def scene(
     return await victim.prepare()
 
 
+async def begun(
+    bootstrap: str, folder: Path, seed: int, **changes: Any
+) -> tuple[Victim, list[Row]]:
+    """Return a service that has not run yet, and its input, of which 600 records are there."""
+    rows: list[Row] = []
+
+    def first_part(topic: str) -> list[Row]:
+        rows.extend(tick_rows(topic, names(6), seed))
+        return rows[:600]
+
+    return await scene(bootstrap, folder, first_part, **changes), rows
+
+
 class HalfFed(NamedTuple):
     """A service with HTTP that has not run yet, and what of its input is there and is not."""
 
@@ -174,13 +187,7 @@ class HalfFed(NamedTuple):
 
 async def half_fed(bootstrap: str, folder: Path, seed: int) -> HalfFed:
     """Prepare a service of which nothing but the input closes a bar, and whose journal is whole."""
-    rows: list[Row] = []
-
-    def first_part(topic: str) -> list[Row]:
-        rows.extend(tick_rows(topic, names(6), seed))
-        return rows[:600]
-
-    victim = await scene(bootstrap, folder, first_part, keep=WHOLE)
+    victim, rows = await begun(bootstrap, folder, seed, keep=WHOLE)
     port = free_port()
     settings(victim, "enabled = false", f"port = {port}")
     settings(victim, '"1500ms"', '"10m"')  # silence closes nothing
@@ -275,13 +282,7 @@ async def test_f14_event_loop_is_blocked_for_longer_than_the_watchdog_waits(
 async def test_f13_second_process_stands_by_and_takes_over_when_the_first_ends(
     kafka_bootstrap: str, tmp_path: Path, seed: int
 ) -> None:
-    rows: list[Row] = []
-
-    def first_part(topic: str) -> list[Row]:
-        rows.extend(tick_rows(topic, names(6), seed))
-        return rows[:600]
-
-    victim = await scene(kafka_bootstrap, tmp_path, first_part)
+    victim, rows = await begun(kafka_bootstrap, tmp_path, seed)
     settings(victim, '"1500ms"', '"60s"')  # nothing is late because of our pauses
     before = await reference(victim, flush=False)
     first = await start(victim)
