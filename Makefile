@@ -39,7 +39,7 @@ demo-kafka: $(READY) kafka  ## the same demo through a real local Kafka
 TEST_JOBS ?= 2
 test: $(READY)  ## the tests; those on Kafka run when a broker can be had
 	@$(BIN)/stream-calib warmup
-	@$(BIN)/python -m pytest --numprocesses=$(TEST_JOBS) --dist=loadfile
+	@$(BIN)/python -m pytest --numprocesses=$(TEST_JOBS) --dist=loadfile --timeout=600
 
 test-full: $(READY)  ## also the slow tests, then the kernels once more without the compiler
 	$(BIN)/python -m pytest -m "not bench and not chaos and not fuzz"

@@ -235,6 +235,7 @@ async def _on_kafka(show: Show, seconds: float, port: int, address: str, compile
 
 async def _stay(show: Show, stop: asyncio.Event) -> None:
     if show.stay:
+        await show.complete.wait()
         show.console.print("all ticks are in; Ctrl-C ends it", soft_wrap=True)
         await stop.wait()
 

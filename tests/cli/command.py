@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,20 @@ class Done:
     code: int
     out: str
     err: str
+
+
+class Spawned(subprocess.Popen[str]):
+    """A command as a process of its own; a test that fails within its block ends it."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.kill()
+        super().__exit__(kind, error, traceback)
 
 
 class Cli:
@@ -61,9 +76,9 @@ def spawn(
     program: Sequence[object] = COMMAND,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-) -> "subprocess.Popen[str]":
+) -> Spawned:
     """Start a command as a process of its own, its output in pipes."""
-    return subprocess.Popen(
+    return Spawned(
         [*map(str, program), *map(str, words)],
         cwd=cwd,
         env=environment() | dict(env or {}),
@@ -72,7 +87,7 @@ def spawn(
         stderr=subprocess.PIPE,
         text=True,
         # a shell starts its background jobs deaf to Ctrl-C, and what they start inherits it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -83,7 +98,7 @@ def run_process(
     return ended(spawn(*words, cwd=cwd, env=env))
 
 
-def ended(process: "subprocess.Popen[str] | Forked") -> Done:
+def ended(process: "Spawned | Forked") -> Done:
     """Return what a process has said and how it ended; where it takes too long it is killed."""
     with process:
         try:

@@ -104,6 +104,8 @@ class Forked:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None:  # a test that fails does not wait for what nobody ends any more
+            self.kill()
         self.wait()
         self.stdout.close()
         self.stderr.close()

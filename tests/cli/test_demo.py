@@ -34,11 +34,11 @@ def test_demo_ends_by_itself_with_a_table_and_serves_metrics_meanwhile() -> None
             if found := re.search(r"metrics at (http://127\.0\.0\.1:\d+)/metrics", line):
                 url = found[1]
             if url and "RMS error" in line and not metrics:  # it is on its way
-                with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+                with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
                     metrics = answer.read().decode()
-                with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:
+                with urllib.request.urlopen(f"{url}/readyz", timeout=60) as answer:
                     assert answer.status == 200
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE_S) == 0
         assert process.stderr is not None
         assert but_loading(process.stderr.read()) == ""
     assert time.monotonic() - started_s < DEADLINE_S
@@ -125,7 +125,7 @@ def test_demo_whose_reader_leaves_ends_quietly() -> None:
 def test_terminal_shows_the_matrix_as_a_coloured_heat_map(columns: int, rows: int) -> None:
     with terminal(columns, rows) as (process, main_end):
         text = read_all(main_end)
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE_S) == 0
     assert len(COLOURED.findall(text)) > 100
     assert "BANK1" in text
     assert "the break: average correlation" in text

@@ -11,7 +11,17 @@ import pytest
 
 import stream_calib as sc
 from stream_calib.wire.matrices import decode
-from tests.cli.command import COMMAND, DEMO_TICKS, Done, environment, is_one_sentence, run_process
+from tests.cli.command import (
+    COMMAND,
+    DEADLINE_S,
+    DEMO_TICKS,
+    Done,
+    but_loading,
+    environment,
+    is_one_sentence,
+    run_process,
+    spawn,
+)
 
 WITH_CONFIG = ("-c", "settings.toml")
 
@@ -168,16 +178,12 @@ def test_file_that_is_cut_off_is_one_sentence(cli: Callable[..., Done], folder: 
     [["--out", "-"], *(pytest.param(more, marks=pytest.mark.full) for more in (["--json"], []))],
 )
 def test_reader_that_leaves_ends_it_quietly(folder: Path, words: list[str]) -> None:
-    command = [*COMMAND, "replay", "ticks.jsonl", *WITH_CONFIG, *words]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, cwd=folder, env=environment(), stdout=pipe, stderr=pipe
-    ) as process:
+    with spawn("replay", "ticks.jsonl", *WITH_CONFIG, *words, cwd=folder) as process:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
-        assert process.stderr.read() == b""
-        assert process.wait(30) == 1
+        assert but_loading(process.stderr.read()) == ""
+        assert process.wait(DEADLINE_S) == 1
 
 
 @pytest.mark.parametrize("redirection", ["> /dev/full", ">&-"])

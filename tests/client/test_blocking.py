@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from deploy.kafka.broker import free_port
 from stream_calib.client.blocking import Subscription
 from stream_calib.errors import TransportError
 from stream_calib.values import Matrix
+from tests.cli.command import spawn
 from tests.real_parts import ROOT
 from tests.web.observations import matrix
 
@@ -132,15 +132,7 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_ends_the_wait_and_lets_go() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAITING],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
-    )
-    with process:
+    with spawn("-c", WAITING, program=[sys.executable], cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "got 1\n"
         time.sleep(0.2)  # it waits by now
