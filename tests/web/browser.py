@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 STARTS_S = 60
+TRIES = 3
 ANSWERS_S = 60
 
 
@@ -170,43 +171,55 @@ class Browser:
 
 @contextlib.asynccontextmanager
 async def chromium(binary: Path, folder: Path) -> AsyncIterator[Browser]:
-    """Start a browser with a profile of its own in ``folder``."""
-    process = await asyncio.create_subprocess_exec(
-        str(binary),
-        "--headless=new",
-        "--no-sandbox",  # root has none
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--no-first-run",
-        "--hide-scrollbars",
-        "--remote-debugging-port=0",
-        f"--user-data-dir={folder}",
-        "about:blank",
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        port = await _port(folder / "DevToolsActivePort")
-        async with aiohttp.ClientSession() as client:
-            yield Browser(port, client)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+    """Start a browser with a profile of its own in ``folder``; one that fails to is tried again."""
+    for tries_left in reversed(range(TRIES)):
+        process = await _start(binary, folder)
         try:
-            await asyncio.wait_for(process.wait(), 10)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+            port = await _port(process, folder / "DevToolsActivePort")
+            if port is None:
+                said = (folder / "said").read_text(errors="replace")
+                assert tries_left, f"Chromium did not start: {said[-2000:]}"
+                continue
+            async with aiohttp.ClientSession() as client:
+                yield Browser(port, client)
+            return
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), 10)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _port(file: Path) -> int:
+async def _start(binary: Path, folder: Path) -> asyncio.subprocess.Process:
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240 (one call)
+    with (folder / "said").open("wb") as said:
+        return await asyncio.create_subprocess_exec(
+            str(binary),
+            "--headless=new",
+            "--no-sandbox",  # root has none
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--no-first-run",
+            "--hide-scrollbars",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={folder}",
+            "about:blank",
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=said,
+        )
+
+
+async def _port(process: asyncio.subprocess.Process, file: Path) -> int | None:
+    # None where it has ended, or takes too long
     end_s = time.monotonic() + STARTS_S
-    while True:
-        with contextlib.suppress(OSError, ValueError):
+    while process.returncode is None and time.monotonic() < end_s:
+        with contextlib.suppress(OSError, ValueError, IndexError):
             return int(file.read_text().splitlines()[0])  # noqa: ASYNC240 (two lines)
-        if time.monotonic() > end_s:
-            raise AssertionError("Chromium did not start")
         await asyncio.sleep(0.05)
+    return None
