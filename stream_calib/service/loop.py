@@ -86,7 +86,8 @@ class UniverseLoop:
         self.name = parts.universe.name
         self.session = recovered.session
         self.has_sources = bool(recovered.session.positions)
-        self.has_published = False
+        numbers = recovered.session.runner.engine.sequences()
+        self.has_published = any(n for name, n in numbers.items() if name != "events")
         self.has_committed = False
         self._source, self._log, self._store = parts.source, parts.log, parts.snapshots
         self._observer = parts.observer

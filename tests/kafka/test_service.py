@@ -190,6 +190,9 @@ def test_ticks_become_matrices_that_others_read(place: Place) -> None:
             assert last[0].sequence > 10
             assert last[1].sequence == last[0].sequence + 1
         assert_stops(service)
+    with place.running("run") as service:
+        until(lambda: place.get("/readyz")[0] == 200)  # nothing new comes, but there are matrices
+        assert_stops(service)
 
 
 def test_interrupt_from_the_keyboard_is_a_clean_stop_too(place: Place) -> None:
