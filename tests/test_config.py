@@ -17,6 +17,7 @@ from stream_calib.config import (
     load_config,
     parse_config,
     parse_duration,
+    without_secrets,
 )
 from stream_calib.errors import ConfigError
 
@@ -616,6 +617,18 @@ def test_url_of_snapshots_shows_no_secret_and_has_one_from_the_environment_alone
     assert loaded.snapshots.url == "ftp://me:pa55@host/x?y=pa55"
     assert "pa55" not in to_toml(loaded) + repr(loaded) + loaded.model_dump_json()
     assert 'url = "ftp://***@host/x?***"' in to_toml(loaded)
+
+
+@pytest.mark.parametrize("password", ["pa/55", "pa?55", "pa@55", "/", "?x=/", "pa#55@/?"])
+def test_a_password_in_a_url_may_hold_any_sign(password: str) -> None:
+    assert without_secrets(f"ftp://me:{password}@host/x?y=1") == "ftp://***@host/x?***"
+    assert without_secrets(f"ftp://me:{password}@host/x") == "ftp://***@host/x"
+
+
+def test_a_url_without_secrets_is_shown_as_it_is() -> None:
+    for url in ("s3://bucket/path", "s3://bucket/a@b", "ftp://host:21/x", "file:///a/b"):
+        assert without_secrets(url) == url
+    assert without_secrets("s3://bucket/a?key=b@c") == "s3://bucket/a?***"
 
 
 COINS = ["BTC/USDT", "ETH/USDT", "SOL/USDT"]

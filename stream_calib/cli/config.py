@@ -1,5 +1,6 @@
 """``config check`` and ``config show``."""
 
+import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +67,9 @@ def _table(tree: dict[str, Any], path: str, secrets: frozenset[str]) -> str:
     for key, value in tree.items():
         if not _is_table(value):
             mark = "# " if f"{path}{key}" in secrets else ""
-            text += f"{mark}{key} = {_value(value)}\n"
+            text += f"{mark}{_key(key)} = {_value(value)}\n"
     for key, value in tree.items():
-        name = f"{path}{key}"
+        name = f"{path}{_key(key)}"
         for table in value if isinstance(value, list) else [value]:
             if _is_table(value):
                 head = f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
@@ -79,6 +80,10 @@ def _table(tree: dict[str, Any], path: str, secrets: frozenset[str]) -> str:
 def _is_table(value: object) -> bool:
     is_list = isinstance(value, list) and bool(value) and isinstance(value[0], dict)
     return isinstance(value, dict) or is_list
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
 
 
 def _value(value: object) -> str:

@@ -1,5 +1,6 @@
 """Which matrices, and what of them: options that `watch` and `export` share."""
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,9 +34,9 @@ START_HELP = "A sequence (with --universe), a time with a zone, earliest or late
 
 def start_of(text: str) -> "int | str | datetime":
     """Understand ``--start``."""
-    return (
-        text if text in {"earliest", "latest"} else int(text) if text.isdigit() else time_of(text)
-    )
+    if text in {"earliest", "latest"}:
+        return text
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else time_of(text)
 
 
 def time_of(text: str) -> "datetime":

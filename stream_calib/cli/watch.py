@@ -107,6 +107,12 @@ class Wanted:
     def __init__(
         self, symbols: Sequence[str] | None, pairs: PairList | None, change: float | None
     ) -> None:
+        from stream_calib.errors import InputError
+
+        named = () if symbols is None or pairs is None else (s for pair in pairs for s in pair)
+        for symbol in named:
+            if symbol not in (symbols or ()):
+                raise InputError(f"--pairs has {symbol!r}, which --symbols leaves out")
         self.pairs = pairs
         self._narrow, self._change = Narrowing(symbols), change
         self._shown: dict[tuple[str, str], Matrix] = {}

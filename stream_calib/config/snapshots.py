@@ -45,8 +45,9 @@ def is_here(url: str) -> bool:
 
 def without_secrets(url: str) -> str:
     """Return a URL as others may see it: no user, no password, no query."""
-    bare, is_asked, _ = url.partition("?")
-    scheme, _, rest = bare.partition("://")
-    host, slash, path = rest.partition("/")
-    user, _, host = host.rpartition("@")
-    return f"{scheme}://{'***@' if user else ''}{host}{slash}{path}{'?***' if is_asked else ''}"
+    scheme, _, rest = url.partition("://")
+    user, _, place = rest.rpartition("@")  # the last one: a password may hold any sign
+    if ":" not in user and "@" not in re.split("[/?]", rest)[0]:
+        user, place = "", rest  # it is of the path
+    bare, is_asked, _ = place.partition("?")
+    return f"{scheme}://{'***@' if user else ''}{bare}{'?***' if is_asked else ''}"

@@ -1,20 +1,23 @@
 """What a universe published before it was started anew, for those who look at it."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 
 from stream_calib.client.assembly import Assembly
-from stream_calib.errors import StreamCalibError
+from stream_calib.errors import InputError, StreamCalibError
 from stream_calib.ports import Viewer
 from stream_calib.values import Event, Matrix, Published
 from stream_calib.wire.events import decode_event
 
-MATRICES, EVENTS = 1000, 400  # records that are read back at most, of a universe
+MATRICES = 1000  # records that are read back at most, of a universe
+EVENTS = 20_000  # most may be of symbols that come and go, a thousand a day of 500
 RECALLED_BYTES = 16 * 2**20  # the same
 
+T = TypeVar("T")
 ReadBack = Callable[[str, str, int, int], Awaitable[Sequence[Published]]]
 
 
@@ -93,16 +96,26 @@ async def _recall_all(universes: Sequence[str], read_back: ReadBack, viewer: Vie
 
 
 def recalled(universe: str, matrices: Sequence[Published], events: Sequence[Published]) -> Recalled:
-    """Read records of both topics back; a matrix whose first chunks are missing is left out.
+    """Read records of both topics back.
 
-    Raises
-    ------
-    InputError
-        A record is of something else.
+    A matrix whose first chunks are missing is left out, and so is what is something else.
     """
     assembly = Assembly(universe, on_problem=lambda _: None)
-    found = (assembly.add(record) for record in matrices)
+    found = _read(_event, events)
     return Recalled(
-        [matrix for matrix in found if matrix is not None],
-        [decode_event(record.value) for record in events if record.value is not None],
+        _read(assembly.add, matrices), [event for event in found if event.universe == universe]
     )
+
+
+def _read(one: Callable[[Published], T | None], records: Sequence[Published]) -> list[T]:
+    found = []
+    for record in records:
+        with contextlib.suppress(InputError):
+            made = one(record)
+            if made is not None:
+                found.append(made)
+    return found
+
+
+def _event(record: Published) -> Event | None:
+    return None if record.value is None else decode_event(record.value)

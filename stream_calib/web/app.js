@@ -2,7 +2,7 @@
 
 import { badges, fillBadges } from "./badges.js";
 import { drawLegend, isDark } from "./colours.js";
-import { Connection, get, getMoved } from "./connection.js";
+import { Connection, get, getEvents, getMoved } from "./connection.js";
 import { nameOf, save, toCsv, toPicture } from "./downloads.js";
 import { fillEvents, timeText } from "./events.js";
 import { msOf, sameSymbols, signed } from "./frames.js";
@@ -13,6 +13,7 @@ import { fillMoved, fillPairs, fillRow, strongestAndWeakest } from "./tables.js"
 import { startTheme } from "./theme.js";
 
 const POLL_MS = 2000;
+const BADGES_MS = 1000;
 const TABLES_MS = 1000;
 const REORDER_MS = 3000;
 const EVENTS_SHOWN = 100;
@@ -42,6 +43,7 @@ class App {
     this.progress = null;
     this.reasons = [];
     this.connected = false;
+    this.answers = true; // to what is asked besides
     this.events = [];
     this.ordering = new Ordering();
     this.heat = new HeatMap(part("heat"), {
@@ -60,6 +62,7 @@ class App {
       },
     });
     this.poll();
+    setInterval(() => this.badge(), BADGES_MS); // silence makes no event
   }
 
   listen() {
@@ -103,9 +106,11 @@ class App {
       if (this.universe) await this.pollEvents();
       if (!this.paused) await this.pollMoved();
       await this.fillGaps();
+      this.answers = true;
     } catch {
+      this.answers = false;
       this.progress = null;
-      this.reasons = []; // the service is away; the socket says so
+      this.reasons = []; // the service is away, or stands still
     }
     this.badge();
     setTimeout(() => this.poll(), POLL_MS);
@@ -114,8 +119,13 @@ class App {
   take(universes) {
     const names = universes.map((one) => one.name);
     const select = part("universe");
+    if (this.universe !== null && !names.includes(this.universe)) { // it was renamed
+      this.universe = this.estimator = null;
+      this.clear();
+    }
     if (!sameSymbols(names, [...select.options].map((option) => option.value))) {
       select.replaceChildren(...names.map((name) => new Option(name, name)));
+      select.value = this.universe ?? names[0];
     }
     const own = universes.find((one) => one.name === (this.universe ?? names[0]));
     if (!own) return;
@@ -132,9 +142,13 @@ class App {
     }
   }
 
+  own() {
+    return this.known.find((one) => one.name === this.universe)?.estimators[this.estimator];
+  }
+
   // What came before the page was opened is as old as the service says.
   hear() {
-    const own = this.known.find((one) => one.name === this.universe)?.estimators[this.estimator];
+    const own = this.own();
     if (own) this.receivedMs = Math.min(this.receivedMs, this.knownMs - 1000 * own.shown_for_s);
   }
 
@@ -158,30 +172,32 @@ class App {
     this.universe = universe;
     this.estimator = estimator;
     part("universe").value = universe;
-    if (moved) {
-      this.pair = null;
-      this.frame = null; // of another universe
-      part("shown").hidden = true;
-      part("waiting").hidden = false;
-      this.events = [];
-      fillEvents(part("events"), []);
-    }
+    if (moved) this.clear();
     if (estimator === null) {
       this.offer([]); // until it is known what this universe has
-      this.refresh();
+      this.later(this.refresh());
       return;
     }
     for (const input of part("estimators").querySelectorAll("input")) input.checked = input.value === estimator;
     this.pause(false);
     this.waiting = null;
+    this.stepMs = 0;
     this.receivedMs = performance.now();
     this.hear();
     this.connection.watch(universe, estimator);
-    this.regimePanel.start(universe, estimator);
+    this.later(this.regimePanel.start(universe, estimator));
     for (const suffix of ["npy", "json"]) {
       const path = `/api/matrix/${encodeURIComponent(universe)}/${encodeURIComponent(estimator)}`;
       part(suffix).href = suffix === "json" ? path : `${path}.${suffix}`;
     }
+  }
+
+  // What is shown is of another universe.
+  clear() {
+    this.pair = this.frame = null;
+    part("shown").hidden = true;
+    part("waiting").hidden = false;
+    this.forgetEvents();
   }
 
   async refresh() {
@@ -193,15 +209,18 @@ class App {
     if (this.standing.includes(this.universe) && !standing.includes(this.universe)) this.refill = 3;
     this.standing = standing;
     part("waiting").firstElementChild.textContent = this.standsBy() ? "This worker stands by: another one is the owner, and shows its matrices." : "Waiting for the first matrix.";
-    part("reasons").replaceChildren(...this.reasons.map((reason) => {
-      const item = document.createElement("li");
-      item.textContent = reason;
-      return item;
-    }));
+    part("reasons").replaceChildren(...this.reasons.map((reason) => Object.assign(document.createElement("li"), { textContent: reason })));
   }
 
   standsBy() {
     return this.standing.includes(this.universe);
+  }
+
+  // What could not be fetched is asked for again at the next poll.
+  later(fetching) {
+    fetching.catch(() => {
+      this.passedOver = true;
+    });
   }
 
   // Frames that were passed over on their way here are in the service's past.
@@ -214,15 +233,17 @@ class App {
   }
 
   async pollEvents() {
-    const last = this.events.length ? this.events[this.events.length - 1].sequence : -1;
-    const universe = this.universe;
-    const fresh = await fetch(`/api/events/${encodeURIComponent(universe)}?after=${last}`);
-    if (!fresh.ok) return;
-    const events = await fresh.json();
-    if (!events.length || universe !== this.universe) return;
-    this.events = this.events.concat(events).slice(-EVENTS_SHOWN);
+    const known = this.events;
+    const events = await getEvents(this.universe, known.at(-1)?.sequence ?? -1);
+    if (!events?.length || known !== this.events) return; // or they were forgotten meanwhile
+    this.events = known.concat(events).slice(-EVENTS_SHOWN);
     fillEvents(part("events"), this.events.slice().reverse());
     this.regimePanel.mark(this.events);
+  }
+
+  forgetEvents() {
+    this.events = [];
+    fillEvents(part("events"), []);
   }
 
   // What has moved most since the last model, or the last alarm, or as far back as is known.
@@ -246,22 +267,15 @@ class App {
   // A symbol by its name or a part of it, with the one that moves most with it.
   find(text) {
     if (!this.frame || !text.trim()) return;
-    const wanted = text.trim().toLowerCase();
-    const names = this.frame.symbols.slice().sort();
-    const own = names.map((name) => name.toLowerCase());
-    const tests = [(name) => name === wanted, (name) => name.slice(name.indexOf(":") + 1) === wanted, (name) => name.startsWith(wanted), (name) => name.includes(wanted)];
-    const at = tests.map((test) => own.findIndex(test)).find((k) => k >= 0);
-    if (at === undefined) {
+    const found = this.frame.like(text.trim().toLowerCase());
+    if (found === undefined) {
       part("announced").textContent = `No symbol like ${text.trim()}`;
       part("find").setAttribute("aria-invalid", "true");
       return;
     }
     part("find").removeAttribute("aria-invalid");
     part("find").value = "";
-    const i = this.frame.indexOf(names[at]);
-    let best = i === 0 ? 1 : 0;
-    for (let j = 0; j < this.frame.n; j++) if (j !== i && Math.abs(this.frame.at(i, j)) > Math.abs(this.frame.at(i, best))) best = j;
-    this.choose(names[at], this.frame.symbols[best]);
+    this.choose(found, this.frame.closestTo(found));
   }
 
   receive(frame) {
@@ -269,6 +283,7 @@ class App {
     if (last && last.key === frame.key && frame.timeMs !== last.timeMs) {
       if (frame.timeMs > last.timeMs) this.stepMs = frame.timeMs - last.timeMs;
       this.receivedMs = performance.now();
+      if (frame.timeMs < last.timeMs || frame.head.sequence < last.head.sequence) this.forgetEvents(); // the input was begun anew
     }
     const isDue = this.waiting === null && !this.paused;
     this.waiting = frame;
@@ -330,16 +345,21 @@ class App {
   listSymbols(frame) {
     const names = frame.symbols.slice().sort();
     for (const id of ["row", "column", "names"]) part(id).replaceChildren(...names.map((name) => new Option(name, name)));
+    this.nameChosen();
+  }
+
+  nameChosen() {
+    if (this.pair) [part("row").value, part("column").value] = this.pair;
   }
 
   choose(a, b) {
-    if (!this.frame || a === b) return;
-    this.pair = [a, b];
-    part("row").value = a;
-    part("column").value = b;
+    if (!this.frame) return;
+    if (a !== b) this.pair = [a, b];
+    this.nameChosen();
+    if (a === b) return;
     const places = this.pair.map((name) => this.heat.order.indexOf(this.frame.indexOf(name)));
     this.heat.choose(...places);
-    this.pairPanel.choose(this.frame, a, b);
+    this.later(this.pairPanel.choose(this.frame, a, b));
     this.table(performance.now());
   }
 
@@ -364,7 +384,7 @@ class App {
 
   badge() {
     const silentS = (performance.now() - this.receivedMs) / 1000;
-    fillBadges(part("badges"), badges({ frame: this.frame, connected: this.connected, paused: this.paused, progress: this.progress, reasons: this.reasons, standsBy: this.standsBy(), stepMs: this.stepMs, silentS }));
+    fillBadges(part("badges"), badges({ frame: this.frame, connected: this.connected && this.answers, paused: this.paused, progress: this.progress, reasons: this.reasons, standsBy: this.standsBy(), stepMs: this.stepMs, silentS, periodS: this.own()?.period_s ?? 0 }));
   }
 
   recolour() {

@@ -7,14 +7,14 @@ import { seconds } from "./tables.js";
 const SILENT_S = 10; // without a frame
 const LATE_STEPS = 4; // publishing periods between the newest tick and the matrix, or its horizons
 
-export function badges({ frame, connected, paused, progress, reasons, standsBy, stepMs, silentS }) {
+export function badges({ frame, connected, paused, progress, reasons, standsBy, stepMs, periodS, silentS }) {
   const found = [];
   const add = (text, kind = "", title = "") => found.push({ text, kind, title });
   if (!connected) add("no connection, trying again", "warn");
   else if (standsBy) add("stands by", "warn", "Another worker is the owner: see its page for what is new");
   else if (!frame) add("waiting", "warn");
   else if (paused) add("paused", "warn", "What came since is not shown");
-  else if (silentS > SILENT_S && silentS > (5 * stepMs) / 1000) add(`nothing new for ${seconds(silentS)}`, "warn");
+  else if (silentS > SILENT_S && silentS > 5 * Math.max(stepMs / 1000, periodS)) add(`nothing new for ${seconds(silentS)}`, "warn");
   else add("live", "good");
   for (const reason of frame ? reasons : []) add(reason, "warn", "Why the service is not ready");
   if (!frame) return found;
@@ -22,8 +22,7 @@ export function badges({ frame, connected, paused, progress, reasons, standsBy, 
   add(`as of ${timeText(frame.timeMs, true)}`, "", `number ${head.sequence}`);
   if (progress?.newest_ns) {
     const age = Math.max(0, (msOf(progress.newest_ns) - frame.timeMs) / 1000);
-    const periodS = Math.max(stepMs / 1000, Number(head.horizon_ns) / 1e9);
-    const late = age > 5 && age > LATE_STEPS * periodS;
+    const late = age > 5 && age > LATE_STEPS * Math.max(stepMs / 1000, periodS, Number(head.horizon_ns) / 1e9);
     add(`${seconds(age)} behind the newest tick`, late ? "warn" : "", "In event time");
     if (progress.lag_records > 0) add(`${progress.lag_records.toLocaleString("en")} records unread`);
   }

@@ -3,6 +3,7 @@
 import { Frame } from "./frames.js";
 
 const RETRY_MS = [300, 1000, 3000, 5000];
+const ANSWERS_MS = 10000; // or a service that stands still is waited for without end
 
 export class Connection {
   constructor({ onFrame, onState }) {
@@ -60,19 +61,14 @@ export class Connection {
   }
 }
 
-export async function get(...parts) {
-  const response = await fetch(`/api/${parts.map(encodeURIComponent).join("/")}`);
+async function ask(parts, query = "") {
+  const path = parts.map(encodeURIComponent).join("/");
+  const response = await fetch(`/api/${path}${query}`, { signal: AbortSignal.timeout(ANSWERS_MS) });
   if (response.status === 401) location.reload(); // the service began anew and asks for the token
   return response.status === 200 ? response.json() : null;
 }
 
-export async function getMoved(universe, estimator, since) {
-  const response = await fetch(`/api/moved/${encodeURIComponent(universe)}/${encodeURIComponent(estimator)}?since=${since}`);
-  return response.status === 200 ? response.json() : null;
-}
-
-export async function getHistory(universe, estimator, a, b) {
-  const query = new URLSearchParams({ pair: `${a},${b}` });
-  const response = await fetch(`/api/history/${encodeURIComponent(universe)}/${encodeURIComponent(estimator)}?${query}`);
-  return response.status === 200 ? response.json() : null;
-}
+export const get = (...parts) => ask(parts);
+export const getEvents = (universe, after) => ask(["events", universe], `?after=${after}`);
+export const getMoved = (universe, estimator, since) => ask(["moved", universe, estimator], `?since=${since}`);
+export const getHistory = (universe, estimator, a, b) => ask(["history", universe, estimator], `?${new URLSearchParams({ pair: `${a},${b}` })}`);

@@ -41,6 +41,21 @@ export class Frame {
     this.places ??= new Map(this.symbols.map((name, i) => [name, i]));
     return this.places.get(symbol) ?? -1;
   }
+
+  // The symbol of this name in small letters, or that ends, begins, or goes on like it.
+  like(wanted) {
+    const names = this.symbols.slice().sort();
+    const tests = [(name) => name === wanted, (name) => name.slice(name.indexOf(":") + 1) === wanted, (name) => name.startsWith(wanted), (name) => name.includes(wanted)];
+    return tests.map((test) => names.find((name) => test(name.toLowerCase()))).find((name) => name !== undefined);
+  }
+
+  // The one that moves most with it, or against it.
+  closestTo(symbol) {
+    const i = this.indexOf(symbol);
+    let best = i === 0 ? 1 : 0;
+    for (let j = 0; j < this.n; j++) if (j !== i && Math.abs(this.at(i, j)) > Math.abs(this.at(i, best))) best = j;
+    return this.symbols[best];
+  }
 }
 
 export function sameSymbols(a, b) {

@@ -17,10 +17,14 @@ export class HeatMap {
     this.limit = 1;
     this.onChoose = onChoose;
     this.onHover = onHover;
+    this.pointer = null; // the last event of it
     this.recolour();
     canvas.addEventListener("keydown", (event) => this.key(event));
     canvas.addEventListener("pointermove", (event) => this.hover(event));
-    canvas.addEventListener("pointerleave", () => this.onHover(null));
+    canvas.addEventListener("pointerleave", () => {
+      this.pointer = null;
+      this.onHover(null);
+    });
     canvas.addEventListener("pointerdown", (event) => {
       const cell = this.cellAt(event);
       if (cell && cell[0] !== cell[1]) this.onChoose(...this.symbolsAt(cell));
@@ -41,6 +45,7 @@ export class HeatMap {
       this.lay();
     }
     this.fill();
+    if (this.pointer) this.hover(this.pointer); // the number under it is another one now
   }
 
   // Which entry of the triangle each pixel shows, found once for an order.
@@ -160,6 +165,7 @@ export class HeatMap {
   }
 
   hover(event) {
+    this.pointer = event;
     const cell = this.cellAt(event);
     const box = this.canvas.getBoundingClientRect();
     this.onHover(cell && cell.map((k) => this.order[k]), event.clientX - box.left, event.clientY - box.top);

@@ -2,10 +2,20 @@
 
 const KEY = "stream_calib.theme";
 
+// A browser may forbid to keep anything.
+function kept(act) {
+  try {
+    return act(localStorage);
+  } catch {
+    return null;
+  }
+}
+
 export function startTheme(button, onChange) {
+  let chosen = kept((storage) => storage.getItem(KEY));
   const system = matchMedia("(prefers-color-scheme: dark)");
   const apply = () => {
-    const theme = localStorage.getItem(KEY) ?? (system.matches ? "dark" : "light");
+    const theme = chosen ?? (system.matches ? "dark" : "light");
     document.documentElement.dataset.theme = theme;
     button.textContent = theme === "dark" ? "Light" : "Dark";
     button.setAttribute("aria-label", theme === "dark" ? "Change to light colours" : "Change to dark colours");
@@ -13,7 +23,8 @@ export function startTheme(button, onChange) {
   };
   system.addEventListener("change", apply);
   button.addEventListener("click", () => {
-    localStorage.setItem(KEY, document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    chosen = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    kept((storage) => storage.setItem(KEY, chosen));
     apply();
   });
   apply();

@@ -18,6 +18,7 @@ import pytest
 
 from tests.cli.command import COMMAND, but_loading, environment, spawn
 from tests.cli.forking import Forked
+from tests.kafka.living import is_starved
 
 QUICK = ("demo", "--seconds", "1", "--http-port", "0")
 DEADLINE_S = 60.0
@@ -84,7 +85,7 @@ def test_demo_that_is_interrupted_says_so(number: signal.Signals) -> None:
         out, err = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, but_loading(err)) == (130, "")
     assert out.endswith("interrupted\n")
-    assert time.monotonic() - started_s < 5.0
+    assert time.monotonic() - started_s < 5.0 or is_starved()
 
 
 def test_demo_that_stays_shows_the_live_view_until_it_is_interrupted() -> None:

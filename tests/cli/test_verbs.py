@@ -77,6 +77,26 @@ def test_all_settings_in_force_are_shown_without_secrets(
     assert cli("config", "show", "-c", "shown.toml").out == done.out
 
 
+def test_settings_whose_keys_need_quotes_are_shown_so_that_they_load(
+    cli: Callable[..., Done], tmp_path: Path
+) -> None:
+    names = ["XBT/USD", "a.b", 'q"uote', "tab\there", "\x7f", "é"]
+    quoted = [*names[:2], 'q\\"uote', "tab\\there", "\\u007f", "é"]
+    aliases = "\n".join(f'"{name}" = "K:{k}"' for k, name in enumerate(quoted))
+    text = (
+        f'[input]\ntopics = ["t"]\n[input.aliases]\n{aliases}\n[[universe]]\nname = "u"\n'
+        'symbols = ["K:0", "K:1", "K:2", "K:3", "K:4", "K:5"]\n[universe.returns]\n"K:0" = "diff"\n'
+    )
+    (tmp_path / "quoted.toml").write_text(text)
+    done = cli("config", "show", "-c", "quoted.toml")
+    assert (done.code, done.err) == (0, "")
+    tree = tomllib.loads(done.out)
+    assert tree["input"]["aliases"] == {name: f"K:{k}" for k, name in enumerate(names)}
+    assert tree["universe"][0]["returns"] == {"K:0": "diff"}
+    (tmp_path / "shown.toml").write_text(done.out)
+    assert cli("config", "show", "-c", "shown.toml").out == done.out
+
+
 def test_warmup_says_how_long_it_took(cli: Callable[..., Done]) -> None:
     done = cli("warmup")
     assert (done.code, done.err) == (0, "")

@@ -112,9 +112,26 @@ def test_what_changed_little_by_little_is_shown_in_the_end() -> None:
     assert shown == [*range(0, 30, step)]
 
 
+def test_pair_of_which_a_symbol_is_left_out_is_one_sentence(
+    cli: Cli, replayed: list[Matrix]
+) -> None:
+    assert replayed
+    words = ("--symbols", "SIM:TECH1,SIM:BANK1", "--pairs", "SIM:TECH1~SIM:ENRG1")
+    for more in ((), ("--change", 0.1)):
+        done = cli(*FILE, *words, *more)
+        assert (done.code, done.out) == (4, "")
+        assert is_one_sentence(done.err)
+        assert "--pairs has 'SIM:ENRG1', which --symbols leaves out" in done.err
+
+
 def test_start_that_cannot_be_understood_is_one_sentence(cli: Cli, replayed: list[Matrix]) -> None:
     assert replayed
-    for start, said in (("noon", "'noon' is not a time"), ("latest", "a file has no latest")):
+    for start, said in (
+        ("noon", "'noon' is not a time"),
+        ("latest", "a file has no latest"),
+        ("²", "'²' is not a time"),
+        ("9" * 30, "is not a time"),
+    ):
         done = cli(*FILE, "--start", start)
         assert (done.code, done.out) == (4, "")
         assert is_one_sentence(done.err)

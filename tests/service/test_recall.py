@@ -2,14 +2,18 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 import structlog
 
+from stream_calib.adapters.http import LiveView
 from stream_calib.errors import InputError, TransportError
 from stream_calib.service.recall import EVENTS, MATRICES, RECALLED_BYTES, Turns, recall, recalled
+from stream_calib.service.runner import unobserved
 from stream_calib.values import SECOND_NS, Event, Matrix, Output, Published
 from stream_calib.wire.events import decode_event, encode_event
 from stream_calib.wire.matrices import encode
@@ -67,10 +71,43 @@ def test_events_come_back_and_deleted_keys_are_nothing() -> None:
     assert recalled("fx", [gone], [gone, *records]).events == events
 
 
-@pytest.mark.parametrize("value", [b"", b"[]", b"{}", b'{"universe": "fx", "sequence": "x"}'])
+FOREIGN = [b"", b"[]", b"{}", b'{"universe": "fx", "sequence": "x"}']
+
+
+@pytest.mark.parametrize("value", FOREIGN)
 def test_what_is_no_event_is_one_sentence(value: bytes) -> None:
     with pytest.raises(InputError, match="not an event"):
         decode_event(value)
+
+
+@pytest.mark.parametrize("value", FOREIGN)
+def test_a_foreign_record_is_passed_over_and_its_neighbours_come_back(value: bytes) -> None:
+    event = Event("fx", 3, "gap", SECOND_NS, {"seconds": 3})
+    events, known = [encode_event(event, "calib.events", 0)], matrices(3, 2)
+    records = [published([o for m in known for o in encode(m, "c", 0)]), published(events)]
+    other = encode_event(replace(event, universe="other"), "calib.events", 0)
+    for k, own in enumerate(records):
+        own.insert(len(own) // 2, own[0]._replace(value=value, headers=()))
+        own.append(published([other] if k else encode(matrix_of(blocks(3, 1)), "c", 0))[0])
+    found = recalled("fx", *records)
+    assert [(m.estimator, m.sequence) for m in found.matrices][: len(known)] == [
+        (m.estimator, m.sequence) for m in known
+    ]
+    assert found.events == [event]
+
+
+async def test_an_alarm_is_found_behind_thousands_of_symbols_that_came_and_went() -> None:
+    alarm = Event("fx", 0, "drift_alarm", 0, {"alternative": "fusing"})
+    pending = [Event("fx", k, "symbol_pending", k, {"symbol": "A"}) for k in range(1, 10_000)]
+    records = published([encode_event(e, "calib.events", 0) for e in (alarm, *pending)])
+
+    async def read_back(_: str, role: str, n: int, n_bytes: int) -> list[Published]:
+        assert sum(len(record.value or b"") for record in records) < n_bytes
+        return records[-n:] if role == "events" else []
+
+    view = LiveView(["fx"], unobserved())
+    await recall(["fx"], read_back, view)
+    assert [orjson.loads(event)["sequence"] for event in view.events("fx", -1) or ()] == [0]
 
 
 async def test_a_topic_that_cannot_be_read_is_told_of_and_the_next_universe_is_shown() -> None:

@@ -2,13 +2,15 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from stream_calib.adapters.http import Health, HttpServer, HttpThread, LiveView
+from stream_calib.adapters.http.live import Key
 from stream_calib.adapters.prometheus import PrometheusObserver
 from stream_calib.config import HttpConfig
 from stream_calib.values import F64, SECOND_NS, Effects, Event, Matrix, Quality, Regime
@@ -101,10 +103,11 @@ async def serving(
     ready: bool = True,
     standing_by: Sequence[str] = (),
     clock: Callable[[], float] = time.monotonic,
+    periods_s: Mapping[Key, float] = MappingProxyType({}),
 ) -> AsyncIterator[tuple[HttpServer, LiveView, PrometheusObserver]]:
     """Serve a view of these universes on a free port."""
     observer = PrometheusObserver(version="1.2.3")
-    view = LiveView(universes, observer, clock)
+    view = LiveView(universes, observer, periods_s, clock)
     server = HttpServer(
         config or HttpConfig(port=0),
         observer.render,

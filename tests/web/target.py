@@ -26,6 +26,11 @@ class Target:
         self.url = f"http://127.0.0.1:{port}"
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     def memory(self) -> int:
         """Return the bytes of its resident memory."""
         return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * PAGE

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import csv
 import io
+import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -232,10 +233,12 @@ async def test_symbols_that_come_and_go_do_not_push_alarms_out() -> None:
 
 
 async def test_the_api_says_what_there_is(client: aiohttp.ClientSession) -> None:
-    async with serving(universes=("fx", "later")) as (server, view, _):
-        view.show("fx", effects_of(matrix_of(blocks(3, 1), 7)))
+    periods_s = {("fx", "ewma"): 1.0, ("fx", "dcc"): 60.0}
+    async with serving(universes=("fx", "later"), periods_s=periods_s) as (server, view, _):
+        view.show("fx", effects_of(*(matrix_of(blocks(3, 1), 7, e) for e in ("ewma", "dcc"))))
         view.progressed("fx", progress())
-        await shown(view, 7)
+        for estimator in ("ewma", "dcc", "difference"):
+            await shown(view, 7, estimator)
         async with client.get(f"{server.url}/api/universes") as answer:
             first, second = await answer.json()
         assert first["name"] == "fx"
@@ -244,7 +247,10 @@ async def test_the_api_says_what_there_is(client: aiohttp.ClientSession) -> None
             "sequence": 7,
             "as_of_ns": str(T0_NS + 7 * SECOND_NS),
             "symbols": 3,
+            "period_s": 1.0,
         }
+        for estimator in ("dcc", "difference"):  # which comes with the slower of both
+            assert first["estimators"][estimator]["period_s"] == 60.0
         assert first["progress"]["lag_records"] == 6
         assert second == {"name": "later", "estimators": {}, "progress": None}
 
@@ -289,6 +295,25 @@ async def test_the_past_of_a_pair_is_what_was_shown(client: aiohttp.ClientSessio
             lines = await answer.json()
         assert lines["average_correlation"] == [m.regime.average_correlation for m in matrices]
         assert lines["drift_level"] == [0.2] * 5
+
+
+async def test_a_pair_of_nothing_but_commas_costs_no_more_than_its_length(
+    client: aiohttp.ClientSession,
+) -> None:
+    names, n = ["A", ",,,", "B"], 8000
+    async with serving() as (server, view, _):
+        view.show("fx", effects_of(matrix_of(blocks(3, 1), symbols=names)))
+        await shown(view, 1)
+        url = f"{server.url}/api/history/fx/ewma"
+        for pair, both in {"A,,,,": ["A", ",,,"], ",,,,B": [",,,", "B"]}.items():
+            async with client.get(url, params={"pair": pair}) as answer:
+                assert (await answer.json())["pair"] == both
+        tracemalloc.start()
+        async with client.get(f"{url}?pair={',' * n}") as answer:
+            assert answer.status == 400
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < n**2 / 10  # all ways to cut it in two are n**2 bytes
 
 
 async def test_events_are_told_from_a_number_on(client: aiohttp.ClientSession) -> None:
@@ -465,15 +490,23 @@ async def test_a_browser_gives_the_token_once(
     assert SECRET not in caplog.text
 
 
-async def test_tokens_are_guessed_slowly_and_one_at_a_time(client: aiohttp.ClientSession) -> None:
+async def test_wrong_tokens_are_answered_one_at_a_time_and_a_right_one_at_once(
+    client: aiohttp.ClientSession,
+) -> None:
     async with serving(HttpConfig(port=0, token=SecretStr(SECRET))) as (server, _, _):
 
-        async def guess() -> int:
-            async with client.post(f"{server.url}/login", data={"token": "x"}) as answer:
+        async def give(token: str = "x") -> int:
+            form = {"token": token}
+            async with client.post(
+                f"{server.url}/login", data=form, allow_redirects=False
+            ) as answer:
                 return answer.status
 
         begun_s = asyncio.get_running_loop().time()
-        assert sorted(await asyncio.gather(*(guess() for _ in range(5)))) == [401] + [429] * 4
+        wrong = asyncio.gather(*(give() for _ in range(5)))
+        assert await give(SECRET) == 303
+        assert not wrong.done()
+        assert sorted(await wrong) == [401] + [429] * 4
         assert asyncio.get_running_loop().time() - begun_s >= 0.4
         async with client.post(f"{server.url}/login", data={"token": "x" * 5000}) as answer:
             assert answer.status == 413

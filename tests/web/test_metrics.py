@@ -12,12 +12,27 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from stream_calib.adapters.prometheus import LABEL_VALUES, METRICS, PREFIX, PrometheusObserver
+from stream_calib.adapters.prometheus import (
+    LABEL_VALUES,
+    METRICS,
+    PREFIX,
+    FeedMetrics,
+    PrometheusObserver,
+)
 from stream_calib.adapters.prometheus import family as family_module
 from stream_calib.adapters.prometheus import observer as observer_module
 from stream_calib.adapters.prometheus import standing as standing_module
 from stream_calib.ports import Observer
-from stream_calib.values import NO_TIME, DriftStatus, Effects, Event, Output, Progress, Source
+from stream_calib.values import (
+    NO_TIME,
+    DriftStatus,
+    Effects,
+    Event,
+    FeedCounts,
+    Output,
+    Progress,
+    Source,
+)
 from tests.web.observations import (
     AS_OF_NS,
     PAIRS,
@@ -471,6 +486,17 @@ def test_open_metrics_is_given_to_those_who_ask(observer: PrometheusObserver) ->
     assert "stream_calib_ticks" in {family.name for family in parsed}
     assert observer.render("")[1].startswith("text/plain; version=0.0.4")
     assert observer.render("*/*")[1].startswith("text/plain; version=0.0.4")
+
+
+@pytest.mark.parametrize("version", ["a.b", "1.x", "", "\xff", "1..0"])
+def test_a_format_of_no_version_is_the_plain_one(
+    observer: PrometheusObserver, version: str
+) -> None:
+    feed = FeedMetrics({"binance": FeedCounts()}, lambda: 0)
+    for render in (observer.render, feed.render):
+        body, content_type = render(f"application/openmetrics-text; version={version}")
+        assert body.startswith(b"# HELP")
+        assert content_type.startswith(("text/plain", "application/openmetrics-text"))
 
 
 def test_promtool_has_no_objection(

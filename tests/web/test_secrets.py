@@ -15,10 +15,11 @@ from pydantic import BaseModel, SecretStr
 
 from stream_calib.adapters.embedded import EmbeddedLog
 from stream_calib.cli.demo import UNIVERSE
-from stream_calib.config import Config, parse_config
+from stream_calib.config import ENV_SECRETS, Config, parse_config
 from stream_calib.service.topics import output_topics
 from stream_calib.service.wiring import embedded_service
 from stream_calib.simulation import simulate
+from tests.real_parts import ROOT
 
 FRAMED = b"\x00\x00\x00\x00\x07" + b"x" * 8  # of a registry, which nobody is
 PATHS = (
@@ -49,6 +50,13 @@ def test_all_settings_that_hold_secrets_are_found() -> None:
         ("kafka", "ssl_password"),
         ("input", "schema_registry_password"),
     } <= set(secret_settings(Config))
+
+
+def test_the_readme_names_the_variable_of_every_secret() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert {".".join(path) for path in secret_settings(Config)} == set(ENV_SECRETS)
+    for path in (*secret_settings(Config), ("snapshots", "url")):
+        assert f"`STREAM_CALIB__{'__'.join(path).upper()}`" in readme
 
 
 async def test_no_secret_comes_out_anywhere(

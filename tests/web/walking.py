@@ -62,8 +62,8 @@ def number(text: str) -> float:
 async def choose_estimator(page: Page, name: str) -> None:
     """Switch to an estimator, once there is one of that name."""
     button = f"document.querySelector('#estimators input[value={name}]')"
-    await page.until(f"{button} != null", LONG_S)
-    await page.run(f"{button}.click()")
+    # at once, for the buttons are made anew when there is another one
+    await page.until(f"((found) => found && (found.click(), true))({button})", LONG_S)
     await page.until(f"{HEAT}.dataset.estimator == '{name}'", LONG_S)
 
 

@@ -27,6 +27,13 @@ class Admission:
         """Whether no token is set."""
         return self._token is None
 
+    @property
+    def foreign(self) -> str:
+        """What is answered to a request that is not of the same site."""
+        if self.is_open:
+            return "asked for under a foreign name or by another site; a proxy needs http.token set"
+        return "asked for by another site, or a proxy does not pass on the Host it was asked for"
+
     def bearer(self, request: web.BaseRequest) -> bool:
         """Tell whether the request carries the token, or needs none."""
         if self._token is None:

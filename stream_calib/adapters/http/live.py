@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -83,6 +84,8 @@ class LiveView:
         Their names; nothing else is shown.
     observer
         Hears of frames and viewers.
+    periods_s
+        Publishing periods by universe and estimator, for who asks when the next is due.
     clock
         Seconds that only go forward, to tell how long ago a matrix came.
 
@@ -96,10 +99,11 @@ class LiveView:
         self,
         universes: Sequence[str],
         observer: ports.Observer,
+        periods_s: Mapping[Key, float] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.observer = observer
-        self._clock = clock
+        self._periods_s, self._clock = periods_s, clock
         self._n_events = dict.fromkeys(universes, 0)  # since the start or the last takeover
         self._shown: dict[str, dict[str, _Shown]] = {name: {} for name in universes}
         self._events: dict[str, deque[Event]] = {n: deque(maxlen=EVENTS_MAX) for n in universes}
@@ -241,6 +245,7 @@ class LiveView:
                         "as_of_ns": str(shown.frame.as_of_ns),
                         "symbols": len(shown.frame.symbols),
                         "shown_for_s": round(self._clock() - shown.shown_s, 3),
+                        "period_s": self._period_s(name, estimator),
                     }
                     for estimator, shown in by_estimator.items()
                     if shown.frame is not None
@@ -303,6 +308,11 @@ class LiveView:
         """What all histories hold."""
         every = (shown for by in self._shown.values() for shown in by.values())
         return sum(shown.history.n_bytes for shown in every)
+
+    def _period_s(self, universe: str, estimator: str) -> float | None:
+        # a difference comes as often as the slower of both
+        both = ("ewma", "dcc") if estimator == DIFFERENCE else (estimator,)
+        return max(self._periods_s.get((universe, one), 0.0) for one in both) or None
 
     def _find(self, key: Key) -> _Shown | None:
         universe, estimator = key

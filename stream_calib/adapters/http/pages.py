@@ -30,12 +30,9 @@ TYPES = {
 PUBLIC = ("/style.css", "/icon.svg")  # the form that asks for the token needs them
 LOGIN = "/login"
 HANDSHAKE = ("Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key")  # an error repeats them
-FOREIGN = (
-    "asked for by another site or under a foreign name; behind a proxy http.token has to be set"
-)
 LOGIN_BYTES_MAX = 2000
 LOGIN_S = 5.0
-LOGIN_WAIT_S = 0.5  # after a wrong token; one is looked at at a time
+LOGIN_WAIT_S = 0.5  # before a wrong token is answered; one is at a time
 VIEWERS_MAX = 50
 CLOSE_S = 0.5
 MOVED = 8  # pairs
@@ -89,7 +86,7 @@ class Pages:
         """Answer a request whose path is one of these."""
         path = request.path
         if not self._admission.same_site(request):
-            return plain(403, FOREIGN)
+            return plain(403, self._admission.foreign)
         if path == LOGIN and request.method == "POST":
             return await self._login(request)
         if path not in PUBLIC and not self._admission.looks(request):
@@ -128,7 +125,7 @@ class Pages:
                 form = await request.post()
         except TimeoutError:
             return plain(408, "that took too long")
-        except (LookupError, ValueError):  # no such encoding
+        except (LookupError, ValueError, web.RequestPayloadError):  # no such encoding, or not that
             return plain(400, "that is no form")
         given = form.get("token", "")
         if isinstance(given, str) and self._admission.knows(given.strip()):
@@ -203,10 +200,7 @@ class Pages:
         shown = self._view.frame(key)
         if shown is None:
             return self._nothing(key[0])
-        symbols = frozenset(shown[1].symbols)
-        parts = pair.split(",")  # a symbol may have a comma in it
-        splits = [(",".join(parts[:k]), ",".join(parts[k:])) for k in range(1, len(parts))]
-        both = next(((a, b) for a, b in splits if {a, b} <= symbols and a != b), None)
+        both = _two_of(pair, frozenset(shown[1].symbols))
         if both is None:
             return plain(400, "pair=A,B has to name two symbols of the matrix")
         lines = self._view.history(key, *both)
@@ -238,6 +232,16 @@ class Pages:
         if events is None:
             return plain(404, "no universe of that name")
         return as_json([orjson.Fragment(event) for event in events])
+
+
+def _two_of(pair: str, symbols: frozenset[str]) -> tuple[str, str] | None:
+    if len(pair) > 2 * max(map(len, symbols), default=0) + 1:
+        return None
+    for k, sign in enumerate(pair):  # a symbol may have a comma in it
+        a, b = pair[:k], pair[k + 1 :]
+        if sign == "," and a != b and a in symbols and b in symbols:
+            return a, b
+    return None
 
 
 def _number(text: str) -> int | None:

@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from stream_calib.adapters.http.admission import Admission
 from stream_calib.adapters.http.answers import Request, as_json, plain
 from stream_calib.adapters.http.live import LiveView
-from stream_calib.adapters.http.pages import FOREIGN, Pages
+from stream_calib.adapters.http.pages import Pages
 from stream_calib.config import HttpConfig
 from stream_calib.errors import ConfigError, PortInUseError
 
@@ -196,7 +196,7 @@ class HttpServer:
         if request.path == "/healthz":
             pass
         elif self._admission.is_open and not self._admission.same_site(request):
-            return plain(403, FOREIGN)
+            return plain(403, self._admission.foreign)
         elif not self._admission.bearer(request):
             return plain(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
         if request.path.startswith(REFIT_PATH):
@@ -296,7 +296,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
     # Requests that are none, and clients that are gone, are no errors of this program: they were
     # answered, and whoever sends a million of them shall not fill a disk.
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | ConnectionError)
+    return not isinstance(error, HttpProcessingError | ConnectionError | web.RequestPayloadError)
 
 
 def _own_log() -> logging.Logger:

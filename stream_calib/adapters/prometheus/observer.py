@@ -53,7 +53,10 @@ REFUSED = ("outlier", "spread")  # at the close of their bar, with a place in th
 
 def rendered(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """Return all metrics of a registry in the format that is asked for, and its content type."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # it compares versions that are none
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 
