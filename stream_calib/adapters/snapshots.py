@@ -82,7 +82,13 @@ class SnapshotFolder:
             self.unusable = f"{self.folder} cannot be written ({reason})"
 
     def names(self) -> list[str]:
-        """Return the names of all snapshots, newest first; none where there is no folder."""
+        """Return the names of all snapshots, newest first; none where there is no folder.
+
+        Raises
+        ------
+        OSError
+            They cannot be listed.
+        """
         try:
             with os.scandir(self.folder) as entries:
                 found = [
@@ -90,7 +96,7 @@ class SnapshotFolder:
                     for entry in entries
                     if is_snapshot_name(entry.name) and entry.is_file(follow_symlinks=False)
                 ]
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(found, reverse=True)
 
@@ -134,7 +140,10 @@ class SnapshotFolder:
             _sync(self.folder)
             with self._naming:
                 self._check_open(opened)
-                for old in surplus(self.names(), name, self._keep):
+                names: list[str] = []
+                with contextlib.suppress(OSError):  # it is saved, and what is older stays for now
+                    names = self.names()
+                for old in surplus(names, name, self._keep):
                     self.delete(old)
             self._at("snapshot_saved")
 

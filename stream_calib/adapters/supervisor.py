@@ -59,7 +59,8 @@ class Supervisor:
             self._socket = None
 
     def _say_unheard(self) -> None:
-        if self._unheard is not None and self._send(self._unheard):
+        text = self._unheard  # which another thread may change meanwhile
+        if text is not None and self._send(text) and self._unheard is text:
             self._unheard = None
 
     def _send(self, text: str) -> bool:

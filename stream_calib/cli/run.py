@@ -113,6 +113,9 @@ async def _serve(settings: "Config", compile_s: float, allowed: "Allowed", pipe:
         telling = asyncio.create_task(_tell_stop(stop, supervisor))
         try:
             await service.run(stop, started)
+        except Exception as error:
+            _end_within(EXIT_S, getattr(error, "exit_code", 1))  # a save may hang, in a thread
+            raise
         finally:
             telling.cancel()
             supervisor.close()
@@ -161,10 +164,7 @@ async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
             os._exit(130)
         stop.set()
         timers.append(loop.call_later(STOP_S, give_up))
-        # a thread, for what hangs may be waited for when the loop has ended
-        last = threading.Timer(EXIT_S, os._exit, (0,))
-        last.daemon = True
-        last.start()
+        _end_within(EXIT_S, 0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask)
@@ -180,6 +180,13 @@ async def stopping_on_signals() -> AsyncIterator[asyncio.Event]:
         hush()
         for timer in timers:
             timer.cancel()
+
+
+def _end_within(seconds: float, code: int) -> None:
+    # A thread, for what hangs may be waited for when the loop has ended.
+    last = threading.Timer(seconds, os._exit, (code,))
+    last.daemon = True
+    last.start()
 
 
 def configure_logging(config: "LogConfig") -> "LogPipe":

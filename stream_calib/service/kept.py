@@ -42,9 +42,15 @@ def newest_snapshot(
 
     ``refuse`` is told the names of those that are not, and why; what cannot be read now is
     passed over, for it may be readable another time.
+
+    Raises
+    ------
+    TransportError
+        One cannot be read now, no other one fits, and the journal alone would not do.
     """
     known = {entry.number: entry for entry in entries}
     is_whole = entries[0].number == 0  # and so enough, if need be
+    unread = ""
     for name in snapshot_names(store, universe, or_none=is_whole):
         try:
             snapshot = decode_snapshot(store.load(name))
@@ -53,12 +59,15 @@ def newest_snapshot(
             structlog.get_logger().warning(
                 "snapshot not read", universe=universe, name=name, reason=str(error)
             )
+            unread = f"{name} ({error.strerror or error})"
             continue
         except InputError as error:
             reason = str(error)
         if not reason:
             return snapshot
         refuse(name, reason)
+    if unread and not is_whole:
+        raise TransportError(f"A snapshot of universe {universe!r} cannot be read: {unread}")
     return None
 
 

@@ -286,7 +286,8 @@ class UniverseLoop:
             self._observer.committed(self.name, clock() - started_s, outcome)
             raise
         done_s = clock()
-        self._entry_positions[cut.number] = position
+        if cut.snapshot is not None:  # the journal is cut off behind none but these
+            self._entry_positions[cut.number] = position
         self.has_committed = True
         self._observer.committed(self.name, done_s - started_s, "committed")
         if cut.outputs:

@@ -92,10 +92,12 @@ class Standby:
             self._last = entry
 
     async def _repeat(self, until: asyncio.Event) -> None:
-        repetition = self.repetition
+        repetition, last = self.repetition, self._last
         assert repetition is not None
         while self._todo and not until.is_set():
             entry = self._todo[0]
+            if last is not None and entry.number > last.emitted:
+                return  # its outputs may not be written: whoever owns next has to have them
             if entry.number > repetition.number:
                 await repetition.repeat(entry, await self._fits(entry))
             self._todo.popleft()

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 BACK_OFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 PROBE_S = 5.0
+SETTLED_S = 0.2
 
 
 class Outside(NamedTuple):
@@ -132,8 +133,9 @@ class UniverseService:
     async def settle(self) -> None:
         """Wait until this process is at work here, or knows that another one is to be."""
         await self._turn.known.wait()
-        if self._turn.is_ours:
-            await self.running.wait()
+        while self._turn.is_ours and not self.running.is_set():  # it may be taken away meanwhile
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.running.wait(), SETTLED_S)
 
     def demand_refit(self) -> bool:
         """Have a full fit made as soon as a bar closes; False where none can be by now."""
@@ -173,7 +175,7 @@ class UniverseService:
         if self._loop is None and not self._out_of_contact:
             self._contact_s = asyncio.get_running_loop().time()
         try:
-            return await self._live(stop, standby)
+            return await _to_its_end(self._live(stop, standby))
         except OwnershipError as error:
             await self._turn.note_fenced(error)
             return False
@@ -318,6 +320,17 @@ class UniverseService:
 
     def _in_saver(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self._saver, work)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # nobody has told this task to end
+        raise TransportError("Kafka's client gave up what it was asked for") from None
 
 
 async def _stop_with(refits: Refits, stop: asyncio.Event) -> None:

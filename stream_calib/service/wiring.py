@@ -240,7 +240,8 @@ class _Watched(PrometheusObserver):
 def _new_view(config: Config, observer: _Watched) -> LiveView | None:
     if not (config.http.enabled and config.http.view):
         return None
-    observer.viewer = view = LiveView([universe.name for universe in config.universe], observer)
+    names = [universe.name for universe in config.universe]
+    observer.viewer = view = LiveView(names, observer, publishing_periods_s(config))
     return view
 
 

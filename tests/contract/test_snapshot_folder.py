@@ -1,5 +1,6 @@
 """What other processes, a kill and strange files do to the snapshots in a folder."""
 
+import errno
 import os
 import resource
 import signal
@@ -267,3 +268,20 @@ def test_no_file_stays_open(folder: Path) -> None:
         store.load(name(number))
         store.close()
     assert descriptors() == before
+
+
+def test_folder_that_cannot_be_listed_is_no_empty_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    store = SnapshotFolder(folder)
+    store.open()
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        store.names()
+    store.save(name(2), NEW)  # what is older stays for now
+    monkeypatch.undo()
+    assert store.names() == [name(2), name(1)]
+    store.close()

@@ -11,7 +11,14 @@ import pytest
 
 import stream_calib as sc
 from deploy.kafka.broker import UnavailableError
-from stream_calib.adapters.kafka import KafkaCommitLog, KafkaSink, TopicSpec, ensure_topics
+from stream_calib.adapters.kafka import (
+    KafkaCommitLog,
+    KafkaSink,
+    TopicSpec,
+    ensure_topics,
+    read_newest,
+    read_tails,
+)
 from stream_calib.config import Config, parse_config
 from stream_calib.errors import ForbiddenError, TransportError
 from stream_calib.service.topics import output_topics, topics_by_role
@@ -368,3 +375,16 @@ def test_the_page_lists_what_the_tests_use() -> None:
     for role, rows in LISTED.items():
         for kind, name, operation, why in rows:
             assert f"| {role} | {kind} | `{name}` | {operation} | {why} |" in page
+
+
+async def test_records_that_may_not_be_read_back_are_refused_in_one_sentence(
+    guarded: Guarded, tmp_path: Path
+) -> None:
+    config = await prepared(guarded, tmp_path)
+    await allow(guarded, "feed", rights_of("feed", **names_of(config)))  # it writes alone
+    topic = names_of(config)["input"]
+    kafka = guarded.config("feed", connect_timeout=5_000_000_000)
+    with pytest.raises(ForbiddenError, match=f"reading the last records.*{topic}"):
+        await read_newest(kafka, topic, 0, 10, 1000)
+    with pytest.raises(ForbiddenError, match=f"reading the last records.*{topic}"):
+        await read_tails(kafka, [topic], 10)

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import NotCoordinatorForGroupError
+from aiokafka.protocol.admin import DescribeGroupsRequest
 
 from stream_calib.adapters.kafka import (
     GroupOwnership,
@@ -211,3 +213,26 @@ def test_no_folder_to_write_in_means_no_name(tmp_path: Path) -> None:
         instance.take()
         assert instance.name is None
         instance.close()
+
+
+async def test_a_coordinator_that_has_just_moved_is_asked_again(
+    join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with join("a", "first-host") as first:
+        await until(lambda: len(held(first)) == UNIVERSES)
+        async with join("b", "second-host", local=True) as second:
+            await until(lambda: len(held(second)) == UNIVERSES // 2)
+            send, moved = second._coordinator._send_req, 0
+
+            async def not_here(request: object) -> object:
+                nonlocal moved
+                answer = await send(request)
+                if isinstance(request, DescribeGroupsRequest) and moved < 2:
+                    moved += 1
+                    answer.groups = [(NotCoordinatorForGroupError.errno, "", "", "", "", [])]
+                return answer
+
+            monkeypatch.setattr(second._coordinator, "_send_req", not_here)
+            with pytest.raises(ConfigError, match="first-host shares"):
+                await never_again(second)
+            assert moved == 2

@@ -530,3 +530,23 @@ async def test_record_too_large_is_an_error_and_the_sink_goes_on(
     await writer.close()
     async with reading(config_of(kafka_bootstrap), topic) as reader:
         assert values_of(await read_records(reader, 1)) == [b"1"]
+
+
+async def test_what_a_fetch_told_of_an_end_outlives_an_assignment(
+    kafka_bootstrap: str, new_topic: TopicMaker
+) -> None:
+    topic = await new_topic()
+    here = Source(topic, 0)
+    async with transactional(kafka_bootstrap) as producer:
+        async with producer.transaction():
+            await send(producer, topic, range(4))
+        async with reading(config_of(kafka_bootstrap), topic) as reader:
+            await read_to_end(reader, here)
+            async with producer.transaction():
+                await send(producer, topic, range(4, 9))
+            async with asyncio.timeout(DEADLINE_S):
+                while not await reader.poll(1, 0.5):
+                    pass
+            assert reader.ends() == {here: 11}
+            reader.resume({here: 6})  # as when a partition is discovered
+            assert reader.ends() == {here: 11}

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import structlog
+from aiokafka import AIOKafkaProducer
 
 from stream_calib.adapters.kafka import KafkaSource, TopicSpec, ensure_topics, identity
 from stream_calib.config import KafkaConfig
@@ -153,3 +154,38 @@ async def test_ids_are_asked_for_after_a_pause_and_not_at_each_poll(
             await write(kafka_bootstrap, rows(here.topic, k, 1))
             await polled(source, 1)
         assert len(asked) == n
+
+
+async def test_a_busy_topic_does_not_vouch_for_another_one(
+    kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = f"busy-{uuid.uuid4().hex[:12]}"
+    config = KafkaConfig(bootstrap_servers=kafka_bootstrap)
+    await ensure_topics(config, [TopicSpec(busy)])
+    async with reading(kafka_bootstrap, monkeypatch, 10) as (_, here):
+        source = KafkaSource(config, [busy, here.topic])
+        await source.start()
+        monkeypatch.setattr(identity, "LOOK_EVERY_S", 3600.0)
+        over = asyncio.Event()
+
+        async def feed() -> None:
+            async with AIOKafkaProducer(bootstrap_servers=kafka_bootstrap) as producer:
+                while not over.is_set():
+                    await producer.send_and_wait(busy, b"0")
+                    await asyncio.sleep(0.01)
+
+        async def until_read() -> None:
+            while not any(batch.source == here for batch in await source.poll(1000, 0.2)):
+                pass
+
+        await source.discover()
+        feeding = asyncio.create_task(feed())
+        try:
+            await polled(source, 30)
+            await made_anew(kafka_bootstrap, here.topic, rows(here.topic, 1000, 20))
+            with pytest.raises(LostInputError, match=f"^Topic '{here.topic}' .* position 10 on "):
+                await until_read()
+        finally:
+            over.set()
+            await feeding
+            await source.close()

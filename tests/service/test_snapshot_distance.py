@@ -60,3 +60,14 @@ async def test_without_snapshots_there_is_no_distance() -> None:
         await service.until()
         await until_more(service, "model_version", 0.0)
         assert number(service, "snapshot_distance_seconds") == -1.0
+
+
+async def test_without_snapshots_nothing_is_kept_of_a_commit() -> None:
+    outside = Outside()
+    async with asked(outside) as service:
+        outside.tick(1, 60)
+        await service.until()
+        (universe,) = service.service._universes
+        assert universe._loop is not None
+        assert universe._loop.has_committed
+        assert not universe._loop._entry_positions

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from stream_calib.adapters.embedded import EmbeddedCommitLog, EmbeddedSource
 from stream_calib.config import parse_config
 from stream_calib.errors import ConfigError, NotOurTurnError, OwnershipError
 from stream_calib.service.runner import unobserved
 from stream_calib.service.turn import FENCED_MOST, Turn
+from stream_calib.values import RecordBatch
 from tests.service.outside import Outside, asked
 
 WAIT_S = 30.0
@@ -139,3 +141,57 @@ async def test_a_universe_that_has_passed_to_another_is_not_watched_any_more() -
         agreed.say(ours=False)
         while watched:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+class Asking(Agreed):
+    """A group that answers late, and by then has given the universe to another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ours, self.asked = True, asyncio.Event()
+
+    async def lose(self) -> None:
+        self.asked.set()
+        await asyncio.sleep(0.2)
+        self.say(ours=False)
+        raise NotOurTurnError("it is another one's by now")
+
+
+async def test_a_universe_that_is_taken_before_it_is_at_work_holds_up_no_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outside, agreed = Outside(), Asking()
+    outside.ownership = agreed
+    monkeypatch.setattr(EmbeddedCommitLog, "own", lambda _log: agreed.lose())
+    service, stop, started = outside.service(), asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(service.run(stop, started.set))
+    async with asyncio.timeout(WAIT_S):
+        await agreed.asked.wait()
+        await started.wait()
+        stop.set()
+        await running
+
+
+async def test_a_client_that_cancels_itself_is_out_of_contact_and_no_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outside, polls = Outside(), 0
+    poll = EmbeddedSource.poll
+
+    async def gives_up_once(
+        source: EmbeddedSource, max_records: int, timeout_s: float
+    ) -> list[RecordBatch]:
+        nonlocal polls
+        polls += 1
+        if polls == 5:
+            raise asyncio.CancelledError
+        return await poll(source, max_records, timeout_s)
+
+    monkeypatch.setattr(EmbeddedSource, "poll", gives_up_once)
+    async with asked(outside) as service:
+        await service.until("universe fx: no matrix yet")
+        async with asyncio.timeout(WAIT_S):
+            while polls < 6:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        outside.tick(0, 60)
+        await service.until()

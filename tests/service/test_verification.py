@@ -2,12 +2,14 @@
 
 import dataclasses
 import hashlib
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from stream_calib.service.verification.chain import Chain
@@ -15,9 +17,14 @@ from stream_calib.service.verification.cursor import Cursor
 from stream_calib.service.verification.findings import Book, Journal, Where
 from stream_calib.service.verification.ledger import Ledger
 from stream_calib.service.verification.matrices import reason_against
-from stream_calib.service.verification.plain import RejectStream
+from stream_calib.service.verification.plain import (
+    PlainStream,
+    RejectStream,
+    UniverseStream,
+)
 from stream_calib.service.verification.streams import EventStream, MatrixStream
 from stream_calib.values import Event, JournalEntry, Output, Reject, Source
+from stream_calib.wire.cloudevents import JSON_TYPE, rfc3339
 from stream_calib.wire.events import encode_event, encode_reject
 from stream_calib.wire.journal import OutputDigest, encode_entry, link
 from stream_calib.wire.matrices import encode
@@ -237,3 +244,34 @@ def test_numbers_that_are_no_correlation_matrix_are_told() -> None:
     np.fill_diagonal(indefinite, 1.0)
     words = "corr is not positive definite: its least eigenvalue is -1.7"
     assert reason_against(dataclasses.replace(good, corr=indefinite)) == words
+
+
+def universe_record(**changes: Any) -> Record:
+    """A record of the universes topic with something else in its document."""
+    document = {"universe": "u", "universe_id": "x", "config_fingerprint": "a", "time_ns": "1"}
+    value = orjson.dumps(document | changes)
+    headers = {
+        "ce_type": b"stream_calib.universe.v1",
+        "crc32": b"%08x" % zlib.crc32(value),
+        "ce_source": b"/stream-calib/u",
+        "ce_id": b"u|universes|a|1",
+        "ce_time": rfc3339(1).encode(),
+        "content-type": JSON_TYPE.encode(),
+    }
+    return Record("calib.universes", 0, 0, b"x", value, [*headers.items()])
+
+
+@pytest.mark.parametrize(
+    ("stream", "record", "kind"),
+    [
+        (RejectStream, Record("calib.rejects", 0, 0, b"\xff\xfe", None, []), "tombstone"),
+        (UniverseStream, universe_record(), "undecodable"),  # no symbols
+        (UniverseStream, universe_record(symbols=["A"], universe_id=5), "undecodable"),
+    ],
+)
+def test_whatever_a_record_holds_is_told(
+    stream: type[PlainStream], record: Record, kind: str
+) -> None:
+    book = Book()
+    stream(book, "u").add(record)
+    assert [finding.kind for finding in book.findings] == [kind]

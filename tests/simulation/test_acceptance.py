@@ -1,9 +1,11 @@
 """What recovery does not guess: it stops with one sentence, and goes on when told to."""
 
+import errno
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -15,8 +17,9 @@ from stream_calib.service.repetition import Allowed
 from stream_calib.values import JournalEntry, Output
 from stream_calib.wire.journal import decode_entry, encode_entry, link
 from tests.simulation import clock
+from tests.simulation import world as world_module
 from tests.simulation.broker import Faults
-from tests.simulation.world import SYMBOLS, World, make_input
+from tests.simulation.world import SYMBOLS, WitnessedSnapshots, World, make_input
 
 
 def ended(seed: int) -> World:
@@ -232,3 +235,36 @@ def test_a_topic_that_was_made_anew_is_noticed_though_nothing_is_repeated() -> N
     again(world, gap=True)
     again(world)
     assert_contiguous(world)
+
+
+class Slow(WitnessedSnapshots):
+    """A store that a few times does not answer, or cannot be listed."""
+
+    refusals: ClassVar[Counter[str]] = Counter()
+
+    def names(self) -> list[str]:
+        self._refuse("names")
+        return super().names()
+
+    def load(self, name: str) -> bytes:
+        self._refuse("load")
+        return super().load(name)
+
+    def _refuse(self, what: str) -> None:
+        if self.refusals[what]:
+            self.refusals[what] -= 1
+            raise OSError(errno.ETIMEDOUT, "no answer within 20 s")
+
+
+@pytest.mark.parametrize("what", ["names", "load"])
+def test_a_store_that_does_not_answer_is_asked_again_and_no_reason_to_begin_anew(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(world_module, "WitnessedSnapshots", Slow)
+    world = ended(20)
+    for _ in range(4):
+        again(world)
+    assert world.broker.trimmed > 0
+    monkeypatch.setattr(Slow, "refusals", Counter({what: 5}))
+    again(world)
+    assert Slow.refusals[what] == 0

@@ -6,7 +6,7 @@ a partition alone, would take what is at its next position for what comes next.
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -26,12 +26,12 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from stream_calib.errors import LostInputError
+from stream_calib.errors import LostInputError, TransportError
 from stream_calib.values import Source
 
 LOOK_EVERY_S = 1.0
 PAUSE_S = 0.1
-ANSWER_S = 2.0
+ANSWER_S, ANSWERS, AGAIN_S = 2.0, 5, 0.2
 METADATA, WITH_IDS = 3, 10  # of the library's own requests version 5 is the last
 
 
@@ -127,26 +127,37 @@ class TopicIds:
 
     What was fetched before a look that finds all as it was is of the topics as they were: a broker
     shows a new topic before it takes records for it. So it is looked at behind a fetch and before
-    its records are handed on: behind each that comes after a pause, and once a second while they
-    follow each other so closely that nobody deletes a topic, makes it anew and fills it beyond our
-    position between two of them.
+    its records are handed on: once a second, and where a topic of it was not fetched or looked at
+    for so long that somebody may have deleted it, made it anew and filled it beyond our position.
     """
 
     def __init__(self) -> None:
         self._ids: dict[str, bytes] = {}
         self._looked_s = -math.inf
-        self._passed_s = -math.inf
+        self._passed_s: dict[str, float] = {}
         self._told = True
 
     async def note(self, consumer: Any, topics: Iterable[str]) -> None:  # noqa: ANN401
-        """Take down which topics these are now, as far as the broker tells."""
-        self._ids |= await self._ask(consumer._client, set(topics), None) or {}  # noqa: SLF001
+        """Take down which topics these are now, as far as the broker tells.
+
+        Raises
+        ------
+        TransportError
+            No broker answers.
+        """
+        for _ in range(ANSWERS):
+            found = await self._ask(consumer._client, set(topics), None)  # noqa: SLF001
+            if found is not None:
+                self._ids |= found
+                return
+            await asyncio.sleep(AGAIN_S)
+        raise TransportError("Kafka did not say which topics go by the names of the input's")
 
     async def same(
         self,
         consumer: Any,  # noqa: ANN401
         positions: Mapping[Source, int],
-        fetched_of: Source,
+        fetched_of: Sequence[Source],
     ) -> bool:
         """Tell whether what was fetched so far goes on from these positions; False: not known.
 
@@ -156,13 +167,15 @@ class TopicIds:
             A topic of which something was read is gone, and another one has its name.
         """
         now_s = asyncio.get_running_loop().time()
-        close = now_s - self._passed_s < PAUSE_S
+        fetched = {source.topic for source in fetched_of}
+        passed_s = min(self._passed_s.get(topic, -math.inf) for topic in fetched)
+        close = now_s - max(passed_s, self._looked_s) < PAUSE_S
         if not self._told or (close and now_s - self._looked_s < LOOK_EVERY_S):
-            self._passed_s = now_s
+            self._passed_s |= dict.fromkeys(fetched, now_s)
             return True
         # asked is who has just answered: its own view is as new as what it sent
         topics, client = {source.topic for source in positions}, consumer._client  # noqa: SLF001
-        leader = client.cluster.leader_for_partition(TopicPartition(*fetched_of))
+        leader = client.cluster.leader_for_partition(TopicPartition(*fetched_of[-1]))
         found = await self._ask(client, topics, leader)
         if found is None:
             return False
@@ -175,7 +188,7 @@ class TopicIds:
                     "continue what was read; --accept-gap goes on with it"
                 )
         self._ids |= found
-        self._looked_s = self._passed_s = now_s
+        self._looked_s = now_s
         return True
 
     async def _ask(

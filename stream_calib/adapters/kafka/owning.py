@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 
@@ -33,6 +33,7 @@ from stream_calib.errors import ConfigError, OwnershipError, StreamCalibError, T
 KEEP_S = 0.5  # between two signs of life to the client library
 CONFIRM_S = 5.0
 RETRY_S = 0.1
+MEMBERS_AGAIN_S = 0.5
 LEAVE_S = 1.0
 HEARTBEATS = 5  # in a session
 UNIQUE = len("-") + len(str(uuid.UUID(int=0)))
@@ -289,8 +290,9 @@ class GroupOwnership(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _is_replaced(self) -> bool:
         try:
-            members = await self._members()
-        except StreamCalibError:
+            async with asyncio.timeout(CONFIRM_S):
+                members = await self._members_at_last()
+        except TimeoutError:
             return False
         # the broker names a member with a name after it, and adds a unique part
         same = [m for m, _ in members if m[:-UNIQUE] == self._instance.name]
@@ -299,9 +301,7 @@ class GroupOwnership(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _check_hosts(self) -> None:
         # not at once: what was moved to another host is a member for a session after its death
         await asyncio.sleep(1.5 * self._settings.session_timeout_s)
-        members: list[tuple[str, str]] = []
-        with contextlib.suppress(StreamCalibError):
-            members = await self._members()
+        members = await self._members_at_last()
         hosts = {client.rpartition("@")[2] for _, client in members if "@" in client}
         others = sorted(hosts - {self._settings.host})
         if others:
@@ -322,6 +322,13 @@ class GroupOwnership(ConsumerRebalanceListener):  # type: ignore[misc]
             request = LeaveGroupRequest(self._settings.group, self._member)
             await self._coordinator._send_req(request)  # noqa: SLF001
 
+    async def _members_at_last(self) -> list[tuple[str, str]]:
+        while True:
+            try:
+                return await self._members()
+            except StreamCalibError:
+                await asyncio.sleep(MEMBERS_AGAIN_S)
+
     async def _members(self) -> list[tuple[str, str]]:
         # Ids and client ids of all members, as far as they have been given ids.
         if self._consumer is None:
@@ -329,4 +336,7 @@ class GroupOwnership(ConsumerRebalanceListener):  # type: ignore[misc]
         request = DescribeGroupsRequest(groups=[self._settings.group])
         async with within(CONFIRM_S, self._config, "looking at the owners"):
             answer = await self._coordinator._send_req(request)  # noqa: SLF001
+            for group in answer.groups:
+                if group[0]:  # it has just moved, and who is in it is not known here
+                    raise for_code(group[0])
         return [(row[0], row[1]) for group in answer.groups for row in group[5]]

@@ -64,9 +64,10 @@ class KafkaSource:
         # What was returned so far. The client's own position also moves over records that are
         # lost on the way to us, when a poll fails or is cancelled.
         self._positions: dict[Source, int] = {}
-        # What the broker said when it was asked for ends, which a fetch may never answer; and
-        # when anything about an end was last said, with the client's mark of its fetch answer.
-        self._asked: dict[Source, int] = {}
+        # What the broker said of ends: when it was asked, which a fetch may never answer, and with
+        # fetches, whose word the client forgets at an assignment. And when anything about an end
+        # was last said, with the client's mark of its fetch answer.
+        self._said: dict[Source, int] = {}
         self._told_s: dict[Source, float] = {}
         self._marks: dict[Source, object] = {}
         self._paused: frozenset[Source] = frozenset()
@@ -149,7 +150,7 @@ class KafkaSource:
             if after != positions[source]
         ]
         # what nobody can vouch for now is fetched once more
-        if batches and not await self._ids.same(consumer, positions, batches[-1].source):
+        if batches and not await self._ids.same(consumer, positions, [b.source for b in batches]):
             return []
         positions |= {batch.source: batch.position_after for batch in batches}
         return batches
@@ -169,7 +170,7 @@ class KafkaSource:
         found = {}
         for source, position in self._positions.items():
             fetched = self._consumer.last_stable_offset(self._assigned[source])
-            end = max(-1 if fetched is None else fetched, self._asked.get(source, -1))
+            end = max(-1 if fetched is None else fetched, self._said.get(source, -1))
             if end >= 0:
                 found[source] = max(end, position)
         return found
@@ -297,7 +298,7 @@ class KafkaSource:
             asked_s = asyncio.get_running_loop().time()
             ends = await self._consumer.end_offsets(list(partitions.values()))
         for source, partition in partitions.items():
-            self._asked[source] = ends[partition]
+            self._said[source] = ends[partition]
             self._told_s[source] = max(asked_s, self._told_s.get(source, asked_s))
         return {source: (begins[p], ends[p]) for source, p in partitions.items()}
 
@@ -309,6 +310,8 @@ class KafkaSource:
             mark = self._consumer.last_poll_timestamp(partition)
             if mark is not None and mark != self._marks.get(source):
                 self._marks[source], self._told_s[source] = mark, now_s
+                end = self._consumer.last_stable_offset(partition)
+                self._said[source] = max(-1 if end is None else end, self._said.get(source, -1))
 
     def _assign(self, positions: Mapping[Source, int]) -> None:
         # An assignment replaces the one before, with its positions and pauses.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -45,7 +45,7 @@ async def read_tails(config: KafkaConfig, topics: Sequence[str], n: int) -> list
     try:
         begins, ends = await _bounds(consumer, config, wanted)
         at = {p: max(begins[p], ends[p] - n // len(wanted)) for p in wanted}
-        return await _between(consumer, at, ends, TAIL_S)
+        return await _between(consumer, config, at, ends, TAIL_S)
     finally:
         await stop_consumer(consumer)
 
@@ -76,7 +76,7 @@ async def read_newest(
             most = count if not found else min(n, n_bytes * len(found) // max(1, weight))
             begin = max(begins[wanted], ends[wanted] - most)
             if begin < until:
-                found = await _published(consumer, wanted, begin, until) + found
+                found = await _published(consumer, config, wanted, begin, until) + found
                 until = begin
         return found
     finally:
@@ -137,9 +137,9 @@ async def read_ends(
     try:
         begins, ends = await _bounds(consumer, config, wanted)
         at = {p: max(begins[p], ends[p] - n) for p in wanted}
-        tails = await _between(consumer, at, ends, ENDS_S)
+        tails = await _between(consumer, config, at, ends, ENDS_S)
         until = {p: min(begins[p] + n_first, at[p]) for p in wanted if at[p] > begins[p]}
-        heads = await _between(consumer, {p: begins[p] for p in until}, until, TAIL_S)
+        heads = await _between(consumer, config, {p: begins[p] for p in until}, until, TAIL_S)
     finally:
         await stop_consumer(consumer)
     if not tails:
@@ -150,6 +150,7 @@ async def read_ends(
 
 async def _published(
     consumer: Any,  # noqa: ANN401
+    config: KafkaConfig,
     partition: TopicPartition,
     start: int,
     stop: int,
@@ -157,15 +158,14 @@ async def _published(
     found: list[Published] = []
     consumer.assign([partition])
     consumer.seek(partition, start)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(ENDS_S):
-            while await consumer.position(partition) < stop:
-                for records in (await consumer.getmany(timeout_ms=STEP_MS)).values():
-                    found += [
-                        Published(r.topic, r.partition, r.offset, r.key, r.value, r.headers)
-                        for r in records
-                        if r.offset < stop
-                    ]
+    async with _reading(config, ENDS_S):
+        while await consumer.position(partition) < stop:
+            for records in (await consumer.getmany(timeout_ms=STEP_MS)).values():
+                found += [
+                    Published(r.topic, r.partition, r.offset, r.key, r.value, r.headers)
+                    for r in records
+                    if r.offset < stop
+                ]
     return found
 
 
@@ -185,6 +185,7 @@ async def _bounds(
 
 async def _between(
     consumer: Any,  # noqa: ANN401
+    config: KafkaConfig,
     starts: Mapping[TopicPartition, int],
     stops: Mapping[TopicPartition, int],
     most_s: float,
@@ -197,18 +198,26 @@ async def _between(
     consumer.assign([*at])
     for partition, position in at.items():
         consumer.seek(partition, position)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(most_s):
-            while waiting := [p for p in at if at[p] < stops[p]]:
-                for p, records in (await consumer.getmany(*waiting, timeout_ms=STEP_MS)).items():
-                    own = [record for record in records if record.offset < stops[p]]
-                    if not own:
-                        continue
-                    after = own[-1].offset + 1
-                    offsets = [record.offset for record in own]
-                    stamps = [record.timestamp for record in own]
-                    values = [record.value for record in own]
-                    source = Source(p.topic, p.partition)
-                    out.append(RecordBatch(source, at[p], after, offsets, stamps, values))
-                at |= {p: await consumer.position(p) for p in waiting}
+    async with _reading(config, most_s):
+        while waiting := [p for p in at if at[p] < stops[p]]:
+            for p, records in (await consumer.getmany(*waiting, timeout_ms=STEP_MS)).items():
+                own = [record for record in records if record.offset < stops[p]]
+                if not own:
+                    continue
+                after = own[-1].offset + 1
+                offsets = [record.offset for record in own]
+                stamps = [record.timestamp for record in own]
+                values = [record.value for record in own]
+                source = Source(p.topic, p.partition)
+                out.append(RecordBatch(source, at[p], after, offsets, stamps, values))
+            at |= {p: await consumer.position(p) for p in waiting}
     return out
+
+
+@contextlib.asynccontextmanager
+async def _reading(config: KafkaConfig, most_s: float) -> AsyncIterator[None]:
+    # what is there when the time is over has to do; what fails is told
+    async with within(2.0 * most_s, config, "reading the last records"):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                yield

@@ -36,7 +36,9 @@ class PlainStream(Stream):
         stretch = self.book.stretch(*where[:2], expected or universe, self.name)
         stretch.records += 1
         if record.value is None:
-            self._tell("tombstone", where, stretch, f"it deletes the key {key.decode()!r}")
+            self._tell(
+                "tombstone", where, stretch, f"it deletes the key {key.decode(errors='replace')!r}"
+            )
             return None
         kind, words = self._reason(key, record.value, headers)
         if not kind and expected is not None and universe != expected:
@@ -92,12 +94,12 @@ class JsonStream(PlainStream):
                 "ce_time": rfc3339(int(document["time_ns"])),
                 "content-type": JSON_TYPE,
             }
-        except (KeyError, TypeError, ValueError) as error:
+            wrong = [name for name, text in said.items() if headers.get(name) != text.encode()]
+            if wrong or key != own_key.encode():
+                return "headers", f"{wrong[0] if wrong else 'its key'} is not what the value says"
+            return self._content(document)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             return "undecodable", f"its value cannot be understood ({error})"
-        wrong = [name for name, text in said.items() if headers.get(name) != text.encode()]
-        if wrong or key != own_key.encode():
-            return "headers", f"{wrong[0] if wrong else 'its key'} is not what the value says"
-        return self._content(document)
 
     def _identity(self, document: Mapping[str, Any]) -> tuple[str, str]:
         raise NotImplementedError
