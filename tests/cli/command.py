@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 120.0  # of a command that ends by itself, on a machine that is busy
 COMMAND = (sys.executable, "-m", "stream_calib")
+# The command with patience for a stop on a busy machine. That a stop takes at most five seconds is
+# for the tests that measure it.
+PATIENCE = "import stream_calib.cli.run as run; run.STOP_S, run.EXIT_S = 30.0, 60.0"
+PATIENT = (sys.executable, "-c", f"{PATIENCE}; from stream_calib.cli import main; main()")
 DEMO_TICKS = Path(__file__).parents[2] / "replay_data" / "demo_ticks.jsonl.zst"
 
 

@@ -23,7 +23,7 @@ from typing import NoReturn, Self
 
 import orjson
 
-from tests.cli.command import Done, ended, environment
+from tests.cli.command import PATIENCE, Done, ended, environment
 from tests.real_parts import ROOT
 
 LENGTH = struct.Struct(">q")  # of a request, of a process id, of how a process ended
@@ -34,7 +34,11 @@ class Forked:
     """A command at work, with what tests use of `subprocess.Popen`."""
 
     def __init__(
-        self, *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        *words: object,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        patient: bool = True,
     ) -> None:
         self.args = list(map(str, words))
         self.returncode: int | None = None
@@ -44,6 +48,7 @@ class Forked:
             "words": self.args,
             "cwd": str(cwd or Path.cwd()),
             "env": environment() | dict(env or {}),
+            "patient": patient,
         }
         try:
             _ask(orjson.dumps(request), ends)
@@ -223,6 +228,8 @@ def _become(request: dict[str, object], out: int, err: int) -> NoReturn:
     sys.argv = ["stream-calib", *words]
     from stream_calib.cli import main
 
+    if request["patient"]:
+        exec(PATIENCE, {})
     code = 0
     try:
         main()

@@ -18,16 +18,15 @@ import pytest
 
 from tests.cli.command import COMMAND, but_loading, environment, spawn
 from tests.cli.forking import Forked
-from tests.kafka.living import is_starved
 
 QUICK = ("demo", "--seconds", "1", "--http-port", "0")
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0  # on a machine that is busy with other things
 COLOURED = re.compile(r"\x1b\[[\d;]*48;[25];[\d;]*m")
 
 
 def test_demo_ends_by_itself_with_a_table_and_serves_metrics_meanwhile() -> None:
     started_s = time.monotonic()
-    with spawn("demo", "--seconds", "2", "--http-port", "0") as process:
+    with spawn("demo", "--seconds", "5", "--http-port", "0") as process:
         assert process.stdout is not None
         url, metrics, lines = "", "", []
         for line in process.stdout:
@@ -85,7 +84,7 @@ def test_demo_that_is_interrupted_says_so(number: signal.Signals) -> None:
         out, err = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, but_loading(err)) == (130, "")
     assert out.endswith("interrupted\n")
-    assert time.monotonic() - started_s < 5.0 or is_starved()
+    assert time.monotonic() - started_s < 25.0  # of the fifty of the demo
 
 
 def test_demo_that_stays_shows_the_live_view_until_it_is_interrupted() -> None:

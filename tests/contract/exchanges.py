@@ -186,7 +186,7 @@ def columns(ticks: TickBatch, asset: int) -> list[tuple[float, ...]]:
     ]
 
 
-async def until(true: Any, seconds: float = 10.0) -> None:
+async def until(true: Any, seconds: float = 60.0) -> None:
     """Wait until something becomes true."""
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 (what is awaited may be any number)

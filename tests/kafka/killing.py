@@ -23,7 +23,7 @@ from stream_calib.service.topics import output_topics
 from stream_calib.simulation import simulate
 from stream_calib.values import Output
 from stream_calib.wire.journal import decode_entry
-from tests.cli.command import spawn
+from tests.cli.command import PATIENT, spawn
 from tests.cli.forking import Forked
 from tests.kafka import chaos_figures
 from tests.kafka.service import write
@@ -230,7 +230,8 @@ class Victim:
     ) -> Published:
         """Run until all is published, then stop in good order; return what a reader sees then."""
         # From nothing, and with another seed of hashes than those that were forked and killed.
-        process = spawn("run", "--config", self.config_file, *flags, cwd=self.folder)
+        words = ("run", "--config", self.config_file, *flags)
+        process = spawn(*words, program=PATIENT, cwd=self.folder)
         try:
             await self._complete(expected, process, roles)
         finally:

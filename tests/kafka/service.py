@@ -101,7 +101,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
     finally:
         ready.cancel()
         stop.set()
-        await asyncio.wait_for(task, 10.0)
+        await asyncio.wait_for(task, DEADLINE_S)
 
 
 async def write(bootstrap: str, rows: Iterable[tuple[str, int, bytes]]) -> None:

@@ -71,15 +71,17 @@ async def test_unguarded_client_tears_a_transaction(proxy: KafkaProxy) -> None:
         bootstrap_servers=proxy.bootstrap, transactional_id=topic, request_timeout_ms=1500
     )
     await producer.start()
-    proxy.inject(END_TXN, faults.delay(4.0))
+    late = LateEnd()
+    proxy.inject(END_TXN, late.held)
     async with asyncio.timeout(DEADLINE_S):
         await producer.begin_transaction()
         await producer.send_and_wait(topic, b"first", partition=0)
         await producer.commit_transaction()
-        assert proxy.seen.count(END_TXN) == 2
+        assert proxy.seen.count(END_TXN) >= 2
         await producer.begin_transaction()
         await producer.send_and_wait(topic, b"second", partition=0)
-        await asyncio.sleep(4.0)  # the late request arrives and commits what is there
+        late.goes_on.set()  # the late request arrives and commits what is there
+        await late.answered.wait()
         with pytest.raises(KafkaError):  # there is nothing left to abort
             await producer.abort_transaction()
         await abandon(producer)
@@ -94,7 +96,7 @@ async def late_end_meets_half_a_transaction(proxy: KafkaProxy, universe: Univers
     second has written some outputs, and the last never get there; it has to be refused.
     """
     late, never = LateEnd(), asyncio.Event()
-    log = universe.log(commit_timeout_s=3.0)
+    log = universe.log(commit_timeout_s=8.0)
     await log.own()
     proxy.inject(END_TXN, late.cut)
     ends = proxy.seen.count(END_TXN)
@@ -137,10 +139,10 @@ async def test_end_beyond_the_deadline_is_doubt_that_the_journal_settles(
     proxy: KafkaProxy, universe: Universe, applied: bool
 ) -> None:
     late = LateEnd()
-    log = universe.log(commit_timeout_s=1.5)
+    log = universe.log(commit_timeout_s=5.0)
     await log.own()
     proxy.inject(END_TXN, faults.swallow if applied else late.held)
-    with pytest.raises(TransportError, match=r"did not answer within 1\.5 s while committing"):
+    with pytest.raises(TransportError, match="did not answer within 5 s while committing"):
         await log.commit(universe.outputs(0), universe.entry(0), {})
     with pytest.raises(TransportError, match="not owned"):
         await log.commit(universe.outputs(1), universe.entry(1), {})

@@ -479,6 +479,6 @@ async def test_dangerous_setting_of_a_topic_is_refused(
     else:
         service = kafka_service(load_config(victim.config_file))
         with pytest.raises(ConfigError) as caught:
-            await asyncio.wait_for(service.run(asyncio.Event()), 20.0)
+            await asyncio.wait_for(service.run(asyncio.Event()), DEADLINE_S)
         sentence = str(caught.value)
     assert f"{topic!r} has {key}={value}" in sentence

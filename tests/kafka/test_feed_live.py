@@ -116,7 +116,7 @@ async def test_a_feed_ends_after_its_time_in_a_topic_that_it_made(
     frames = [trade("BTCUSDT", i, "65000.5", T0_MS + i) for i in range(1, 11)]
     async with running_exchange(frames) as exchange:
         words = ("--exchange", "binance", "--symbols", "BTC/USDT", "--topic", name, "--create")
-        how = ("--exchange-settings", written(tmp_path, exchange), "--duration-s", 1)
+        how = ("--exchange-settings", written(tmp_path, exchange), "--duration-s", 6)
         process = spawn("feed", *words, *how, "--bootstrap", kafka_bootstrap)
         end = await asyncio.to_thread(ended, process)
     assert (end.code, end.err) == (0, "")

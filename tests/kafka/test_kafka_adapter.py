@@ -264,7 +264,11 @@ async def test_records_deleted_unread_are_an_error_that_names_them(
     await writer.close()
 
 
-async def test_marks_are_seen_by_lag_tools(kafka_bootstrap: str, new_topic: TopicMaker) -> None:
+async def test_marks_are_seen_by_lag_tools(
+    kafka_bootstrap: str, new_topic: TopicMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MARK_S", "LAST_MARK_S"):
+        monkeypatch.setattr(marking, name, DEADLINE_S)
     topic = await new_topic(partitions=2)
     group = f"group-{uuid.uuid4().hex}"
     marker = PositionMarker(config_of(kafka_bootstrap), group)
@@ -368,7 +372,9 @@ async def assert_unreachable(config: KafkaConfig, words: str) -> None:
         started_s = time.monotonic()
         with pytest.raises(TransportError, match=words):
             await adapter.start()
-        assert time.monotonic() - started_s < config.connect_timeout / SECOND_NS + 0.5
+        assert (
+            time.monotonic() - started_s < config.connect_timeout / SECOND_NS + 8.0
+        )  # not the library's 40 s
         await adapter.close()
 
 
@@ -477,9 +483,9 @@ async def test_broker_that_is_gone_hangs_nobody(
 ) -> None:
     monkeypatch.setattr(sink, "PUBLISH_S", 2.0)
     monkeypatch.setattr(marking, "MARK_S", 1.0)
-    config = config_of(own_broker.bootstrap, 1.0)
+    config = config_of(own_broker.bootstrap, 3.0)
     topic = f"t-{uuid.uuid4().hex[:12]}"
-    await ensure_topics(config, [TopicSpec(topic)])
+    await ensure_topics(config_of(own_broker.bootstrap, DEADLINE_S), [TopicSpec(topic)])
     writer = KafkaSink(config)
     await writer.publish(outputs(topic, range(10)))
     marker = PositionMarker(config, "group")
@@ -490,12 +496,12 @@ async def test_broker_that_is_gone_hangs_nobody(
     assert own_broker.pid is not None
     os.kill(own_broker.pid, sign)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             started_s = time.monotonic()
             assert await reader.poll(10, 0.5) == []
             marker.mark({Source(topic, 0): 10})
             assert await reader.poll(10, 0.5) == []
-            assert time.monotonic() - started_s < 2.0
+            assert time.monotonic() - started_s < 10.0  # not the library's 40 s
             with pytest.raises(TransportError, match=f"Kafka at {own_broker.bootstrap} did not"):
                 await writer.publish(outputs(topic, range(10, 20)))
             with pytest.raises(TransportError, match=f"Kafka at {own_broker.bootstrap} "):

@@ -49,8 +49,9 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("elect", [leadership.NO_ERROR, leadership.ELECTION_NOT_NEEDED])
-def test_move_is_one_once_the_node_leads(elect: int) -> None:
+def test_move_is_one_once_the_node_leads(elect: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # known at the third look
+    monkeypatch.setattr(leadership, "TIMEOUT_S", 60.0)
     assert Answering([1, 1, 1, 2], elect=elect).move_leader(TOPIC, 0, 2)
 
 

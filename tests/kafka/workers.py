@@ -36,6 +36,7 @@ class Workers(Victim):
 
     universes: Sequence[str] = ("u",)
     standby = "spare"
+    session_s = SESSION_S
     idle_slack = flush_after = "1h"
     replay_cost = "100ms"
 
@@ -91,7 +92,7 @@ class Workers(Victim):
         ):
             assert old in head
             head = head.replace(old, new)
-        ownership = f'standby = "{self.standby}"\nsession_timeout = "{SESSION_S:g}s"\n'
+        ownership = f'standby = "{self.standby}"\nsession_timeout = "{self.session_s:g}s"\n'
         self.config_file.write_text(
             f"{head}[ownership]\n{ownership}" + "".join(f"[[universe]]{one}" for one in tables)
         )

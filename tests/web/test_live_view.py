@@ -16,7 +16,7 @@ import structlog
 from pydantic import SecretStr
 
 import stream_calib as sc
-from stream_calib.adapters.http import HttpServer, LiveView
+from stream_calib.adapters.http import HttpServer, LiveView, pages
 from stream_calib.adapters.http.pages import VIEWERS_MAX
 from stream_calib.adapters.http.past import FRAMES_BYTES, SPARSE_EVERY
 from stream_calib.adapters.http.server import CONNECTIONS_MAX
@@ -38,7 +38,7 @@ VIEWED = ("/", "/app.js", "/api/universes", "/api/matrix/fx/ewma", "/api/events/
 @pytest.fixture
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     jar = aiohttp.CookieJar(unsafe=True)  # "unsafe": of an address, not a name
-    timeout = aiohttp.ClientTimeout(total=20)
+    timeout = aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(timeout=timeout, cookie_jar=jar) as session:
         yield session
 
@@ -46,7 +46,7 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
 async def shown(view: LiveView, sequence: int, estimator: str = "ewma") -> None:
     """Wait until a matrix is a frame."""
     listener = view.listen()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (newest := view.frame(("fx", estimator))) is None or newest[1].sequence < sequence:
             await listener.wait()
             listener.clear()
@@ -491,8 +491,9 @@ async def test_a_browser_gives_the_token_once(
 
 
 async def test_wrong_tokens_are_answered_one_at_a_time_and_a_right_one_at_once(
-    client: aiohttp.ClientSession,
+    client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pages, "LOGIN_WAIT_S", wait_s := 5.0)  # a busy machine answers in between
     async with serving(HttpConfig(port=0, token=SecretStr(SECRET))) as (server, _, _):
 
         async def give(token: str = "x") -> int:
@@ -507,7 +508,7 @@ async def test_wrong_tokens_are_answered_one_at_a_time_and_a_right_one_at_once(
         assert await give(SECRET) == 303
         assert not wrong.done()
         assert sorted(await wrong) == [401] + [429] * 4
-        assert asyncio.get_running_loop().time() - begun_s >= 0.4
+        assert asyncio.get_running_loop().time() - begun_s >= wait_s - 0.1
         async with client.post(f"{server.url}/login", data={"token": "x" * 5000}) as answer:
             assert answer.status == 413
 
@@ -703,7 +704,7 @@ async def test_closing_ends_viewers_soon(client: aiohttp.ClientSession) -> None:
         await closing
         assert message.type is aiohttp.WSMsgType.CLOSE
         assert message.data == aiohttp.WSCloseCode.GOING_AWAY
-        assert asyncio.get_running_loop().time() - begun_s < 1.5  # .5 s and a busy machine
+        assert asyncio.get_running_loop().time() - begun_s < 8.0  # .5 s, or for ever
 
 
 def test_degraded_matrices_keep_their_reasons_in_the_head() -> None:

@@ -218,14 +218,17 @@ async def test_a_chart_tells_what_is_under_the_pointer(
 ) -> None:
     await look(page, served, *(matrix_of(blocks(4, 1), k) for k in range(1, 30)))
     await page.until("document.querySelector('#pair-chart .u-over') != null")
-    await asyncio.sleep(0.3)  # the past is drawn
-    box: Any = await page.run(
-        "(({ x, y, width, height }) => [x, y, width, height])"
-        "(document.querySelector('#pair-chart .u-over').getBoundingClientRect())"
-    )
-    await page.hover(box[0] + box[2] - 2, box[1] + box[3] / 2)
-    said = await page.until("document.querySelector('#pair-chart .readout').textContent")
-    assert said.startswith("22:13:49 \u00b7 ")
+    said = ""
+    async with asyncio.timeout(60):
+        while not said.startswith("22:13:49 \u00b7 "):  # until the past is drawn, where it stays
+            box: Any = await page.run(
+                "(({ x, y, width, height }) => [x, y, width, height])"
+                "(document.querySelector('#pair-chart .u-over').getBoundingClientRect())"
+            )
+            await page.hover(box[0] + box[2] - 2, box[1] + box[3] / 2)
+            readout = "document.querySelector('#pair-chart .readout')"
+            said = await page.run(f"{readout}?.textContent ?? ''")
+            await asyncio.sleep(0.05)
     assert "correlation +0.800" in said
     await page.hover(2, 2)
     await page.until("document.querySelector('#pair-chart .readout').hidden")
@@ -241,6 +244,7 @@ async def test_who_waits_is_told_for_what(page: Page) -> None:
         view.show("fx", effects_of(matrix_of(blocks(3, 1))))
         await drawn(page, 1)
         await page.until("document.getElementById('badges').innerText.includes('no matrix yet')")
+        await page.leave()
 
 
 async def test_lines_begin_anew_where_the_input_does(
@@ -295,3 +299,4 @@ async def test_many_universes_fit_on_a_narrow_screen(page: Page) -> None:
         assert not await page.run("document.getElementById('waiting').hidden")
         await select(page, "universe", "fx")
         await page.until("!document.getElementById('shown').hidden")
+        await page.leave()

@@ -161,7 +161,7 @@ async def running(service: Service) -> AsyncIterator[tuple[Service, str]]:
     stop = asyncio.Event()
     task = asyncio.create_task(service.run(stop))
     try:
-        while not service.http.url:  # noqa: ASYNC110 (it has no event for it)
+        while not (service.http.url or task.done()):  # noqa: ASYNC110 (it has no event for it)
             await asyncio.sleep(0.01)
         yield service, service.http.url
     finally:

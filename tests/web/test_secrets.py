@@ -113,9 +113,9 @@ async def asked(config: Config, log: EmbeddedLog, token: str) -> list[str]:
     """Run the service, ask it for everything in several ways, and return what it answered."""
     service, stop = embedded_service(config, log, lambda: False), asyncio.Event()
     running = asyncio.create_task(service.run(stop))
-    told = []
+    told = [""]
     try:
-        while not service.http.url:  # noqa: ASYNC110 (it has no event for it)
+        while not (service.http.url or running.done()):  # noqa: ASYNC110 (it has no event for it)
             await asyncio.sleep(0.01)
         jar = aiohttp.CookieJar(unsafe=True)  # of an address, not of a name
         async with aiohttp.ClientSession(cookie_jar=jar) as client:

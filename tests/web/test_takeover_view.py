@@ -89,6 +89,7 @@ async def test_a_page_that_is_opened_late_says_how_old_that_is(page: Page) -> No
         assert "live" not in str(await page.run(BADGES))
         view.show("fx", effects_of(matrix_of(blocks(3, 1), 3)))
         await page.until(f"{BADGES}.startsWith('live')")
+        await page.leave()
 
 
 async def test_a_standby_says_so_until_it_takes_over(page: Page) -> None:
@@ -110,3 +111,4 @@ async def test_a_standby_says_so_until_it_takes_over(page: Page) -> None:
         assert str(await page.run(BADGES)).startswith("stands by")
         standing_by.clear()
         await page.until(f"{BADGES}.startsWith('live')")
+        await page.leave()

@@ -92,6 +92,7 @@ async def test_a_service_whose_loop_hangs_is_not_healthy(
             time.sleep(0.01)  # noqa: ASYNC251 (this loop is held up on purpose)
         asking.join()
         assert status == [503]
+        monkeypatch.setattr(thread_module, "ANSWER_S", 60.0)
         async with client.get(url) as answer:
             assert answer.status == 200
 

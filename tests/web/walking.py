@@ -62,9 +62,8 @@ def number(text: str) -> float:
 async def choose_estimator(page: Page, name: str) -> None:
     """Switch to an estimator, once there is one of that name."""
     button = f"document.querySelector('#estimators input[value={name}]')"
-    # at once, for the buttons are made anew when there is another one
-    await page.until(f"((found) => found && (found.click(), true))({button})", LONG_S)
-    await page.until(f"{HEAT}.dataset.estimator == '{name}'", LONG_S)
+    # the buttons are made anew where a service is, so it is found and pressed in one step
+    await page.until(f"({button}?.click(), {HEAT}.dataset.estimator == '{name}')", LONG_S)
 
 
 async def pause_while_it_goes_on(page: Page, universe: str, estimator: str) -> None:
