@@ -18,7 +18,7 @@ from stream_calib.errors import LostInputError, MissingTopicError, TransportErro
 from stream_calib.ports import RecordSink, RecordSource
 from stream_calib.values import Output, RecordBatch, Source
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 Headers = tuple[tuple[str, bytes], ...]
 
 

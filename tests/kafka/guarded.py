@@ -24,7 +24,7 @@ OPERATIONS = {
     "ClusterAction": 9, "DescribeConfigs": 10, "AlterConfigs": 11, "IdempotentWrite": 12,
 }  # fmt: skip
 LITERAL, ALLOW = 3, 3
-SHOWN_S = 10.0
+SHOWN_S = 60.0
 
 
 class Right(NamedTuple):

@@ -206,7 +206,7 @@ async def test_f24_no_snapshots_and_a_journal_that_was_trimmed(
 
 
 def failed_snapshots(port: int) -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     wanted = [line for line in lines if line.startswith("stream_calib_snapshots_total{")]
     return sum(float(line.split()[-1]) for line in wanted if 'outcome="failed"' in line)

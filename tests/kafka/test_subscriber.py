@@ -20,7 +20,7 @@ from tests.cli.command import run_process
 from tests.real_parts import TopicMaker
 from tests.web.observations import matrix
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 def wide(sequence: int, n: int = 300) -> Matrix:

@@ -123,7 +123,7 @@ async def asked(outside: Outside) -> AsyncIterator[Asked]:
     service, stop = outside.service(), asyncio.Event()
     running = asyncio.create_task(service.run(stop))
     try:
-        while not service.http.url:  # noqa: ASYNC110 (it has no event for it)
+        while not (service.http.url or running.done()):  # noqa: ASYNC110 (it has no event for it)
             await asyncio.sleep(0.01)
         async with aiohttp.ClientSession() as client:
             yield Asked(service, client)

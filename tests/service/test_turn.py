@@ -14,7 +14,7 @@ from stream_calib.service.turn import FENCED_MOST, Turn
 from stream_calib.values import RecordBatch
 from tests.service.outside import Outside, asked
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 CONFIG = parse_config({"universe": [{"name": "u", "symbols": ["A", "B"], "topics": ["t"]}]})
 
 

@@ -61,7 +61,7 @@ class Page:
             raise AssertionError(f"{script}: {done['exceptionDetails']}")
         return done["result"].get("value")
 
-    async def until(self, script: str, seconds: float = 20.0) -> Any:
+    async def until(self, script: str, seconds: float = 60.0) -> Any:
         """Wait until an expression is true, and return it."""
         end_s, found = time.monotonic() + seconds, None
         while True:
@@ -202,6 +202,10 @@ async def _start(binary: Path, folder: Path) -> asyncio.subprocess.Process:
             "--headless=new",
             "--no-sandbox",  # root has none
             "--disable-gpu",
+            "--disable-gpu-watchdog",  # nor a tab is ended because the machine is busy
+            "--disable-hang-monitor",
+            "--disable-background-timer-throttling",
+            "--disable-renderer-backgrounding",
             "--disable-dev-shm-usage",
             "--disable-background-networking",
             "--disable-component-update",
