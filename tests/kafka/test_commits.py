@@ -192,13 +192,11 @@ async def test_owner_killed_at_any_point_leaves_all_or_nothing(
     async with asyncio.timeout(DEADLINE_S):
         assert await process.wait() == -signal.SIGKILL
     if point in LEFT:
-        left, deadline_s = await left_open(universe), time.monotonic() + LEFT_S
-        while (
-            left != LEFT[point] and time.monotonic() < deadline_s
-        ):  # the broker says yes to an end
-            await asyncio.sleep(0.1)  # before it has written it to all of the topics
-            left = await left_open(universe)
-        assert left == LEFT[point]
+        # the broker says yes to an end before it has written it to all of the topics
+        deadline_s = time.monotonic() + LEFT_S
+        while (left := await left_open(universe)) != LEFT[point]:
+            assert time.monotonic() < deadline_s, left
+            await asyncio.sleep(0.1)
     log = universe.log()
     started_s = time.monotonic()
     there = [record.value for record in await log.own()]

@@ -32,7 +32,7 @@ from stream_calib.wire.matrices import encode
 from tests.cli.command import Done, but_loading, is_one_sentence, run_process, spawn
 from tests.cli.forking import Forked, run_forked
 from tests.kafka.killing import ends_of
-from tests.kafka.living import is_starved, said_at
+from tests.kafka.living import said_at
 from tests.web.observations import matrix
 
 Process = subprocess.Popen[str] | Forked
@@ -158,7 +158,7 @@ def assert_stops(process: Process, number: signal.Signals = signal.SIGTERM) -> l
     assert (process.returncode, out) == (0, ""), err
     log = [orjson.loads(line) for line in err.splitlines()]
     assert log[-1]["event"] == "stopped"
-    assert said_at(log[-1]) - asked_s < STOP_S or is_starved()
+    assert said_at(log[-1]) - asked_s < STOP_S
     assert [entry for entry in log if entry["level"] == "error"] == []
     return log
 
@@ -357,11 +357,12 @@ def test_recorded_ticks_are_fed_at_the_rate_that_is_asked_for(place: Place, tmp_
 def test_feeding_that_is_interrupted_says_how_much_was_written(place: Place) -> None:
     place("topics", "create")
     with place.running("feed", "--simulated", 3, "--rate", 200) as feeding:
-        until(lambda: place.n_ticks() > 100)
+        until(lambda: place.n_ticks() > 200)
         feeding.send_signal(signal.SIGINT)
         out, err = feeding.communicate(timeout=DEADLINE_S)
     assert (feeding.returncode, err) == (130, "")
-    assert int(out.split()[0]) >= place.n_ticks() > 100
+    # what was said to be written is there; what was under way may have arrived too
+    assert place.n_ticks() >= int(out.split()[0]) > 100
 
 
 def test_watching_ends_quietly(place: Place) -> None:
